@@ -1,0 +1,68 @@
+# Everything a contributor or CI does. Each target does its own set-up; Python 3.11 and make are enough.
+
+PYTHON ?= python3
+AIRFLOW ?= 3.3
+VERSIONS := 2.11 3.0 3.1 3.2 3.3
+
+# The newest Airflow lives in .venv, the others in .venvs/airflow-<version>.
+venv_of = $(if $(filter 3.3,$(1)),.venv,.venvs/airflow-$(1))
+extra_of = $(if $(filter 2.11 3.3,$(1)),dev,test)
+VENV := $(call venv_of,$(AIRFLOW))
+BIN := $(VENV)/bin
+PIP_OPTIONS := --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint test-all test-live test-distributed bench soak airflow dist install clean
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+
+install: $(VENV)/.installed ## create the virtual environment
+
+$(VENV)/.installed: pyproject.toml constraints/airflow-$(AIRFLOW).txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; say PYTHON=...")'
+	@echo "Installing Airflow $(AIRFLOW) and the provider into $(VENV); the first time this takes a minute or two."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[$(call extra_of,$(AIRFLOW))]'
+	@touch $@
+
+demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
+	@$(BIN)/python -m example_dags.demo
+
+test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version)
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
+
+lint: $(VENV)/.installed ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test-all: ## run the test suite on every supported Airflow
+	@set -e; for version in $(VERSIONS); do echo "Airflow $$version"; $(MAKE) --no-print-directory test AIRFLOW=$$version; done
+
+test-live: $(VENV)/.installed ## a real Airflow with scheduler, triggerer and API server, and a browser if there is one
+	@$(BIN)/python -m pytest -p no:cacheprovider tests/live
+
+test-distributed: $(VENV)/.installed ## CeleryExecutor with PostgreSQL and Redis, two workers, two triggerers
+	@$(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[distributed]'
+	@$(BIN)/python -m pytest -p no:cacheprovider tests/distributed
+
+bench: $(VENV)/.installed ## measure pacing, sharing, cost of a poll, memory, paging and imports
+	@$(BIN)/python -m benchmarks
+
+soak: $(VENV)/.installed ## faults at random for a quarter of an hour (SEED=..., SECONDS=...)
+	@$(BIN)/python -m tests.reliability.soak
+
+airflow: $(VENV)/.installed ## an Airflow to click around in, with a local Quick BI and the example DAGs
+	@$(BIN)/python -m example_dags.playground
+
+dist: $(VENV)/.installed ## build and check sdist and wheel
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+	@$(BIN)/python -m twine check --strict dist/*
+
+clean: ## remove what the other targets made
+	@rm -rf .venv .venvs .demo .airflow .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -1,0 +1,1 @@
+"""Quick BI without Airflow: a client for its OpenAPI that any Python program can use."""

@@ -1,0 +1,198 @@
+"""Every Alibaba Cloud credential type behind one question: what are the current credentials?"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_quickbi.api import vendor
+from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError, TransientError
+
+
+@dataclass(frozen=True, slots=True)
+class AuthType:
+    """A credential type.
+
+    :param name: as ``alibabacloud_credentials`` names it; ``default`` is its chain of providers.
+    :param required: the fields without which it cannot work.
+    :param optional: further fields that it reads.
+    :param renews: whether the credentials expire and are renewed, which may block.
+    """
+
+    name: str
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    renews: bool = True
+
+
+_KEY = ("access_key_id", "access_key_secret")
+_ROLE = ("role_session_name", "role_session_expiration", "policy", "sts_endpoint")
+
+#: Credential types by name, with the official field names (``alibabacloud_credentials.models.Config``).
+AUTH_TYPES: dict[str, AuthType] = {
+    auth.name: auth
+    for auth in (
+        AuthType("access_key", _KEY, renews=False),
+        AuthType("sts", (*_KEY, "security_token"), renews=False),
+        AuthType("ram_role_arn", (*_KEY, "role_arn"), ("security_token", "external_id", *_ROLE)),
+        AuthType("ecs_ram_role", (), ("role_name", "disable_imds_v1")),
+        AuthType("oidc_role_arn", ("role_arn", "oidc_provider_arn", "oidc_token_file_path"), _ROLE),
+        AuthType("credentials_uri", ("credentials_uri",)),
+        AuthType("bearer", ("bearer_token",), renews=False),
+        AuthType("default"),
+    )
+}
+
+#: Seconds for which renewed credentials are used before the vendor's provider is asked again. The provider itself
+#: renews a quarter of an hour before they expire, so this only bounds how late that is noticed.
+_RECHECK_SECONDS = 10.0
+
+_CODE_IN_ANSWER = re.compile(r"""["']?Code["']?\s*[:=]\s*["']([A-Za-z][A-Za-z0-9.]{0,80})["']""")
+_STATUS_IN_ANSWER = re.compile(r"http_code[=:]\s*(\d{3})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """What one request is signed with.
+
+    :param access_key_id: empty with a bearer token.
+    :param access_key_secret: empty with a bearer token.
+    :param security_token: of temporary credentials, else empty.
+    :param bearer_token: sent instead of a signature, else empty.
+    """
+
+    access_key_id: str = ""
+    access_key_secret: str = ""
+    security_token: str = ""
+    bearer_token: str = ""
+
+    def __repr__(self) -> str:
+        return "Credentials(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialSpec:
+    """Which credentials to use: a type and its fields.
+
+    :param auth_type: a key of :data:`AUTH_TYPES`.
+    :param fields: pairs of official field name and value; not shown by ``repr``.
+    """
+
+    auth_type: str = "access_key"
+    fields: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, auth_type: str, **fields: Any) -> CredentialSpec:
+        """Return a spec with those of the fields that are set."""
+        return cls(auth_type, tuple(sorted((name, value) for name, value in fields.items() if value not in (None, ""))))
+
+    @property
+    def identity(self) -> str:
+        """Who asks, without a secret: equal for two specs that are the same caller to the service."""
+        known = dict(self.fields)
+        names = ("role_arn", "access_key_id", "role_name", "credentials_uri")
+        named = next((f"{name}={known[name]}" for name in names if known.get(name)), "")
+        if not named and "bearer_token" in known:
+            named = hashlib.sha256(str(known["bearer_token"]).encode()).hexdigest()
+        return f"{self.auth_type}:{named}"
+
+
+class CredentialSource:
+    """Gives the current credentials, renewing them where their type needs it.
+
+    Safe to share between threads and event loops.
+
+    :param spec: which credentials to use.
+    """
+
+    def __init__(self, spec: CredentialSpec) -> None:
+        self._spec = spec
+        self._fixed = self._read_fixed(spec)
+        self._provider: Any = None
+        self._creating = threading.Lock()
+        self._current: Credentials | None = None
+        self._checked_at = 0.0
+        self._renewal: asyncio.Task[Credentials] | None = None
+
+    @staticmethod
+    def _read_fixed(spec: CredentialSpec) -> Credentials | None:
+        return None if AUTH_TYPES[spec.auth_type].renews else Credentials(**dict(spec.fields))
+
+    def get(self) -> Credentials:
+        """Return the current credentials; may block while they are renewed.
+
+        :raises TransientError: if they could not be fetched this time.
+        :raises PermanentError: if they were refused or are set up wrongly.
+        """
+        if self._fixed is not None:
+            return self._fixed
+        try:
+            model = self._vendor_client().get_credential()
+        except QuickBIError:
+            raise
+        except Exception as error:
+            raise self._refusal(error) from None
+        return Credentials(
+            access_key_id=model.access_key_id or "",
+            access_key_secret=model.access_key_secret or "",
+            security_token=model.security_token or "",
+            bearer_token=getattr(model, "bearer_token", None) or "",
+        )
+
+    async def get_async(self) -> Credentials:
+        """Return the current credentials without ever blocking the event loop: renewal happens once, in a thread.
+
+        :raises TransientError: if they could not be fetched this time.
+        :raises PermanentError: if they were refused or are set up wrongly.
+        """
+        if self._fixed is not None:
+            return self._fixed
+        if self._current is not None and time.monotonic() - self._checked_at < _RECHECK_SECONDS:
+            return self._current
+        if self._renewal is None or self._renewal.get_loop() is not asyncio.get_running_loop():
+            self._renewal = asyncio.create_task(asyncio.to_thread(self.get))
+            self._renewal.add_done_callback(self._renewed)
+        return await asyncio.shield(self._renewal)
+
+    def forget(self) -> None:
+        """Ask the provider again next time, because the service said that the credentials have expired."""
+        self._current = None
+
+    def _renewed(self, renewal: asyncio.Task[Credentials]) -> None:
+        self._renewal = None
+        if not renewal.cancelled() and renewal.exception() is None:
+            self._current, self._checked_at = renewal.result(), time.monotonic()
+
+    def _vendor_client(self) -> Any:
+        with self._creating:
+            if self._provider is None:
+                module = vendor.credentials()
+                if self._spec.auth_type == "default":
+                    self._provider = module.Client()
+                else:
+                    config = module.Config(type=self._spec.auth_type, **dict(self._spec.fields))
+                    self._provider = module.Client(config)
+            return self._provider
+
+    def _refusal(self, error: Exception) -> QuickBIError:
+        """Say what went wrong without the provider's own words: they quote whole answers, secrets included."""
+        text = str(error)
+        code = found.group(1) if (found := _CODE_IN_ANSWER.search(text)) else ""
+        status = int(found.group(1)) if (found := _STATUS_IN_ANSWER.search(text)) else None
+        what = f"the credentials of type {self._spec.auth_type} could not be fetched"
+        details: dict[str, Any] = {"action": "credentials", "code": code, "http_status": status}
+        name = type(error).__name__
+        offline = isinstance(error, OSError) or name in ("RetryError", "UnretryableException", "TeaException")
+        if (offline and not isinstance(error, FileNotFoundError)) or (status is not None and status >= 500):
+            return TransientError(f"{what}: {name}", reached=False, kind=ErrorKind.TRANSIENT, **details)
+        return PermanentError(
+            f"{what}: {name}",
+            kind=ErrorKind.CREDENTIALS,
+            hint=f"Check {', '.join(AUTH_TYPES[self._spec.auth_type].required) or 'the environment'} of the connection",
+            **details,
+        )

@@ -1,0 +1,272 @@
+"""What can go wrong with a call: one exception class per thing a caller would do, and the one table Code -> kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+
+class ErrorKind(StrEnum):
+    """What an error means for the caller."""
+
+    THROTTLED = "throttled"
+    TRANSIENT = "transient"
+    NOT_STARTED = "not_started"
+    CONFLICT = "conflict"
+    NOT_FOUND = "not_found"
+    DENIED = "denied"
+    CREDENTIALS = "credentials"
+    BAD_REQUEST = "bad_request"
+    UNKNOWN = "unknown"
+
+
+class QuickBIError(Exception):
+    """A call to Quick BI did not give a result.
+
+    :param message: the service's ``Message``, or what was seen instead of an answer.
+    :param action: the operation that was called, such as ``GetMailTaskStatus``.
+    :param kind: what the error means for the caller.
+    :param code: the service's ``Code``; empty if there was no readable answer.
+    :param request_id: the service's ``RequestId``, to be given to Alibaba Cloud's support; may be empty.
+    :param http_status: HTTP status; ``None`` if no answer came.
+    :param retry_after: seconds after which the service wants to be asked again, where it said so.
+    :param hint: what a person can do about it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        action: str = "",
+        kind: ErrorKind = ErrorKind.UNKNOWN,
+        code: str = "",
+        request_id: str = "",
+        http_status: int | None = None,
+        retry_after: float | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.action = action
+        self.kind = kind
+        self.code = code
+        self.request_id = request_id
+        self.http_status = http_status
+        self.retry_after = retry_after
+        self.hint = hint
+
+    def __str__(self) -> str:
+        facts = [
+            f"{label} {value}"
+            for label, value in (
+                ("Code", self.code),
+                ("RequestId", self.request_id),
+                ("HTTP", self.http_status if not self.code else ""),
+            )
+            if value
+        ]
+        text = f"{self.action}: {self.message}" if self.action else self.message
+        if facts:
+            text += f" ({', '.join(facts)})"
+        return f"{text}. {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON that :func:`error_from_dict` reads back; it holds nothing secret."""
+        return {
+            "message": self.message,
+            "action": self.action,
+            "kind": self.kind.value,
+            "code": self.code,
+            "request_id": self.request_id,
+            "http_status": self.http_status,
+            "retry_after": self.retry_after,
+            "hint": self.hint,
+        }
+
+
+class ThrottledError(QuickBIError):
+    """Too many calls: ask again later, slower."""
+
+
+class TransientError(QuickBIError):
+    """The question could not be asked or not be answered this time; reading again is safe.
+
+    After ``ManualRunMailTask`` it is ambiguous: the mail may have been started.
+
+    :param reached: ``False`` where it is certain that the service never saw the request.
+    """
+
+    def __init__(self, message: str, *, reached: bool = True, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.reached = reached
+
+
+class NotStartedError(QuickBIError):
+    """``ManualRunMailTask`` started nothing and may be tried after :attr:`retry_after` seconds."""
+
+
+class AlreadyRunningError(QuickBIError):
+    """A run of the mail task is under way, so none was started."""
+
+
+class PermanentError(QuickBIError):
+    """Asking again will not help until somebody changes something."""
+
+
+_CLASSES: dict[ErrorKind, type[QuickBIError]] = {
+    ErrorKind.THROTTLED: ThrottledError,
+    ErrorKind.TRANSIENT: TransientError,
+    ErrorKind.NOT_STARTED: NotStartedError,
+    ErrorKind.CONFLICT: AlreadyRunningError,
+}
+
+_GRANT = (
+    "Check that the AccessKey's owner has logged on to Quick BI once and is an organisation administrator, or was "
+    "granted the operation in Open Platform > access control; a fresh grant may need 5 minutes to take effect"
+)
+_RAM = (
+    "Check the RAM policy: it needs quickbi-public:GetMailTaskStatus and quickbi-public:ManualRunMailTask on resource "
+    "*; a fresh grant may need 5 minutes to take effect"
+)
+_SECRET = "Check the AccessKey Secret (the connection's password) and that nothing on the way rewrites the request"  # noqa: S105 - a hint
+_CLOCK = "Check this machine's clock (NTP): it must be within 15 minutes of the service's"
+_TOKEN = "Check security_token: it is wrong, belongs to another AccessKey, or has expired"  # noqa: S105 - a hint
+_ENDPOINT = "Check region, network and endpoint: this address does not offer the Quick BI OpenAPI"
+
+#: The one table: pattern of ``Code`` -> what it means -> what to do. The first pattern that matches counts.
+#: Source: error codes of the Quick BI OpenAPI (Alibaba Cloud, product quickbi-public, version 2022-01-01).
+CODES: tuple[tuple[str, ErrorKind, str], ...] = (
+    ("Throttling", ErrorKind.THROTTLED, ""),
+    ("Throttling.*", ErrorKind.THROTTLED, ""),
+    ("ServiceUnavailable", ErrorKind.TRANSIENT, ""),
+    ("ServiceUnavailable.*", ErrorKind.TRANSIENT, ""),
+    ("InternalError", ErrorKind.TRANSIENT, ""),
+    ("InternalError.*", ErrorKind.TRANSIENT, ""),
+    ("Internal.System.Error", ErrorKind.TRANSIENT, ""),
+    ("SignatureNonceUsed", ErrorKind.TRANSIENT, ""),
+    ("MailApi.Beyond.ScheduleLimit", ErrorKind.NOT_STARTED, ""),
+    ("Timer.Schedule.Task", ErrorKind.NOT_STARTED, ""),
+    ("MailTask.Already.Running", ErrorKind.CONFLICT, ""),
+    (
+        "Mail.Not.Found",
+        ErrorKind.NOT_FOUND,
+        "Check the mail id: it is wrong, the mail task was deleted, or it is not visible to this AccessKey",
+    ),
+    (
+        "Access.Forbidden",
+        ErrorKind.DENIED,
+        f"Quick BI must be the Professional edition or above. {_GRANT}",
+    ),
+    ("Mail.Forbidden.Access", ErrorKind.DENIED, _GRANT),
+    ("UserRoleConfig.NotContain.Function", ErrorKind.DENIED, _GRANT),
+    ("User.OperationPermission.Error", ErrorKind.DENIED, _GRANT),
+    ("User.Not.In.Organization", ErrorKind.DENIED, _GRANT),
+    ("Invalid.Organization", ErrorKind.DENIED, _GRANT),
+    ("Forbidden", ErrorKind.DENIED, _RAM),
+    ("Forbidden.*", ErrorKind.DENIED, _RAM),
+    ("NoPermission", ErrorKind.DENIED, _RAM),
+    (
+        "InvalidAccessKeyId.Inactive",
+        ErrorKind.CREDENTIALS,
+        "The AccessKey is disabled: enable it in the RAM console or use another one",
+    ),
+    (
+        "InvalidAccessKeyId*",
+        ErrorKind.CREDENTIALS,
+        "Check the AccessKey ID (the connection's login): the service does not know it",
+    ),
+    ("SignatureDoesNotMatch", ErrorKind.CREDENTIALS, _SECRET),
+    ("IncompleteSignature", ErrorKind.CREDENTIALS, _SECRET),
+    ("InvalidTimeStamp.*", ErrorKind.CREDENTIALS, _CLOCK),
+    ("InvalidSecurityToken*", ErrorKind.CREDENTIALS, _TOKEN),
+    ("MissingSecurityToken", ErrorKind.CREDENTIALS, _TOKEN),
+    ("InvalidBearerToken*", ErrorKind.CREDENTIALS, "Check bearer_token: it is wrong or has expired"),
+    ("InvalidApi.NotFound", ErrorKind.BAD_REQUEST, _ENDPOINT),
+    ("InvalidAction.NotFound", ErrorKind.BAD_REQUEST, _ENDPOINT),
+    ("InvalidProduct.NotFound", ErrorKind.BAD_REQUEST, _ENDPOINT),
+    ("InvalidVersion", ErrorKind.BAD_REQUEST, _ENDPOINT),
+    ("Invalid.Parameter*", ErrorKind.BAD_REQUEST, "Check the operation's parameters"),
+    ("Invalid.Param.Error", ErrorKind.BAD_REQUEST, "Check the operation's parameters"),
+    ("MailId.Is.Null", ErrorKind.BAD_REQUEST, "Give the mail id"),
+    ("Missing*", ErrorKind.BAD_REQUEST, "Check the operation's parameters"),
+    ("Mail.Subject.Error", ErrorKind.BAD_REQUEST, "Check the subject of the mail task in Quick BI"),
+    ("Instance.Expired", ErrorKind.BAD_REQUEST, "The Quick BI instance has expired: renew it"),
+    ("Instance.Not.Exist", ErrorKind.BAD_REQUEST, "The Quick BI instance does not exist: check the account"),
+)
+
+_MINUTES = (
+    re.compile(r"try\s+again\s+in\s+(\d{1,6})\s*minute", re.IGNORECASE),
+    re.compile(r"请\s*(\d{1,6})\s*分钟后重试"),
+)
+
+
+def classify(code: str) -> tuple[ErrorKind, str]:
+    """Return what a ``Code`` means and what to do about it.
+
+    :param code: the service's ``Code``.
+    :returns: kind and hint; an unknown code is :attr:`ErrorKind.UNKNOWN`, which is permanent.
+    """
+    for pattern, kind, hint in CODES:
+        if fnmatchcase(code, pattern):
+            return kind, hint
+    return ErrorKind.UNKNOWN, ""
+
+
+def minutes_to_wait(message: str) -> int | None:
+    """Return the N of "Please Try Again In N Minutes" / "请N分钟后重试", or ``None`` if there is none."""
+    for pattern in _MINUTES:
+        if found := pattern.search(message):
+            return int(found.group(1))
+    return None
+
+
+def error_for(
+    code: str,
+    message: str,
+    *,
+    action: str,
+    request_id: str = "",
+    http_status: int | None = None,
+    retry_after: float | None = None,
+) -> QuickBIError:
+    """Build the exception for an error that the service answered with.
+
+    :param code: ``Code``.
+    :param message: ``Message``.
+    :param action: the operation that was called.
+    :param request_id: ``RequestId``.
+    :param http_status: HTTP status of the answer.
+    :param retry_after: seconds of ``x-acs-retry-after``, where it came along.
+    """
+    kind, hint = classify(code)
+    if kind is ErrorKind.NOT_STARTED and retry_after is None:
+        minutes = minutes_to_wait(message)
+        retry_after = None if minutes is None else minutes * 60.0
+    return _CLASSES.get(kind, PermanentError)(
+        message.strip().rstrip("."),
+        action=action,
+        kind=kind,
+        code=code,
+        request_id=request_id,
+        http_status=http_status,
+        retry_after=retry_after,
+        hint=hint,
+    )
+
+
+def error_from_dict(item: Mapping[str, Any]) -> QuickBIError:
+    """Read back what :meth:`QuickBIError.as_dict` wrote."""
+    known = {key: value for key, value in item.items() if key != "message"}
+    known["kind"] = ErrorKind(item.get("kind", ErrorKind.UNKNOWN))
+    return _CLASSES.get(known["kind"], PermanentError)(item.get("message", ""), **known)
+
+
+def _rebuild(cls: type[QuickBIError], fields: dict[str, Any]) -> QuickBIError:
+    message = fields.pop("message")
+    return cls(message, **{**fields, "kind": ErrorKind(fields["kind"])})

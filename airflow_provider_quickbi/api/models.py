@@ -1,0 +1,186 @@
+"""What Quick BI knows about a mail task and its runs, as frozen typed values read from the service's JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from enum import StrEnum
+from typing import Any
+
+#: How the service writes a TaskId: an int64, never more than 20 digits.
+_TASK_ID = re.compile(r"[0-9]{1,20}")
+
+EXEC_TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+
+
+class MalformedAnswer(ValueError):
+    """Part of an answer lacks a documented field, or the field is not what the documentation says."""
+
+
+class MailTaskStatus(StrEnum):
+    """The documented states of a run; the service may answer with others, which then mean "not over yet"."""
+
+    SENT = "SENT"
+    FAILED = "FAILED"
+    PROCESSING = "PROCESSING"
+
+
+def fold_keys(item: Any, what: str) -> dict[str, Any]:
+    """Return a JSON object with its keys in lower case, since the service mixes PascalCase and lowerCamel.
+
+    :param item: the decoded JSON.
+    :param what: what the object is, for the error.
+    :raises MalformedAnswer: if it is not a JSON object.
+    """
+    if not isinstance(item, Mapping):
+        raise MalformedAnswer(f"{what} should be a JSON object, the answer has {_shown(item)}")
+    return {str(key).lower(): value for key, value in item.items()}
+
+
+def read_text(item: Mapping[str, Any], name: str, what: str) -> str:
+    """Return a field that must hold text or a whole number as stripped text.
+
+    :param item: an object with folded keys, see :func:`fold_keys`.
+    :param name: the field's documented name.
+    :param what: what the object is, for the error.
+    :raises MalformedAnswer: if the field is missing, empty, or of another type; a float would have lost digits.
+    """
+    value = item.get(name.lower())
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise MalformedAnswer(f"{what} should have {name} as text or a whole number, the answer has {_shown(value)}")
+
+
+def _read_flag(item: Mapping[str, Any], name: str, what: str) -> bool:
+    value = item.get(name.lower())
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    raise MalformedAnswer(f"{what} should have {name} as true or false, the answer has {_shown(value)}")
+
+
+def _read_optional_text(item: Mapping[str, Any], name: str) -> str:
+    value = item.get(name.lower())
+    return str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+@dataclass(frozen=True, slots=True)
+class MailTask:
+    """A subscription ("mail task") as ``GetMailTaskList`` describes it.
+
+    :param mail_id: the subscription's id (``MailId``).
+    :param subscribe_name: its name; names need not be unique; empty if the service did not say.
+    :param paused: whether its schedule is paused.
+    :param biz_owner_user_id: the owner's Quick BI user id, empty if the service did not say.
+    :param biz_owner_name: the owner's nickname, empty if the service did not say.
+    """
+
+    mail_id: str
+    subscribe_name: str
+    paused: bool
+    biz_owner_user_id: str = ""
+    biz_owner_name: str = ""
+
+    @classmethod
+    def from_json(cls, item: Any) -> MailTask:
+        """Read one element of ``Result.Data``.
+
+        :raises MalformedAnswer: if ``MailId`` or ``Paused`` is missing or of another type.
+        """
+        what = "a mail task"
+        folded = fold_keys(item, what)
+        return cls(
+            mail_id=read_text(folded, "MailId", what),
+            subscribe_name=_read_optional_text(folded, "SubscribeName"),
+            paused=_read_flag(folded, "Paused", what),
+            biz_owner_user_id=_read_optional_text(folded, "BizOwnerUserId"),
+            biz_owner_name=_read_optional_text(folded, "BizOwnerName"),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON for an XCom."""
+        return {
+            "mail_id": self.mail_id,
+            "subscribe_name": self.subscribe_name,
+            "paused": self.paused,
+            "biz_owner_user_id": self.biz_owner_user_id,
+            "biz_owner_name": self.biz_owner_name,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MailTaskRun:
+    """One execution of a mail task as ``GetMailTaskStatus`` describes it.
+
+    :param mail_id: the subscription that ran.
+    :param task_id: the run's id (``TaskId``), an int64 above 2^53 kept as text so that no digit is lost.
+    :param status: upper-case status; see :class:`MailTaskStatus` for the documented ones.
+    :param exec_time: when the run began, whole seconds, with its zone.
+    """
+
+    mail_id: str
+    task_id: str
+    status: str
+    exec_time: datetime
+
+    @classmethod
+    def from_json(cls, item: Any, *, mail_id: str, timezone: tzinfo) -> MailTaskRun:
+        """Read one element of the status list.
+
+        :param item: the decoded JSON object.
+        :param mail_id: the mail task that was asked for, used where the answer leaves it out.
+        :param timezone: the zone in which the service writes ``execTime``.
+        :raises MalformedAnswer: if ``taskId``, ``status`` or ``execTime`` is missing or cannot be read.
+        """
+        what = "a run of a mail task"
+        folded = fold_keys(item, what)
+        task_id = read_text(folded, "taskId", what)
+        if not _TASK_ID.fullmatch(task_id):
+            raise MalformedAnswer(f"{what} should have taskId as a whole number, the answer has {_shown(task_id)}")
+        written = read_text(folded, "execTime", what)
+        try:
+            exec_time = datetime.strptime(written, EXEC_TIME_FORMAT).replace(tzinfo=timezone)
+        except ValueError:
+            raise MalformedAnswer(
+                f"{what} should have execTime as yyyy-MM-dd HH:mm:ss, the answer has {_shown(written)}"
+            ) from None
+        return cls(
+            mail_id=read_text(folded, "mailId", what) if folded.get("mailid") is not None else mail_id,
+            task_id=task_id,
+            status=read_text(folded, "status", what).upper(),
+            exec_time=exec_time,
+        )
+
+    @property
+    def age_order(self) -> tuple[datetime, int]:
+        """Sort key: the oldest run first, runs of the same second by their TaskId."""
+        return self.exec_time, int(self.task_id)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON for an XCom, an event or an asset extra; ``exec_time`` is ISO 8601 with its offset."""
+        return {
+            "mail_id": self.mail_id,
+            "task_id": self.task_id,
+            "status": self.status,
+            "exec_time": self.exec_time.isoformat(),
+        }
+
+    @classmethod
+    def from_dict(cls, item: Mapping[str, Any]) -> MailTaskRun:
+        """Read back what :meth:`as_dict` wrote."""
+        return cls(
+            mail_id=item["mail_id"],
+            task_id=item["task_id"],
+            status=item["status"],
+            exec_time=datetime.fromisoformat(item["exec_time"]),
+        )

@@ -1,0 +1,142 @@
+"""The operations of the OpenAPI: what is sent for each, how its answer is read, and whether it may be repeated.
+
+Source: product ``quickbi-public``, version ``2022-01-01``: GetMailTaskList, GetMailTaskStatus, ManualRunMailTask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any, Generic, TypeVar
+
+from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
+from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedAnswer, fold_keys
+
+T = TypeVar("T")
+
+DEFAULT_PAGE_SIZE = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """One operation with its parameters.
+
+    :param action: its name.
+    :param parameters: as :func:`airflow_provider_quickbi.api.protocol.encode_parameters` takes them.
+    :param read: makes the typed result of ``Result``; raises ``MalformedAnswer`` where it is not as documented.
+    :param repeatable: whether calling twice does no more than calling once.
+    """
+
+    action: str
+    parameters: Mapping[str, Any]
+    read: Callable[[Any], T]
+    repeatable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MailTaskPage:
+    """One page of mail tasks.
+
+    :param mail_tasks: of this page, in the service's order.
+    :param page_num: number of this page, from 1, as the service says, else as asked for.
+    :param page_size: mail tasks a page holds, as the service says, else as asked for.
+    :param total_num: how many mail tasks there are, ``None`` if the service did not say.
+    """
+
+    mail_tasks: tuple[MailTask, ...]
+    page_num: int
+    page_size: int
+    total_num: int | None
+
+
+def get_mail_task_list(
+    page_num: int = 1,
+    page_size: int = DEFAULT_PAGE_SIZE,
+    user_nick: str | None = None,
+    paused: bool | None = None,
+) -> Operation[MailTaskPage]:
+    """One page of the mail tasks that the AccessKey may see.
+
+    :param page_num: from 1.
+    :param page_size: mail tasks a page; the service documents no maximum.
+    :param user_nick: only mail tasks of the owner with this nickname.
+    :param paused: only paused mail tasks (``True``) or only those that are not (``False``).
+    """
+
+    def read(result: Any) -> MailTaskPage:
+        page = fold_keys(result, "the list of mail tasks")
+        data = page.get("data")
+        if data is None and page.get("totalnum") == 0:
+            data = []
+        if not isinstance(data, list):
+            raise MalformedAnswer("the list of mail tasks should have Data as a list")
+        return MailTaskPage(
+            mail_tasks=tuple(MailTask.from_json(item) for item in data),
+            page_num=_count(page.get("pagenum")) or page_num,
+            page_size=_count(page.get("pagesize")) or page_size,
+            total_num=_count(page.get("totalnum")),
+        )
+
+    return Operation(
+        "GetMailTaskList",
+        {"PageNum": page_num, "PageSize": page_size, "UserNick": user_nick or None, "Paused": paused},
+        read,
+    )
+
+
+def get_mail_task_status(
+    mail_id: str, task_id: str | int | None, timezone: tzinfo
+) -> Operation[tuple[MailTaskRun, ...]]:
+    """The state of one run, or of the latest one.
+
+    :param mail_id: the mail task.
+    :param task_id: the run; ``None`` for the latest one.
+    :param timezone: the zone in which the service writes ``execTime``.
+    """
+
+    def read(result: Any) -> tuple[MailTaskRun, ...]:
+        items = [result] if isinstance(result, Mapping) else result
+        if items is None:
+            return ()
+        if not isinstance(items, list):
+            raise MalformedAnswer("the state of a mail task should be a list of runs")
+        runs = [MailTaskRun.from_json(item, mail_id=mail_id, timezone=timezone) for item in items]
+        return tuple(sorted(runs, key=lambda run: run.age_order))
+
+    return Operation(
+        "GetMailTaskStatus", {"MailId": mail_id, "TaskId": None if task_id is None else str(task_id)}, read
+    )
+
+
+def manual_run_mail_task(mail_id: str) -> Operation[bool]:
+    """Start a run of a mail task now. It is never repeated: the service has no way to make that safe.
+
+    :param mail_id: the mail task.
+    """
+
+    def read(result: Any) -> bool:
+        if result is True or (isinstance(result, str) and result.strip().lower() == "true"):
+            return True
+        raise TransientError(
+            f"the service answered Success: true with Result {str(result)[:40]!r}, which does not say that the mail "
+            "was started",
+            action="ManualRunMailTask",
+            kind=ErrorKind.TRANSIENT,
+        )
+
+    return Operation("ManualRunMailTask", {"MailId": mail_id}, read, repeatable=False)
+
+
+def any_operation(action: str, parameters: Mapping[str, Any], *, repeatable: bool) -> Operation[Any]:
+    """Any other operation of ``quickbi-public``; its ``Result`` is returned as it is.
+
+    :param action: its name, such as ``QueryUserInfoByAccount``.
+    :param parameters: names and values as the service documents them.
+    :param repeatable: whether it may be called again when it is not known whether it was carried out.
+    """
+    return Operation(action, dict(parameters), lambda result: result, repeatable)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

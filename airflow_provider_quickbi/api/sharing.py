@@ -1,0 +1,165 @@
+"""One client for one account in an event loop, and one call for equal questions, however many waits there are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT, Retries
+from airflow_provider_quickbi.api.client import AsyncQuickBIClient
+from airflow_provider_quickbi.api.errors import QuickBIError
+from airflow_provider_quickbi.api.models import MailTaskRun
+from airflow_provider_quickbi.api.settings import ClientSettings
+
+
+class Question(NamedTuple):
+    """What ``GetMailTaskStatus`` is asked.
+
+    :param mail_id: the mail task.
+    :param task_id: the run; ``None`` for the latest one.
+    """
+
+    mail_id: str
+    task_id: str | None
+
+
+class Answer(NamedTuple):
+    """What came back.
+
+    :param asked_at: monotonic seconds at which the call was ready to be made.
+    :param outcome: the runs, oldest first, or the error.
+    """
+
+    asked_at: float
+    outcome: tuple[MailTaskRun, ...] | QuickBIError
+
+
+@dataclass(slots=True)
+class _Topic:
+    watches: int = 0
+    waiting: int = 0
+    call: asyncio.Task[Answer] | None = None
+    latest: Answer | None = None
+
+
+class StatusBoard:
+    """Asks each question once for all who want to know.
+
+    :param client: asks; all questions of one account share its connections.
+    """
+
+    def __init__(self, client: AsyncQuickBIClient) -> None:
+        self.client = client
+        self._topics: dict[Question, _Topic] = {}
+
+    def watch(self) -> Watch:
+        """Return the view of one wait; close it when the wait ends."""
+        return Watch(self)
+
+    def _enter(self, question: Question) -> None:
+        self._topics.setdefault(question, _Topic()).watches += 1
+
+    def _leave(self, question: Question) -> None:
+        topic = self._topics[question]
+        topic.watches -= 1
+        if topic.watches == 0:
+            del self._topics[question]
+
+    async def _look(self, question: Question, max_age: float, retries: Retries) -> Answer:
+        topic = self._topics[question]
+        if topic.latest is not None and time.monotonic() - topic.latest.asked_at < max_age:
+            return topic.latest
+        if topic.call is None:
+            topic.call = asyncio.create_task(self._ask(question, topic, retries))
+        call = topic.call
+        topic.waiting += 1
+        try:
+            return await asyncio.shield(call)
+        finally:
+            topic.waiting -= 1
+            if topic.waiting == 0 and not call.done():
+                call.cancel()
+                topic.call = None
+
+    async def _ask(self, question: Question, topic: _Topic, retries: Retries) -> Answer:
+        try:
+            outcome: tuple[MailTaskRun, ...] | QuickBIError = await self.client.get_mail_task_status(
+                question.mail_id, question.task_id, retries=retries
+            )
+        except QuickBIError as error:
+            outcome = error.with_traceback(None)
+        answer = Answer(time.monotonic(), outcome)
+        if topic.call is asyncio.current_task():
+            topic.call = None
+        if isinstance(outcome, tuple):
+            topic.latest = answer
+        return answer
+
+
+class Watch:
+    """One wait's view of a :class:`StatusBoard`.
+
+    :param board: where it looks.
+    """
+
+    __slots__ = ("_board", "_question")
+
+    def __init__(self, board: StatusBoard) -> None:
+        self._board = board
+        self._question: Question | None = None
+
+    async def look(self, question: Question, *, max_age: float = 0.0, retries: Retries = ONE_ATTEMPT) -> Answer:
+        """Ask, or join a call that is under way for the same question.
+
+        :param question: what to ask; it may change from look to look.
+        :param max_age: seconds; an answer that others got is taken if it is younger. Errors are not kept.
+        :param retries: for a call that this look makes.
+        """
+        if question != self._question:
+            self._board._enter(question)
+            self.close()
+            self._question = question
+        return await self._board._look(question, max_age, retries)
+
+    def close(self) -> None:
+        """Let go of what was kept for this wait."""
+        if self._question is not None:
+            self._board._leave(self._question)
+            self._question = None
+
+
+@dataclass(slots=True)
+class _Shared:
+    board: StatusBoard
+    users: int = 0
+
+
+_boards: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ClientSettings, _Shared]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def shared_board(
+    settings: ClientSettings, on_call: Callable[[str, str], None] | None = None
+) -> AsyncIterator[StatusBoard]:
+    """Give the running event loop's board for an account; its connections are closed when the last user leaves.
+
+    :param settings: the account; a connection with another secret is another account.
+    :param on_call: told the operation and how each call ended; that of the first user counts.
+    """
+    boards = _boards.setdefault(asyncio.get_running_loop(), {})
+    if (shared := boards.get(settings)) is None:
+        shared = boards[settings] = _Shared(StatusBoard(AsyncQuickBIClient(settings, on_call=on_call)))
+    shared.users += 1
+    try:
+        yield shared.board
+    finally:
+        shared.users -= 1
+        if shared.users == 0:
+            if boards.get(settings) is shared:
+                del boards[settings]
+            await shared.board.client.close()

@@ -1,0 +1,49 @@
+"""Alibaba Cloud's own packages, imported when they are first needed and kept from logging.
+
+Importing them takes half a second, and they add handlers to their loggers; those loggers write whole requests and
+answers, secrets among them.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+_PACKAGES = ("/alibabacloud_", "/darabonba/", "/Tea/")
+_LOGGERS = ("darabonba-core", "alibabacloud-tea", "credentials")
+
+
+class _NotFromVendor(logging.Filter):
+    """Drops what Alibaba Cloud's packages log; others may use a logger of the same name."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        path = record.pathname.replace("\\", "/")
+        return not any(package in path for package in _PACKAGES)
+
+
+def _import_quietly(name: str) -> ModuleType:
+    loggers = [logging.getLogger(logger) for logger in _LOGGERS]
+    before = [(list(logger.handlers), logger.level) for logger in loggers]
+    module = import_module(name)
+    for logger, (handlers, level) in zip(loggers, before, strict=True):
+        for handler in logger.handlers[:]:
+            if handler not in handlers:
+                logger.removeHandler(handler)
+        logger.setLevel(level)
+        if not any(isinstance(known, _NotFromVendor) for known in logger.filters):
+            logger.addFilter(_NotFromVendor())
+    return module
+
+
+@cache
+def signing() -> ModuleType:
+    """Return ``alibabacloud_tea_openapi.utils``, the vendor's implementation of the V3 signature."""
+    return _import_quietly("alibabacloud_tea_openapi.utils")
+
+
+@cache
+def credentials() -> ModuleType:
+    """Return ``alibabacloud_credentials.client``, the vendor's credential providers."""
+    return _import_quietly("alibabacloud_credentials.client")

@@ -1,0 +1,54 @@
+"""What Airflow discovers of this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_quickbi import __version__, connection
+
+_INTEGRATION = "Alibaba Cloud Quick BI"
+_PACKAGE = "airflow_provider_quickbi"
+_HOOK = f"{_PACKAGE}.hooks.quickbi.QuickBIHook"
+_LINK = f"{_PACKAGE}.links.quickbi.QuickBIConsoleLink"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's table, see Airflow's ``provider_info.schema.json``."""
+    behaviour = connection.form_behaviour()
+    return {
+        "package-name": "airflow-provider-quickbi",
+        "name": _INTEGRATION,
+        "description": "Lists, sends and waits for the mail tasks of Alibaba Cloud Quick BI.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://help.aliyun.com/zh/quick-bi/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": _modules("hooks"),
+        "operators": _modules("operators"),
+        "sensors": _modules("sensors"),
+        "triggers": _modules("triggers"),
+        "connection-types": [
+            {
+                "connection-type": connection.CONN_TYPE,
+                "hook-class-name": _HOOK,
+                "hook-name": connection.HOOK_NAME,
+                "ui-field-behaviour": {
+                    "hidden-fields": behaviour["hidden_fields"],
+                    "relabeling": behaviour["relabeling"],
+                    "placeholders": behaviour["placeholders"],
+                },
+                "conn-fields": connection.form_fields(),
+            }
+        ],
+        "extra-links": [_LINK],
+        "asset-uris": [{"schemes": ["quickbi"], "handler": f"{_PACKAGE}.assets.quickbi.sanitize_uri"}],
+        "dataset-uris": [{"schemes": ["quickbi"], "handler": f"{_PACKAGE}.assets.quickbi.sanitize_uri"}],
+    }
+
+
+def _modules(kind: str) -> list[dict[str, Any]]:
+    return [{"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.{kind}.quickbi"]}]

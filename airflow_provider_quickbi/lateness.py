@@ -1,0 +1,76 @@
+"""When a task and its DAG run began, and telling once that a delivery is late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from airflow_provider_quickbi.delivery import Delivery
+
+
+def run_began(context: Any) -> datetime | None:
+    """Return when the DAG run began, ``None`` where the context does not say.
+
+    :param context: of the task.
+    """
+    dag_run = context.get("dag_run")
+    began = getattr(dag_run, "start_date", None)
+    return began if isinstance(began, datetime) else None
+
+
+def first_reschedule_date(sensor: Any, context: Any) -> datetime | None:
+    """Return when a rescheduled sensor looked first, as ``BaseSensorOperator`` counts its ``timeout``.
+
+    :param sensor: the task.
+    :param context: of the task.
+    """
+    task_instance = context.get("ti")
+    if task_instance is None:
+        return None
+    if hasattr(task_instance, "get_first_reschedule_date"):
+        found = task_instance.get_first_reschedule_date(context)
+    else:  # Airflow 2.11
+        from airflow.sensors.base import _orig_start_date
+
+        found = _orig_start_date(
+            dag_id=task_instance.dag_id,
+            task_id=task_instance.task_id,
+            run_id=task_instance.run_id,
+            map_index=task_instance.map_index,
+            try_number=(task_instance.max_tries or 0) - (sensor.retries or 0) + 1,
+        )
+    return found if isinstance(found, datetime) else None
+
+
+def is_retry(task: Any, context: Any) -> bool:
+    """Whether this is a further try of a task that failed, and not the first one after it was cleared.
+
+    :param task: the task.
+    :param context: of the task.
+    """
+    task_instance = context.get("ti")
+    if task_instance is None:
+        return False
+    first_try = (task_instance.max_tries or 0) - (task.retries or 0) + 1
+    return bool(task_instance.try_number > first_try)
+
+
+def tell(callbacks: Any, context: Any, delivery: Delivery, log: Any) -> None:
+    """Say that a delivery is late, in the log and to those who asked for it; a failing callback ends nothing.
+
+    :param callbacks: a callable, a notifier, a list of them, or ``None``.
+    :param context: of the task; the callbacks find the sentence in it as ``quickbi_late``.
+    :param delivery: what is late.
+    :param log: of the task.
+    """
+    message = f"Late: {delivery.verdict.message}"
+    log.warning("%s The wait goes on.", message)
+    if callbacks is None:
+        return
+    context["quickbi_late"] = message
+    for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
+        try:
+            callback(context)
+        except Exception:
+            log.exception("on_late_callback %r failed; the wait goes on", callback)

@@ -1,0 +1,86 @@
+"""What a settled delivery does to a task: the result for the XCom, or the exception; one table for every mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+
+from airflow_provider_quickbi.api.models import MailTaskStatus
+from airflow_provider_quickbi.delivery import Delivery, Outcome, Verdict
+from airflow_provider_quickbi.exceptions import (
+    QuickBIMailTaskFailed,
+    QuickBIRequestError,
+    QuickBIUnavailable,
+)
+
+
+def raise_for(verdict: Verdict) -> NoReturn:
+    """Raise what a final verdict other than ``SENT`` means for a task.
+
+    :param verdict: of a delivery.
+    :raises QuickBIMailTaskFailed: if the report did not go out.
+    :raises AirflowSensorTimeout: if it did not start, or did not go out in time.
+    :raises QuickBIUnavailable: if Quick BI could not be asked.
+    :raises QuickBIRequestError: if Quick BI refused.
+    """
+    if verdict.outcome is Outcome.FAILED:
+        raise QuickBIMailTaskFailed(verdict.message, verdict.run)
+    if verdict.outcome in (Outcome.NOT_STARTED, Outcome.TIMED_OUT):
+        raise AirflowSensorTimeout(verdict.message)
+    if verdict.outcome is Outcome.REFUSED:
+        error = verdict.error
+        raise QuickBIRequestError(
+            verdict.message, code=error.code if error else "", request_id=error.request_id if error else ""
+        )
+    if verdict.outcome is Outcome.UNAVAILABLE:
+        raise QuickBIUnavailable(verdict.message)
+    raise RuntimeError(f"the delivery is {verdict.outcome.value}, which is no end: {verdict.message}")
+
+
+def read_event(event: Any) -> tuple[str, Delivery, str]:
+    """Return kind, delivery and message of a trigger's event.
+
+    :param event: what Airflow hands over.
+    :raises RuntimeError: if it is not such an event, so that nothing unknown ever counts as a success.
+    """
+    try:
+        if not isinstance(event, Mapping):
+            raise ValueError(f"it is {type(event).__name__}")
+        delivery = Delivery.from_dict(event["delivery"])
+        for wait, verdict in zip(delivery.waits, delivery.verdicts, strict=True):
+            if verdict.outcome is Outcome.SENT and (
+                verdict.run is None or verdict.run.status != MailTaskStatus.SENT or verdict.run.mail_id != wait.mail_id
+            ):
+                raise ValueError("it claims a delivery without a run that is SENT")
+        return str(event["kind"]), delivery, str(event.get("message", ""))
+    except (KeyError, ValueError) as error:
+        raise RuntimeError(f"The trigger's event is not understood and counts as no delivery: {error}") from None
+
+
+def publish(context: Any, outlets: Any, runs: list[dict[str, Any]]) -> None:
+    """Put the delivered runs into the asset events of a task's outlets.
+
+    An outlet of ``quickbi://.../<mail id>`` gets the run of that mail task; every other asset gets the only run, or all
+    of them as ``runs``. An alias gets an event for the asset of each mail task.
+
+    :param context: of the task.
+    :param outlets: of the task.
+    :param runs: delivered runs, as for the XCom.
+    """
+    events = context.get("outlet_events") if outlets else None
+    if events is None:
+        return
+    for outlet in outlets:
+        uri = getattr(outlet, "uri", None)
+        if uri is None:
+            if type(outlet).__name__.endswith("Alias"):
+                from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+                for run in runs:
+                    events[outlet].add(mail_task_asset(run["mail_id"]), extra=run)
+            continue
+        own = [run for run in runs if str(uri).rstrip("/").endswith(f"/{run['mail_id']}")]
+        payload = own[0] if own else runs[0] if len(runs) == 1 else {"runs": runs}
+        events[outlet].extra.update(payload)

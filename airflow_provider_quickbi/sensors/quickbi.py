@@ -1,0 +1,388 @@
+"""QuickBIMailTaskSensor: wait until a report really went out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_quickbi import arguments, connection, lateness
+from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT, Retries
+from airflow_provider_quickbi.delivery import (
+    DEFAULT_UNREACHABLE_TIMEOUT,
+    Delivery,
+    Fence,
+    OnFailed,
+    Outcome,
+    Wait,
+)
+from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
+from airflow_provider_quickbi.metrics import count_outcome
+from airflow_provider_quickbi.outcomes import publish, raise_for, read_event
+from airflow_provider_quickbi.progress import Progress
+from airflow_provider_quickbi.waiting import look, seconds_until_next_look
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+#: Seconds that the framework's own limit of a deferral comes after ours, which looks once more before it gives up.
+BACKSTOP_SECONDS = 900.0
+#: Key of what a rescheduled sensor has learnt, in Airflow's ``task_state_store`` (3.3 and later).
+STATE_KEY = "quickbi_wait"
+_FOREVER = 1e10
+
+
+class QuickBIMailTaskSensor(BaseSensorOperator):
+    """Wait until a run of a Quick BI mail task is ``SENT``.
+
+    Which run counts: ``quickbi_task_id`` names it; with ``executed_after`` it is the first one that began at or after
+    that instant; with neither it is the latest one, whatever its age. Once it has been seen, only that run is followed.
+
+    In all modes (``poke``, ``reschedule``, deferrable) the outcome is the same: success with the run as XCom;
+    ``QuickBIMailTaskFailed`` if it ``FAILED``; ``AirflowSensorTimeout`` if it did not start or was not over in time;
+    ``QuickBIRequestError`` if Quick BI refuses; ``QuickBIUnavailable`` (retried) if it could not be asked for long.
+
+    Airflow's own arguments of a sensor (``poke_interval``, ``timeout``, ``soft_fail``, ``mode``,
+    ``exponential_backoff``, ``max_wait``, ``silent_fail``, ``never_fail``) and ``execution_timeout`` mean the same
+    deferred as not deferred.
+
+    Source: operation ``GetMailTaskStatus`` of product ``quickbi-public``, version ``2022-01-01``.
+
+    :param mail_id: the mail task, or a list of them. (templated)
+    :param subscribe_name: instead of ``mail_id``: its exact name, or a list of names. (templated)
+    :param mail_owner: nickname or user id of its owner in Quick BI, where several have the name. (templated)
+    :param quickbi_task_id: TaskId of the run. (templated)
+    :param executed_after: a datetime or ISO 8601 text; without a zone it is UTC. (templated)
+    :param on_failed: ``fail`` (default), or ``wait`` to wait for a later run if one ``FAILED``. (templated)
+    :param start_timeout: seconds or timedelta within which a run that counts must be seen, counted from
+        ``executed_after`` where that is later than the begin of the wait; ``None`` (default) for no limit. (templated)
+    :param unreachable_timeout: seconds or timedelta of nothing but failed attempts to ask; default 30 minutes.
+        (templated)
+    :param require: with several mail tasks: ``all`` (default), ``any`` or how many must be sent. (templated)
+    :param deadline: when the delivery is late: a datetime, ISO 8601 text, or a wall time in a zone on the day on
+        which the DAG run began, such as ``09:00 Asia/Shanghai``. The wait goes on. (templated)
+    :param on_late_callback: called once with the context if the delivery is late: a callable, a notifier, or a list.
+    :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
+    :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
+    :param poke_interval: seconds or timedelta between two looks; default 30 seconds.
+    """
+
+    template_fields: Sequence[str] = (
+        "mail_id",
+        "subscribe_name",
+        "mail_owner",
+        "quickbi_task_id",
+        "executed_after",
+        "on_failed",
+        "start_timeout",
+        "unreachable_timeout",
+        "require",
+        "deadline",
+        "quickbi_conn_id",
+    )
+    operator_extra_links = (QuickBIConsoleLink(),)
+    ui_color = "#e8f1ff"
+
+    def __init__(
+        self,
+        *,
+        mail_id: str | Sequence[str] | None = None,
+        subscribe_name: str | Sequence[str] | None = None,
+        mail_owner: str | None = None,
+        quickbi_task_id: str | int | None = None,
+        executed_after: datetime | str | None = None,
+        on_failed: str = OnFailed.FAIL.value,
+        start_timeout: float | timedelta | str | None = None,
+        unreachable_timeout: float | timedelta | str = DEFAULT_UNREACHABLE_TIMEOUT,
+        require: str | int = "all",
+        deadline: datetime | str | None = None,
+        on_late_callback: Callable[[Context], Any] | Sequence[Callable[[Context], Any]] | None = None,
+        quickbi_conn_id: str = connection.DEFAULT_CONN_ID,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poke_interval: float | timedelta = 30,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.mail_id = mail_id
+        self.subscribe_name = subscribe_name
+        self.mail_owner = mail_owner
+        self.quickbi_task_id = quickbi_task_id
+        self.executed_after = executed_after
+        self.on_failed = on_failed
+        self.start_timeout = start_timeout
+        self.unreachable_timeout = unreachable_timeout
+        self.require = require
+        self.deadline = deadline
+        self.on_late_callback = on_late_callback
+        self.quickbi_conn_id = quickbi_conn_id
+        self.deferrable = deferrable
+        self._delivery: Delivery | None = None
+        self._progress: Progress | None = None
+        self._check_what_is_known()
+
+    def _check_what_is_known(self) -> None:
+        """Refuse, while the DAG is parsed, what cannot be right whatever the templates render to."""
+        if (self.mail_id is None) == (self.subscribe_name is None):
+            raise ValueError(f"{type(self).__name__} needs either mail_id or subscribe_name")
+        if self.quickbi_task_id is not None and self.executed_after is not None:
+            raise ValueError("quickbi_task_id and executed_after cannot be given together: the first names the run")
+        if self.quickbi_task_id is not None and self.on_failed == OnFailed.WAIT:
+            raise ValueError("on_failed='wait' waits for a later run and cannot be given with quickbi_task_id")
+        arguments.check_known(self, _ARGUMENTS)
+
+    # Waiting in a worker: poke and reschedule mode
+
+    def execute(self, context: Context) -> Any:
+        """Wait, in this worker or in the triggerer."""
+        self._delivery = self._progress = None
+        self._store_link(context)
+        if self.deferrable:
+            return self._wait_deferred(self._look_once(self._begin(context)), context)
+        return super().execute(context)
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Look once at every mail task that is not settled, and decide."""
+        if self._delivery is None:
+            self._delivery = self._restored(context) or self._begin(context)
+        before = self._delivery
+        delivery = self._look(before, Retries())
+        if delivery.is_late(time.time()):
+            delivery = self._tell_late(delivery, context)
+        self._delivery = delivery
+        verdict = delivery.verdict
+        if verdict.outcome is Outcome.WAITING:
+            if self._progress is None:
+                self._progress = Progress(self.log)
+            self._progress.report(verdict.message, time.time())
+            if self.reschedule and delivery != before:
+                self._remember(delivery, context)
+            return False
+        self._forget(context)
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(delivery, context))
+
+    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+        """Sleep until something can happen: not past a limit, and not before ``executed_after``."""
+        interval: float = super()._get_next_poke_interval(*args, **kwargs)
+        if self._delivery is None:
+            return interval
+        return seconds_until_next_look(self._delivery, interval, time.time())
+
+    # Waiting in the triggerer
+
+    def _wait_deferred(self, delivery: Delivery, context: Context) -> Any:
+        """Finish if the delivery is settled, else hand it to the triggerer."""
+        now = time.time()
+        if delivery.is_late(now):
+            delivery = self._tell_late(delivery, context)
+        if delivery.verdict.outcome.final:
+            return self._conclude(delivery, context)
+        self.log.info("%s Waiting in the triggerer.", delivery.verdict.message)
+        self._defer(delivery, None if self.execution_timeout is None else now + self.execution_timeout.total_seconds())
+
+    def _defer(self, delivery: Delivery, execute_by: float | None) -> None:
+        from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
+
+        finish_by = max(wait.finish_by or 0.0 for wait in delivery.waits)
+        self.defer(
+            trigger=QuickBIMailTaskTrigger(
+                quickbi_conn_id=self.quickbi_conn_id,
+                delivery=delivery.as_dict(),
+                poke_interval=self.poke_interval,
+                exponential_backoff=bool(self.exponential_backoff),
+                max_wait=self._max_wait_seconds(),
+                execute_by=execute_by,
+            ),
+            method_name="execute_complete",
+            kwargs={"execute_by": execute_by},
+            timeout=timedelta(seconds=max(0.0, finish_by - time.time()) + BACKSTOP_SECONDS),
+        )
+
+    def execute_complete(self, context: Context, event: Any = None, execute_by: float | None = None) -> Any:
+        """Do what the trigger's event says.
+
+        :param context: of the task.
+        :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
+        :param execute_by: when ``execution_timeout`` is over.
+        """
+        from airflow_provider_quickbi.triggers.quickbi import EventKind
+
+        kind, delivery, message = read_event(event)
+        if kind == EventKind.CONNECTION:
+            raise AirflowFailException(message)
+        if kind == EventKind.EXECUTION_TIMEOUT:
+            raise AirflowTaskTimeout(f"execution_timeout is over. {message}")
+        if kind == EventKind.LATE and not delivery.verdict.outcome.final:
+            self._defer(self._tell_late(delivery, context), execute_by)
+        if kind not in (EventKind.SETTLED, EventKind.LATE):
+            raise RuntimeError(f"The trigger's event is of kind {kind!r}, which is not known and counts as no delivery")
+        return self._conclude(delivery, context)
+
+    def on_kill(self) -> None:
+        """Say that nothing is called back."""
+        self.log.info("The wait was ended. Nothing is called back: a mail that is under way goes out.")
+
+    # What all modes share
+
+    def _begin(self, context: Context) -> Delivery:
+        """Read the rendered arguments and return a delivery of which nothing is known yet."""
+        try:
+            return self._delivery_of(context)
+        except arguments.ArgumentError as error:
+            raise AirflowFailException(f"{self.task_id}: {error}") from None
+
+    def _delivery_of(self, context: Context) -> Delivery:
+        given = arguments.read_all(self, _ARGUMENTS)
+        since = self._begun_at(context)
+        unreachable = given["unreachable_timeout"]
+        mail_ids = given["mail_id"] or self._mail_ids_of(given["subscribe_name"], given["mail_owner"])
+        if given["quickbi_task_id"] is not None and len(mail_ids) > 1:
+            raise arguments.ArgumentError("quickbi_task_id names one run and cannot be given with several mail tasks")
+        template = Wait(
+            mail_id="",
+            fence=Fence(task_id=given["quickbi_task_id"], executed_after=given["executed_after"]),
+            since=since,
+            on_failed=OnFailed(given["on_failed"]),
+            start_timeout=given["start_timeout"],
+            finish_by=since + self._timeout_seconds(),
+            unreachable_timeout=_FOREVER if self.silent_fail or unreachable is None else unreachable,
+        )
+        late = arguments.deadline("deadline", self.deadline, lateness.run_began(context) or datetime.now(UTC))
+        return Delivery.of(
+            [replace(template, mail_id=mail_id) for mail_id in mail_ids],
+            required=arguments.required_of(given["require"], len(mail_ids)),
+            late_at=late.timestamp() if late else None,
+        )
+
+    def _mail_ids_of(self, names: tuple[str, ...], owner: str | None) -> tuple[str, ...]:
+        with QuickBIHook(self.quickbi_conn_id) as hook:
+            return tuple(mail_task.mail_id for mail_task in hook.find_mail_tasks(names, owner))
+
+    def _look_once(self, delivery: Delivery) -> Delivery:
+        """Take the first look on the worker; what is throttled or unreachable is left to the triggerer."""
+        return self._look(delivery, ONE_ATTEMPT)
+
+    def _look(self, delivery: Delivery, retries: Retries) -> Delivery:
+        with QuickBIHook(self.quickbi_conn_id) as hook:
+            return look(delivery, hook.get_conn, retries)
+
+    def _conclude(self, delivery: Delivery, context: Context) -> Any:
+        """Return the XCom of a delivery that was sent, or raise what its verdict means."""
+        verdict = delivery.verdict
+        count_outcome(delivery)
+        if verdict.outcome is Outcome.UNAVAILABLE and getattr(self, "never_fail", False):
+            raise AirflowSkipException(verdict.message)
+        if verdict.outcome is not Outcome.SENT:
+            raise_for(verdict)
+        self.log.info("%s", verdict.message)
+        self._warn_about_old_runs(delivery, context)
+        results = delivery.results()
+        delivered = [result for result in results if result["status"] == "SENT"]
+        publish(context, self.outlets, delivered)
+        return results if self._is_several() else results[0]
+
+    def _is_several(self) -> bool:
+        given = self.mail_id if self.mail_id is not None else self.subscribe_name
+        return not isinstance(given, (str, int)) or (isinstance(given, str) and given.strip().startswith("["))
+
+    def _warn_about_old_runs(self, delivery: Delivery, context: Context) -> None:
+        """Say that the latest run may be an old one, where nothing says which run counts."""
+        began = lateness.run_began(context)
+        for wait, verdict in zip(delivery.waits, delivery.verdicts, strict=True):
+            unfenced = wait.fence.task_id is None and wait.fence.executed_after is None
+            if unfenced and began is not None and verdict.run is not None and verdict.run.exec_time < began:
+                self.log.warning(
+                    "Run %s of mail task %s began at %s, before this DAG run (%s). Give executed_after to wait for a "
+                    "later one.",
+                    verdict.run.task_id,
+                    wait.mail_id,
+                    verdict.run.exec_time.isoformat(),
+                    began.isoformat(),
+                )
+
+    def _tell_late(self, delivery: Delivery, context: Context) -> Delivery:
+        lateness.tell(self.on_late_callback, context, delivery, self.log)
+        return delivery.told()
+
+    def _store_link(self, context: Context) -> None:
+        QuickBIConsoleLink.store(context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
+
+    # Time and memory, as Airflow counts and keeps them
+
+    def _begun_at(self, context: Context) -> float:
+        """Return when Airflow begins to count ``timeout``: with the first look, whatever was rescheduled since."""
+        if self.reschedule and not self.deferrable and (first := lateness.first_reschedule_date(self, context)):
+            return first.timestamp()
+        return time.time()
+
+    def _timeout_seconds(self) -> float:
+        timeout: Any = self.timeout
+        return float(timeout.total_seconds() if isinstance(timeout, timedelta) else timeout)
+
+    def _max_wait_seconds(self) -> float | None:
+        max_wait: Any = self.max_wait
+        return max_wait.total_seconds() if isinstance(max_wait, timedelta) else max_wait
+
+    def _restored(self, context: Context) -> Delivery | None:
+        """Return what this try learnt before it was rescheduled, where Airflow keeps it (3.3 and later)."""
+        store = context.get("task_state_store") if self.reschedule else None
+        if store is None:
+            return None
+        kept = store.get(STATE_KEY)
+        if not isinstance(kept, dict) or kept.get("try_number") != context["ti"].try_number:
+            return None
+        try:
+            return Delivery.from_dict(kept["delivery"])
+        except (KeyError, ValueError):
+            return None
+
+    def _remember(self, delivery: Delivery, context: Context) -> None:
+        if (store := context.get("task_state_store")) is not None:
+            store.set(STATE_KEY, {"try_number": context["ti"].try_number, "delivery": delivery.as_dict()})
+
+    def _forget(self, context: Context) -> None:
+        if self.reschedule and (store := context.get("task_state_store")) is not None:
+            store.delete(STATE_KEY)
+
+
+def _on_failed(name: str, value: Any) -> str:
+    return arguments.choice(name, value, [choice.value for choice in OnFailed])
+
+
+def _task_id(name: str, value: Any) -> str | None:
+    written = arguments.text(name, value)
+    if written is not None and not (written.isascii() and written.isdigit() and len(written) <= 20):
+        raise arguments.ArgumentError(
+            f"{name} must be a whole number such as 7218865303929605212, not {written[:60]!r}"
+        )
+    return written
+
+
+def _require(name: str, value: Any) -> Any:
+    arguments.required_of(value, 1_000_000)
+    return value
+
+
+#: How each templated argument is read.
+_ARGUMENTS: dict[str, Callable[[str, Any], Any]] = {
+    "mail_id": arguments.texts,
+    "subscribe_name": arguments.texts,
+    "mail_owner": arguments.text,
+    "quickbi_task_id": _task_id,
+    "executed_after": arguments.instant,
+    "on_failed": _on_failed,
+    "start_timeout": arguments.seconds,
+    "unreachable_timeout": arguments.seconds,
+    "require": _require,
+}
