@@ -68,7 +68,7 @@ def texts(name: str, value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str) and value.strip().startswith("["):
-        value = _decoded_list(name, value)
+        value = _decoded_list(value)
     if isinstance(value, str) or not isinstance(value, Sequence):
         single = text(name, value)
         return () if single is None else (single,)
@@ -80,7 +80,7 @@ def texts(name: str, value: Any) -> tuple[str, ...]:
     return found
 
 
-def _decoded_list(name: str, value: str) -> Any:
+def _decoded_list(value: str) -> Any:
     """Read a list that a template has rendered to text."""
     import ast
 

@@ -1,4 +1,4 @@
-"""An Airflow connection becomes client settings; one table of fields feeds the form, the checks and the documentation."""
+"""An Airflow connection becomes client settings; one table of fields feeds the form, the checks and the docs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -413,7 +414,7 @@ class _Reader:
         text = self.text("verify") or "true"
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
-        if not os.path.exists(text):
+        if not Path(text).exists():
             raise self.wrong("verify", f"names {text[:200]!r}, which is not there", "Write true, false or a CA file")
         return text
 

@@ -6,11 +6,10 @@ answer of Quick BI and the time, and gives the next value and a :class:`Verdict`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
@@ -22,6 +21,9 @@ from airflow_provider_quickbi.api.errors import (
 )
 from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus
 from airflow_provider_quickbi.api.sharing import Question
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 DEFAULT_UNREACHABLE_TIMEOUT = 1800.0
 
@@ -335,7 +337,11 @@ def _state(wait: Wait, now: float) -> str:
     if wait.error is not None:
         return f"Quick BI put the question off: {wait.error}"
     if wait.run is not None:
-        odd = "" if wait.run.status in MailTaskStatus else ", a status that is not documented and counts as unfinished"
+        odd = (
+            ""
+            if wait.run.status in list(MailTaskStatus)
+            else ", a status that is not documented and counts as unfinished"
+        )
         return f"Run {wait.run.task_id} of {wait.run.exec_time.isoformat()} is {wait.run.status}{odd}."
     if now < wait.asks_from:
         return f"Nothing to ask before executed_after, {_instant(wait.asks_from)}."

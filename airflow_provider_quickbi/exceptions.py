@@ -7,10 +7,14 @@ and fails in ``poke``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_quickbi.api.errors import PermanentError, QuickBIError
-from airflow_provider_quickbi.api.models import MailTaskRun
+
+if TYPE_CHECKING:
+    from airflow_provider_quickbi.api.models import MailTaskRun
 
 
 class QuickBIMailTaskFailed(AirflowFailException):

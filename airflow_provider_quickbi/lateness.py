@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_quickbi.delivery import Delivery
+if TYPE_CHECKING:
+    from airflow_provider_quickbi.delivery import Delivery
 
 
 def run_began(context: Any) -> datetime | None:

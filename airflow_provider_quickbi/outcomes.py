@@ -59,6 +59,18 @@ def read_event(event: Any) -> tuple[str, Delivery, str]:
         raise RuntimeError(f"The trigger's event is not understood and counts as no delivery: {error}") from None
 
 
+def carried(event: Any) -> dict[str, Any]:
+    """Return what a task gave its trigger to carry over the deferral.
+
+    :param event: what Airflow hands over.
+    :raises RuntimeError: if it is not an event of our triggers.
+    """
+    carry = event.get("carry") if isinstance(event, Mapping) else None
+    if not isinstance(carry, Mapping):
+        raise RuntimeError("The trigger's event is not understood and counts as no delivery: it carries nothing")
+    return dict(carry)
+
+
 def publish(context: Any, outlets: Any, runs: list[dict[str, Any]]) -> None:
     """Put the delivered runs into the asset events of a task's outlets.
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi.api.attempts import Retries
-from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.errors import QuickBIError
-from airflow_provider_quickbi.delivery import Delivery
 from airflow_provider_quickbi.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_quickbi.api.client import QuickBIClient
+    from airflow_provider_quickbi.delivery import Delivery
 
 
 def look(delivery: Delivery, client: Callable[[], QuickBIClient], retries: Retries) -> Delivery:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from airflow.providers.common.compat.sdk import DAG
 
@@ -12,7 +12,7 @@ from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 with DAG(
     dag_id="quickbi_list_and_wait",
     schedule="0 9 * * *",
-    start_date=datetime(2026, 1, 1),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
 ):
     mail_tasks = QuickBIListMailTasksOperator(task_id="list_mail_tasks", subscribe_name="Daily*", paused=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from airflow.providers.common.compat.sdk import DAG, task
 
@@ -11,7 +11,7 @@ from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperato
 with DAG(
     dag_id="quickbi_send_report",
     schedule="0 6 * * *",
-    start_date=datetime(2026, 1, 1),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
 ):
 

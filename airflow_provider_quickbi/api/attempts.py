@@ -6,17 +6,20 @@ The steps are given out one by one and carried out by a client, blocking or not,
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_quickbi.api.credentials import Credentials
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
 from airflow_provider_quickbi.api.models import MalformedAnswer
-from airflow_provider_quickbi.api.operations import Operation
-from airflow_provider_quickbi.api.pacing import Allowance
 from airflow_provider_quickbi.api.protocol import SignedRequest, encode_parameters, malformed, read_answer, sign
-from airflow_provider_quickbi.api.settings import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from airflow_provider_quickbi.api.credentials import Credentials
+    from airflow_provider_quickbi.api.operations import Operation
+    from airflow_provider_quickbi.api.pacing import Allowance
+    from airflow_provider_quickbi.api.settings import Endpoint
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""The two clients: blocking over one pooled ``requests.Session``, and asyncio over one pooled ``aiohttp.ClientSession``.
+"""The two clients: blocking over a pooled ``requests.Session``, and asyncio over a pooled ``aiohttp.ClientSession``.
 
 They only carry out steps; what is sent, read and tried again is decided in ``operations``, ``protocol`` and
 ``attempts``.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow_provider_quickbi.api import operations, vendor
 from airflow_provider_quickbi.api.attempts import (
@@ -27,16 +27,19 @@ from airflow_provider_quickbi.api.attempts import (
 )
 from airflow_provider_quickbi.api.credentials import CredentialSource
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError, TransientError
-from airflow_provider_quickbi.api.models import MailTask, MailTaskRun
-from airflow_provider_quickbi.api.operations import MailTaskPage, Operation
 from airflow_provider_quickbi.api.pacing import allowance
 from airflow_provider_quickbi.api.paging import MailTaskPager
 from airflow_provider_quickbi.api.protocol import MAX_ANSWER_BYTES, SignedRequest
-from airflow_provider_quickbi.api.settings import ClientSettings
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     import aiohttp
     import requests
+
+    from airflow_provider_quickbi.api.models import MailTask, MailTaskRun
+    from airflow_provider_quickbi.api.operations import MailTaskPage, Operation
+    from airflow_provider_quickbi.api.settings import ClientSettings
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +103,7 @@ class QuickBIClient(_Client):
         self._sleep = sleep
         self._session: requests.Session | None = None
 
-    def __enter__(self) -> QuickBIClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -209,6 +212,7 @@ class QuickBIClient(_Client):
         import requests
         import urllib3
 
+        handled = sys.exception()
         if self._session is None:
             self._session = self._open_session()
         session = self._session if reuse_connection else self._open_session()
@@ -228,7 +232,7 @@ class QuickBIClient(_Client):
         except requests.exceptions.SSLError as error:
             raise _tls_failure(action, error) from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise _no_answer(action, settings, error) from None
+            raise _no_answer(action, settings, error, handled) from None
         finally:
             if session is not self._session:
                 session.close()
@@ -277,7 +281,7 @@ class AsyncQuickBIClient(_Client):
         self._opening: asyncio.Lock = asyncio.Lock()
         self._tls: ssl.SSLContext | bool = True
 
-    async def __aenter__(self) -> AsyncQuickBIClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -392,6 +396,7 @@ class AsyncQuickBIClient(_Client):
         import aiohttp
         from yarl import URL
 
+        handled = sys.exception()
         await self._open()
         session = self._session if reuse_connection else self._new_session(keep_connections=False)
         assert session is not None  # noqa: S101 - _open() made it
@@ -407,7 +412,7 @@ class AsyncQuickBIClient(_Client):
         except aiohttp.ClientConnectorCertificateError as error:
             raise _tls_failure(action, error) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _no_answer(action, self.settings, error) from None
+            raise _no_answer(action, self.settings, error, handled) from None
         finally:
             if session is not self._session:
                 await session.close()
@@ -423,9 +428,17 @@ class AsyncQuickBIClient(_Client):
         return b"".join(chunks)
 
 
-def _no_answer(action: str, settings: ClientSettings, error: BaseException) -> TransientError:
-    """Say that there was no answer, and whether the request can have arrived."""
-    names = {type(cause).__name__ for cause in _causes(error)}
+def _no_answer(
+    action: str, settings: ClientSettings, error: BaseException, handled: BaseException | None
+) -> TransientError:
+    """Say that there was no answer, and whether the request can have arrived.
+
+    :param action: the operation.
+    :param settings: of the client.
+    :param error: what the HTTP library raised.
+    :param handled: what the caller was handling when it called: part of the error's context, but none of its causes.
+    """
+    names = {type(cause).__name__ for cause in _causes(error, handled)}
     unreached = names & {
         "ConnectTimeout",
         "ConnectTimeoutError",
@@ -442,11 +455,11 @@ def _no_answer(action: str, settings: ClientSettings, error: BaseException) -> T
     if names & {"ConnectTimeout", "ConnectTimeoutError", "ConnectionTimeoutError"}:
         what = f"no connection to {settings.endpoint.host_header} within {settings.connect_timeout:g} s"
     elif unreached:
-        what = f"no connection to {settings.endpoint.host_header}: {_plain(error)}"
+        what = f"no connection to {settings.endpoint.host_header}: {_plain(error, handled)}"
     elif names & {"ReadTimeout", "ReadTimeoutError", "SocketTimeoutError", "ServerTimeoutError", "TimeoutError"}:
         what = f"no answer from {settings.endpoint.host_header} within {settings.read_timeout:g} s"
     else:
-        what = f"the connection to {settings.endpoint.host_header} broke: {_plain(error)}"
+        what = f"the connection to {settings.endpoint.host_header} broke: {_plain(error, handled)}"
     return TransientError(what, reached=not unreached, action=action, kind=ErrorKind.TRANSIENT)
 
 
@@ -470,10 +483,10 @@ def _too_large(action: str) -> TransientError:
     )
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Give an exception, what caused it, and what urllib3 and aiohttp wrap into it."""
+def _causes(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
+    """Give an exception, what caused it, and what urllib3 and aiohttp wrap into it, but nothing from before the call."""
     pending: list[Any] = [error]
-    seen: set[int] = set()
+    seen: set[int] = {id(handled)}
     while pending:
         current = pending.pop()
         if not isinstance(current, BaseException) or id(current) in seen:
@@ -484,9 +497,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         pending += [getattr(current, "os_error", None), *current.args]
 
 
-def _plain(error: BaseException) -> str:
+def _plain(error: BaseException, handled: BaseException | None) -> str:
     """Name an error without its text, which may hold the address with its whole query."""
-    causes = list(_causes(error))
+    causes = list(_causes(error, handled))
     system = next((cause for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
     return f"{type(error).__name__}, {system.strerror}" if isinstance(system, OSError) else type(error).__name__
 

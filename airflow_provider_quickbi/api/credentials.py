@@ -1,4 +1,4 @@
-"""Every Alibaba Cloud credential type behind one question: what are the current credentials?"""
+"""Every Alibaba Cloud credential type behind one question: which are the current credentials."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class CredentialSource:
             model = self._vendor_client().get_credential()
         except QuickBIError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the vendor raises whatever its HTTP library does
             raise self._refusal(error) from None
         return Credentials(
             access_key_id=model.access_key_id or "",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
-from airflow_provider_quickbi.api.models import MailTask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_quickbi.api.models import MailTask
 
 _GLOB = frozenset("*?[")
 _SHOWN = 20

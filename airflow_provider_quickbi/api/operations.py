@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import tzinfo
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
 from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedAnswer, fold_keys
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
 
 T = TypeVar("T")
 
@@ -56,7 +58,7 @@ def get_mail_task_list(
     user_nick: str | None = None,
     paused: bool | None = None,
 ) -> Operation[MailTaskPage]:
-    """One page of the mail tasks that the AccessKey may see.
+    """Return the question for one page of the mail tasks that the AccessKey may see.
 
     :param page_num: from 1.
     :param page_size: mail tasks a page; the service documents no maximum.
@@ -88,7 +90,7 @@ def get_mail_task_list(
 def get_mail_task_status(
     mail_id: str, task_id: str | int | None, timezone: tzinfo
 ) -> Operation[tuple[MailTaskRun, ...]]:
-    """The state of one run, or of the latest one.
+    """Return the question for the state of one run, or of the latest one.
 
     :param mail_id: the mail task.
     :param task_id: the run; ``None`` for the latest one.
@@ -110,7 +112,7 @@ def get_mail_task_status(
 
 
 def manual_run_mail_task(mail_id: str) -> Operation[bool]:
-    """Start a run of a mail task now. It is never repeated: the service has no way to make that safe.
+    """Return the call that starts a run now. It is never repeated: the service has no way to make that safe.
 
     :param mail_id: the mail task.
     """
@@ -129,7 +131,7 @@ def manual_run_mail_task(mail_id: str) -> Operation[bool]:
 
 
 def any_operation(action: str, parameters: Mapping[str, Any], *, repeatable: bool) -> Operation[Any]:
-    """Any other operation of ``quickbi-public``; its ``Result`` is returned as it is.
+    """Return the call of any other operation of ``quickbi-public``; its ``Result`` is given as it is.
 
     :param action: its name, such as ``QueryUserInfoByAccount``.
     :param parameters: names and values as the service documents them.

@@ -11,8 +11,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Calls a second for each operation; ``GetMailTaskStatus`` can be set in the connection.
 CALLS_PER_SECOND = {"GetMailTaskStatus": 1.0, "ManualRunMailTask": 1.0}
@@ -63,7 +66,7 @@ class Allowance:
     async def turn(self) -> None:
         """Wait in line until a call may be made."""
         async with self._queue():
-            while (seconds := self.take()) > 0:
+            while (seconds := self.take()) > 0:  # noqa: ASYNC110 - until a known time, not for an event
                 await asyncio.sleep(seconds)
 
     def turn_blocking(self, sleep: Callable[[float], None] = time.sleep) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from airflow_provider_quickbi.api.models import MailTask
-from airflow_provider_quickbi.api.operations import MailTaskPage
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_quickbi.api.models import MailTask
+    from airflow_provider_quickbi.api.operations import MailTaskPage
 
 #: Walks through the list at the most; a list that changes during each of them is given as far as it was seen.
 MAX_WALKS = 5

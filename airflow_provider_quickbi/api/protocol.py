@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 from airflow_provider_quickbi import __version__
 from airflow_provider_quickbi.api import vendor
-from airflow_provider_quickbi.api.credentials import Credentials
 from airflow_provider_quickbi.api.errors import (
     ErrorKind,
     PermanentError,
@@ -28,8 +26,13 @@ from airflow_provider_quickbi.api.errors import (
     TransientError,
     error_for,
 )
-from airflow_provider_quickbi.api.models import MalformedAnswer
-from airflow_provider_quickbi.api.settings import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_quickbi.api.credentials import Credentials
+    from airflow_provider_quickbi.api.models import MalformedAnswer
+    from airflow_provider_quickbi.api.settings import Endpoint
 
 VERSION = "2022-01-01"
 ALGORITHM = "ACS3-HMAC-SHA256"
@@ -112,8 +115,16 @@ def sign(
     :param credentials: who asks.
     :param now: when it is sent; the default is the current time.
     :param nonce: a value never used before; the default is random.
-    :raises PermanentError: if the query is too long.
+    :raises PermanentError: if the query is too long, or the credentials have characters that no header can hold.
     """
+    secrets = (credentials.access_key_secret, credentials.security_token, credentials.bearer_token)
+    if not all(text.isascii() and text.isprintable() for text in (credentials.access_key_id, *secrets)):
+        raise PermanentError(
+            "the credentials have characters that cannot be sent",
+            action=action,
+            kind=ErrorKind.CREDENTIALS,
+            hint="Nothing was sent. Check the AccessKey and the token: they are plain ASCII",
+        )
     query = dict(parameters)
     headers = {
         "host": endpoint.host_header,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from zoneinfo import ZoneInfo
 
-from airflow_provider_quickbi.api.credentials import CredentialSpec
+if TYPE_CHECKING:
+    from airflow_provider_quickbi.api.credentials import CredentialSpec
 
 #: Regions with a Quick BI OpenAPI. Source: "Endpoints" of product quickbi-public, version 2022-01-01.
 REGIONS = (
@@ -136,9 +138,9 @@ class ClientSettings:
             return None
         if isinstance(self.verify, str):
             return self.verify
-        from requests.certs import where
+        from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or where()
+        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
 
 
 def split_endpoint(text: str) -> tuple[str | None, str, int | None]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT, Retries
 from airflow_provider_quickbi.api.client import AsyncQuickBIClient
 from airflow_provider_quickbi.api.errors import QuickBIError
-from airflow_provider_quickbi.api.models import MailTaskRun
-from airflow_provider_quickbi.api.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.settings import ClientSettings
 
 
 class Question(NamedTuple):
@@ -61,16 +64,19 @@ class StatusBoard:
         """Return the view of one wait; close it when the wait ends."""
         return Watch(self)
 
-    def _enter(self, question: Question) -> None:
+    def enter(self, question: Question) -> None:
+        """Keep what is answered to a question, for one watch more."""
         self._topics.setdefault(question, _Topic()).watches += 1
 
-    def _leave(self, question: Question) -> None:
+    def leave(self, question: Question) -> None:
+        """Forget what was answered to a question when the last watch leaves."""
         topic = self._topics[question]
         topic.watches -= 1
         if topic.watches == 0:
             del self._topics[question]
 
-    async def _look(self, question: Question, max_age: float, retries: Retries) -> Answer:
+    async def look(self, question: Question, max_age: float, retries: Retries) -> Answer:
+        """Ask, or join the call that is under way; see :meth:`Watch.look`."""
         topic = self._topics[question]
         if topic.latest is not None and time.monotonic() - topic.latest.asked_at < max_age:
             return topic.latest
@@ -121,15 +127,15 @@ class Watch:
         :param retries: for a call that this look makes.
         """
         if question != self._question:
-            self._board._enter(question)
+            self._board.enter(question)
             self.close()
             self._question = question
-        return await self._board._look(question, max_age, retries)
+        return await self._board.look(question, max_age, retries)
 
     def close(self) -> None:
         """Let go of what was kept for this wait."""
         if self._question is not None:
-            self._board._leave(self._question)
+            self._board.leave(self._question)
             self._question = None
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import logging
 from functools import cache
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _PACKAGES = ("/alibabacloud_", "/darabonba/", "/Tea/")
 _LOGGERS = ("darabonba-core", "alibabacloud-tea", "credentials")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
@@ -17,6 +16,8 @@ from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIR
 from airflow_provider_quickbi.metrics import count_call
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
     from airflow_provider_quickbi.api.client import QuickBIClient
     from airflow_provider_quickbi.api.models import MailTask, MailTaskRun
     from airflow_provider_quickbi.api.operations import MailTaskPage
@@ -125,7 +126,7 @@ class QuickBIHook(BaseHook):
         if self._client is not None:
             self._client.close()
 
-    def __enter__(self) -> QuickBIHook:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -254,7 +255,7 @@ class QuickBIHook(BaseHook):
                 f"Quick BI at {who} cannot be asked: {error}. Check region, network, endpoint and proxies, and that "
                 "there is a route from here."
             ).replace("..", ".")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the form shows whatever is wrong with the connection
             return False, str(error)
         number = "unknown" if page.total_num is None else page.total_num
         return True, f"Reached Quick BI at {who}; mail tasks visible: {number}."

@@ -14,8 +14,10 @@ class QuickBIConsoleLink(BaseOperatorLink):
     """Opens the Quick BI console; the address was stored when the task ran, so no connection is needed to show it."""
 
     name = "Quick BI"
+    #: Where Airflow 3 looks for the address: it is there as soon as the task runs.
+    xcom_key = CONSOLE_URL_KEY
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow calls it so
         """Return the stored address, or an empty text if the task has not run or no address is known.
 
         :param operator: the task.

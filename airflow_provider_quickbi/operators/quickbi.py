@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,7 +32,7 @@ from airflow_provider_quickbi.exceptions import (
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 from airflow_provider_quickbi.metrics import count_outcome, count_start
-from airflow_provider_quickbi.outcomes import publish, raise_for, read_event
+from airflow_provider_quickbi.outcomes import carried, publish, raise_for, read_event
 from airflow_provider_quickbi.starting import (
     DEFAULT_CLOCK_SKEW,
     DEFAULT_PAUSE,
@@ -49,6 +48,8 @@ from airflow_provider_quickbi.starting import (
 from airflow_provider_quickbi.waiting import look, settle
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_quickbi.api.models import MailTaskRun
@@ -250,30 +251,28 @@ class QuickBIRunMailTaskOperator(BaseOperator):
             }
             return _Try(self, given, course, hook, context).run()
 
-    def resume_waiting_to_start(self, context: Context, event: Any = None, course: Any = None) -> Any:
+    def resume_waiting_to_start(self, context: Context, event: Any = None) -> Any:
         """Start the mail after the run that was under way, or after the minutes that the service asked for.
 
         :param context: of the task.
         :param event: of a trigger.
-        :param course: of this try.
         """
         given = arguments.read_all(self, _RUN_ARGUMENTS)
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            attempt = _Try(self, given, course, hook, context)
+            attempt = _Try(self, given, carried(event), hook, context)
             if attempt.reads_that_it_may_go_on(event):
                 return attempt.start()
         return None
 
-    def execute_complete(self, context: Context, event: Any = None, course: Any = None) -> Any:
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Do what the trigger's event says of our run.
 
         :param context: of the task.
         :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
-        :param course: of this try.
         """
         given = arguments.read_all(self, _RUN_ARGUMENTS)
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            return _Try(self, given, course, hook, context).conclude_event(event)
+            return _Try(self, given, carried(event), hook, context).conclude_event(event)
 
     def on_kill(self) -> None:
         """Say that nothing is called back."""
@@ -461,9 +460,8 @@ class _Try:
         from airflow_provider_quickbi.triggers.quickbi import QuickBIPauseTrigger
 
         self.task.defer(
-            trigger=QuickBIPauseTrigger(until=until),
+            trigger=QuickBIPauseTrigger(until=until, carry=self.course),
             method_name="resume_waiting_to_start",
-            kwargs={"course": self.course},
             timeout=timedelta(seconds=seconds + BACKSTOP_SECONDS),
         )
 
@@ -530,9 +528,9 @@ class _Try:
                 delivery=delivery.as_dict(),
                 poke_interval=self.given["poll_interval"] or 0.0,
                 execute_by=self.course.get("execute_by"),
+                carry=self.course,
             ),
             method_name=method_name,
-            kwargs={"course": self.course},
             timeout=timedelta(seconds=max(0.0, self.finish_by - time.time()) + BACKSTOP_SECONDS),
         )
         raise AssertionError("defer() does not return")

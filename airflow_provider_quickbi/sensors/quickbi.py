@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -30,11 +29,13 @@ from airflow_provider_quickbi.delivery import (
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 from airflow_provider_quickbi.metrics import count_outcome
-from airflow_provider_quickbi.outcomes import publish, raise_for, read_event
+from airflow_provider_quickbi.outcomes import carried, publish, raise_for, read_event
 from airflow_provider_quickbi.progress import Progress
 from airflow_provider_quickbi.waiting import look, seconds_until_next_look
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from airflow.providers.common.compat.sdk import Context
 
 #: Seconds that the framework's own limit of a deferral comes after ours, which looks once more before it gives up.
@@ -190,6 +191,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
             return self._conclude(delivery, context)
         self.log.info("%s Waiting in the triggerer.", delivery.verdict.message)
         self._defer(delivery, None if self.execution_timeout is None else now + self.execution_timeout.total_seconds())
+        return None
 
     def _defer(self, delivery: Delivery, execute_by: float | None) -> None:
         from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
@@ -203,18 +205,17 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
                 exponential_backoff=bool(self.exponential_backoff),
                 max_wait=self._max_wait_seconds(),
                 execute_by=execute_by,
+                carry={"execute_by": execute_by},
             ),
             method_name="execute_complete",
-            kwargs={"execute_by": execute_by},
             timeout=timedelta(seconds=max(0.0, finish_by - time.time()) + BACKSTOP_SECONDS),
         )
 
-    def execute_complete(self, context: Context, event: Any = None, execute_by: float | None = None) -> Any:
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Do what the trigger's event says.
 
         :param context: of the task.
         :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
-        :param execute_by: when ``execution_timeout`` is over.
         """
         from airflow_provider_quickbi.triggers.quickbi import EventKind
 
@@ -224,7 +225,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         if kind == EventKind.EXECUTION_TIMEOUT:
             raise AirflowTaskTimeout(f"execution_timeout is over. {message}")
         if kind == EventKind.LATE and not delivery.verdict.outcome.final:
-            self._defer(self._tell_late(delivery, context), execute_by)
+            self._defer(self._tell_late(delivery, context), carried(event).get("execute_by"))
         if kind not in (EventKind.SETTLED, EventKind.LATE):
             raise RuntimeError(f"The trigger's event is of kind {kind!r}, which is not known and counts as no delivery")
         return self._conclude(delivery, context)
@@ -343,7 +344,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         if not isinstance(kept, dict) or kept.get("try_number") != context["ti"].try_number:
             return None
         try:
-            return Delivery.from_dict(kept["delivery"])
+            return Delivery.from_dict(cast("Any", kept["delivery"]))
         except (KeyError, ValueError):
             return None
 
@@ -369,7 +370,7 @@ def _task_id(name: str, value: Any) -> str | None:
     return written
 
 
-def _require(name: str, value: Any) -> Any:
+def _require(_name: str, value: Any) -> Any:
     arguments.required_of(value, 1_000_000)
     return value
 

@@ -1,25 +1,35 @@
-"""The trigger that waits for deliveries in the triggerer; it asks, and starts nothing."""
+"""The triggers, which wait in the triggerer: they ask, and start nothing."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_quickbi import arguments
 from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT, Retries
-from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError
+from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError
 from airflow_provider_quickbi.delivery import Delivery, Wait
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError
-from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.progress import Progress, poke_delay
+from airflow_provider_quickbi.triggers.account import Account, AccountWatch
+from airflow_provider_quickbi.triggers.stream import Interests, answers, interests_of
+from airflow_provider_quickbi.watching import Edges, read_statuses
 
 if TYPE_CHECKING:
-    from airflow_provider_quickbi.api.sharing import StatusBoard
+    from collections.abc import AsyncIterator, Hashable, Sequence
+
+    from airflow_provider_quickbi.api.models import MailTaskRun
+
+try:
+    from airflow.triggers.base import BaseEventTrigger
+except ImportError:  # Airflow 2.11 has no event-driven scheduling; the class can be imported and never runs there
+    BaseEventTrigger = BaseTrigger  # type: ignore[misc, assignment]  # the stand-in of an older Airflow
 
 #: Version of the trigger's arguments; a release reads those of all earlier ones, so that waits survive an upgrade.
 ARGUMENTS_VERSION = 1
@@ -43,7 +53,7 @@ class EventKind:
 class QuickBIMailTaskTrigger(BaseTrigger):
     """Wait until a delivery is settled, asking Quick BI no more often than it allows.
 
-    It gives one event, a dict of plain JSON: ``{"version", "kind", "delivery", "message"}``.
+    It gives one event, a dict of plain JSON: ``{"version", "kind", "delivery", "message", "carry"}``.
 
     :param quickbi_conn_id: id of the connection; it is read in the triggerer, nothing secret is an argument.
     :param delivery: :meth:`airflow_provider_quickbi.delivery.Delivery.as_dict` of what is waited for.
@@ -51,6 +61,7 @@ class QuickBIMailTaskTrigger(BaseTrigger):
     :param exponential_backoff: whether the interval grows from look to look, as Airflow's sensors do it.
     :param max_wait: seconds between two looks at the most; ``None`` for no limit.
     :param execute_by: when ``execution_timeout`` is over, in seconds since the epoch; ``None`` for never.
+    :param carry: plain JSON that comes back with the event; ``dag.test()`` loses what is given to ``defer(kwargs=...)``.
     :param version: of these arguments.
     """
 
@@ -63,10 +74,12 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         exponential_backoff: bool = False,
         max_wait: float | None = None,
         execute_by: float | None = None,
+        carry: dict[str, Any] | None = None,
         version: int = ARGUMENTS_VERSION,
     ) -> None:
         super().__init__()
         self.quickbi_conn_id = quickbi_conn_id
+        self.carry = carry or {}
         self.delivery = Delivery.from_dict(delivery)
         self.poke_interval = poke_interval
         self.exponential_backoff = exponential_backoff
@@ -86,13 +99,14 @@ class QuickBIMailTaskTrigger(BaseTrigger):
                 "exponential_backoff": self.exponential_backoff,
                 "max_wait": self.max_wait,
                 "execute_by": self.execute_by,
+                "carry": self.carry,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and give the one event."""
         try:
-            async with _Account(self.quickbi_conn_id) as account:
+            async with Account(self.quickbi_conn_id) as account:
                 kind = await self._settle(account)
         except QuickBIConnectionError as error:
             yield TriggerEvent(self._event(EventKind.CONNECTION, str(error)))
@@ -109,9 +123,10 @@ class QuickBIMailTaskTrigger(BaseTrigger):
             "kind": kind,
             "delivery": self.delivery.as_dict(),
             "message": message,
+            "carry": self.carry,
         }
 
-    async def _settle(self, account: _Account) -> str:
+    async def _settle(self, account: Account) -> str:
         """Wait for all mail tasks at once until the delivery is settled, late, or out of time."""
         positions = self.delivery.unsettled()
         if len(positions) == 1:
@@ -131,7 +146,7 @@ class QuickBIMailTaskTrigger(BaseTrigger):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _settle_one(self, account: _Account, position: int) -> str:
+    async def _settle_one(self, account: Account, position: int) -> str:
         """Wait for one mail task until its verdict is final, or the delivery is late or out of time."""
         progress = Progress(self.log)
         watch = account.watch()
@@ -169,16 +184,15 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         return not self.delivery.verdicts[position].outcome.final
 
     async def _look(
-        self, account: _Account, watch: _AccountWatch, position: int, max_age: float, retries: Retries
+        self, account: Account, watch: AccountWatch, position: int, max_age: float, retries: Retries
     ) -> float:
         """Ask once, learn from the answer, and return the answer's age in seconds."""
         question = self.delivery.waits[position].question(time.time())
         if question is None:
             return 0.0
         answer = await watch.look(question, max_age=max_age, retries=retries)
-        if isinstance(answer.outcome, QuickBIError) and answer.outcome.kind is ErrorKind.CREDENTIALS:
-            if await account.changed(watch):
-                return 0.0
+        if isinstance(answer.outcome, QuickBIError) and await account.renew_after(answer.outcome, watch):
+            return 0.0
         self.delivery = self.delivery.judged(position, answer.outcome, time.time())
         return max(0.0, time.monotonic() - answer.asked_at)
 
@@ -203,70 +217,149 @@ class QuickBIPauseTrigger(BaseTrigger):
     """Wait until an instant, without a worker slot and without a call.
 
     :param until: seconds since the epoch.
+    :param carry: plain JSON that comes back with the event.
     :param version: of these arguments.
     """
 
-    def __init__(self, *, until: float, version: int = ARGUMENTS_VERSION) -> None:
+    def __init__(
+        self, *, until: float, carry: dict[str, Any] | None = None, version: int = ARGUMENTS_VERSION
+    ) -> None:
         super().__init__()
         self.until = until
+        self.carry = carry or {}
         self.version = version
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the arguments."""
         return (
             "airflow_provider_quickbi.triggers.quickbi.QuickBIPauseTrigger",
-            {"version": ARGUMENTS_VERSION, "until": self.until},
+            {"version": ARGUMENTS_VERSION, "until": self.until, "carry": self.carry},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and give the one event."""
         await asyncio.sleep(max(0.0, self.until - time.time()))
-        yield TriggerEvent({"version": ARGUMENTS_VERSION, "kind": EventKind.OVER})
+        yield TriggerEvent({"version": ARGUMENTS_VERSION, "kind": EventKind.OVER, "carry": self.carry})
 
 
-class _Account:
-    """The account of a connection, taken anew when the connection's secret has changed."""
+class QuickBIMailTaskEventTrigger(BaseEventTrigger):
+    """Tell once of each run of a mail task that reaches ``SENT``; for the ``AssetWatcher`` of an asset (Airflow 3.0+).
 
-    def __init__(self, quickbi_conn_id: str) -> None:
-        self._hook = QuickBIHook(quickbi_conn_id)
-        self._stack = AsyncExitStack()
-        self.board: StatusBoard
+    Its events are dicts ``{mail_id, subscribe_name?, task_id, status, exec_time}``; a DAG scheduled by the asset finds
+    one as ``triggering_asset_events[asset][i].extra["payload"]``. A run counts once, by its TaskId. On Airflow 3.3 and
+    later what was seen is kept with the asset, so that after a restart of the triggerer no run is told of again and one
+    that ended meanwhile is not missed; before, a run that was over when the watcher began is not told of.
 
-    async def __aenter__(self) -> _Account:
-        self.board = await self._stack.enter_async_context(self._hook.status_board())
-        return self
+    All watchers of a connection share one poll loop on Airflow 3.3 and later. A failed poll does not stop it.
 
-    async def __aexit__(self, *exc_info: Any) -> None:
-        await self._stack.aclose()
+    :param mail_id: the mail task.
+    :param subscribe_name: instead of ``mail_id``: its exact name.
+    :param mail_owner: nickname or user id of its owner in Quick BI, where several have the name.
+    :param statuses: the states to tell of; default only ``SENT``.
+    :param poll_interval: seconds between two looks; default 60. It must be shorter than the time between two runs.
+    :param quickbi_conn_id: id of the connection; default ``quickbi_default``.
+    :param version: of these arguments.
+    """
 
-    def watch(self) -> _AccountWatch:
-        return _AccountWatch(self)
+    def __init__(
+        self,
+        *,
+        mail_id: str | None = None,
+        subscribe_name: str | None = None,
+        mail_owner: str | None = None,
+        statuses: Sequence[str] | str = ("SENT",),
+        poll_interval: float = 60.0,
+        quickbi_conn_id: str = "quickbi_default",
+        version: int = ARGUMENTS_VERSION,
+    ) -> None:
+        super().__init__()
+        self.mail_id = arguments.text("mail_id", mail_id)
+        self.subscribe_name = arguments.text("subscribe_name", subscribe_name)
+        self.mail_owner = arguments.text("mail_owner", mail_owner)
+        if (self.mail_id is None) == (self.subscribe_name is None):
+            raise ValueError(f"{type(self).__name__} needs either mail_id or subscribe_name")
+        self.statuses = read_statuses(statuses)
+        self.poll_interval = arguments.seconds("poll_interval", poll_interval) or 60.0
+        self.quickbi_conn_id = quickbi_conn_id
+        self.version = version
 
-    async def changed(self, watch: _AccountWatch) -> bool:
-        """After refused credentials: whether the connection now holds other ones, which are taken from here on."""
-        if watch.board is not self.board:
-            return True
-        settings = (await self._hook.read_connection_async()).settings
-        if settings == self.board.client.settings:
-            return False
-        self.board = await self._stack.enter_async_context(self._hook.status_board())
-        return True
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the arguments, which are also what the trigger is known by."""
+        return (
+            "airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskEventTrigger",
+            {
+                "version": ARGUMENTS_VERSION,
+                "mail_id": self.mail_id,
+                "subscribe_name": self.subscribe_name,
+                "mail_owner": self.mail_owner,
+                "statuses": self.statuses,
+                "poll_interval": self.poll_interval,
+                "quickbi_conn_id": self.quickbi_conn_id,
+            },
+        )
 
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Tell of runs with a poll loop of its own, on Airflow below 3.3."""
+        interests = Interests()
+        async for event in self._follow(answers(self.quickbi_conn_id, interests), interests):
+            yield event
 
-class _AccountWatch:
-    """One wait's view of the account's current board."""
+    def shared_stream_key(self) -> Hashable | None:
+        """Share one poll loop among all watchers of a connection."""
+        return ("quickbi", self.quickbi_conn_id)
 
-    def __init__(self, account: _Account) -> None:
-        self._account = account
-        self.board = account.board
-        self._watch = self.board.watch()
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Any]:
+        """Give the answers of the connection's one poll loop."""
+        conn_id = kwargs["quickbi_conn_id"]
+        async for answer in answers(conn_id, interests_of(conn_id)):
+            yield answer
 
-    async def look(self, question: Any, *, max_age: float, retries: Retries) -> Any:
-        if self.board is not self._account.board:
-            self.close()
-            self.board = self._account.board
-            self._watch = self.board.watch()
-        return await self._watch.look(question, max_age=max_age, retries=retries)
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
+        """Tell of runs from the shared answers."""
+        async for event in self._follow(shared_stream, interests_of(self.quickbi_conn_id)):
+            yield event
 
-    def close(self) -> None:
-        self._watch.close()
+    async def _follow(self, stream: AsyncIterator[Any], interests: Interests) -> AsyncIterator[TriggerEvent]:
+        edges: Edges | None = None
+        try:
+            if self.mail_id is not None:
+                edges = await self._begin(self.mail_id, interests)
+            else:
+                interests.seek(self, self.subscribe_name, self.mail_owner, self.poll_interval)
+            async for found in stream:
+                if edges is None:
+                    if (mail_id := interests.found(self)) is None:
+                        continue
+                    edges = await self._begin(mail_id, interests)
+                before = edges.as_dict()
+                news = edges.feed(found.runs_of(edges.mail_id)) if found.concerns(edges.mail_id) else []
+                for run in news:
+                    self.log.info("Run %s of mail task %s is %s.", run.task_id, run.mail_id, run.status)
+                    yield TriggerEvent(self._payload(run))
+                if edges.as_dict() != before:
+                    await self._keep(edges)
+        finally:
+            interests.leave(self)
+
+    async def _begin(self, mail_id: str, interests: Interests) -> Edges:
+        edges = Edges(mail_id, frozenset(self.statuses))
+        if (store := getattr(self, "asset_state_store", None)) is not None:
+            try:
+                edges.restore(await store.aget(self._state_key()))
+            except ValueError:
+                self.log.warning("Several assets share this watcher, so what it has seen is not kept over a restart.")
+        interests.follow(self, edges, self.poll_interval)
+        return edges
+
+    async def _keep(self, edges: Edges) -> None:
+        if (store := getattr(self, "asset_state_store", None)) is not None:
+            with suppress(ValueError):
+                await store.aset(self._state_key(), edges.as_dict())
+
+    def _state_key(self) -> str:
+        return "quickbi_" + hashlib.sha256(repr(self.serialize()).encode()).hexdigest()[:16]
+
+    def _payload(self, run: MailTaskRun) -> dict[str, Any]:
+        payload = run.as_dict()
+        return payload if self.subscribe_name is None else {**payload, "subscribe_name": self.subscribe_name}

@@ -1,0 +1,179 @@
+"""Runs the simulator by itself: ``python -m airflow_provider_quickbi.testing``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from airflow_provider_quickbi.testing.demo import add_demo_data
+from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND, CallsPerSecond
+from airflow_provider_quickbi.testing.server import LocalQuickBI, logger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the simulator until SIGINT or SIGTERM.
+
+    :param arguments: the command line without the program; default that of the process.
+    :returns: the exit status: 0 after a clean stop, 1 if the address cannot be used.
+    """
+    options = _parse(arguments)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    logger.setLevel(logging.WARNING if options.quiet else logging.INFO)
+    quickbi = LocalQuickBI(
+        host=options.host,
+        port=options.port,
+        access_key_id=options.access_key_id,
+        access_key_secret=options.access_key_secret,
+        calls_per_second=options.limits,
+        run_duration=options.run_duration,
+        run_appears_after=options.run_appears_after,
+        timezone=options.timezone,
+    )
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        quickbi.start()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        print(f"Cannot listen on {options.host} port {options.port}: {reason}.", file=sys.stderr)
+        return 1
+    try:
+        _add_mails(quickbi, options)
+        _introduce(quickbi)
+        while not stopping.wait(3600):
+            pass
+    finally:
+        quickbi.stop()
+    print("Stopped.", flush=True)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_quickbi.testing",
+        description="A Quick BI that runs on this machine, for trying DAGs without an account.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=_port, default=8765, help="port to listen on, 0 for any free one (default: %(default)s)"
+    )
+    parser.add_argument("--access-key-id", default="local-access-key-id", help="(default: %(default)s)")
+    parser.add_argument("--access-key-secret", default="local-access-key-secret", help="(default: %(default)s)")
+    limits = parser.add_mutually_exclusive_group()
+    limits.add_argument(
+        "--calls-per-second",
+        dest="limits",
+        type=_positive,
+        metavar="X",
+        default=DOCUMENTED_CALLS_PER_SECOND,
+        help="calls a second of each operation (default: what Quick BI documents: 1 for GetMailTaskStatus and "
+        "ManualRunMailTask, 50 for the others)",
+    )
+    limits.add_argument("--no-limits", dest="limits", action="store_const", const=None, help="limit nothing")
+    parser.add_argument(
+        "--run-duration",
+        type=_seconds,
+        default=20.0,
+        metavar="SECONDS",
+        help="how long a run is processing (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--run-appears-after",
+        type=_seconds,
+        default=2.0,
+        metavar="SECONDS",
+        help="how long after its start a run shows up (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--timezone", type=_timezone, default="Asia/Shanghai", help="of execution times (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed-data", choices=("demo", "none"), default=None, help="sample mail tasks; demo unless a --mail is given"
+    )
+    parser.add_argument(
+        "--mail",
+        action="append",
+        default=[],
+        type=_mail,
+        metavar="NAME[:OWNER[:MAIL_ID]]",
+        help="add a mail task; may be repeated",
+    )
+    parser.add_argument("--quiet", action="store_true", help="do not print the calls")
+    return parser.parse_args(arguments)
+
+
+def _add_mails(quickbi: LocalQuickBI, options: argparse.Namespace) -> None:
+    if options.seed_data == "demo" or (options.seed_data is None and not options.mail):
+        add_demo_data(quickbi)
+    for name, owner, mail_id in options.mail:
+        quickbi.add_mail_task(name, owner=owner or "owner", mail_id=mail_id or None)
+
+
+def _introduce(quickbi: LocalQuickBI) -> None:
+    print(f"Quick BI simulator on {quickbi.url} (Ctrl-C stops it)")
+    print(f"Calls a second: {_describe_limits(quickbi)}")
+    print()
+    for mail in quickbi.mail_tasks():
+        paused = ", paused" if mail["paused"] else ""
+        print(f"  {mail['mail_id']}  {mail['name']} ({mail['owner']}{paused})")
+    print()
+    quoted = quickbi.connection_uri_json().replace("'", "'\\''")
+    print(f"export AIRFLOW_CONN_QUICKBI_DEFAULT='{quoted}'", flush=True)
+
+
+def _describe_limits(quickbi: LocalQuickBI) -> str:
+    rates = quickbi.calls_per_second
+    if not rates:
+        return "no limits"
+    return ", ".join(f"{action or 'every other operation'} {rate:g}" for action, rate in rates.items())
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError("a port lies between 0 and 65535")
+    return number
+
+
+def _positive(text: str) -> CallsPerSecond:
+    number = float(text)
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if number < 0 or math.isnan(number):
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return number
+
+
+def _timezone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time zone such as Asia/Shanghai") from None
+    return text
+
+
+def _mail(text: str) -> tuple[str, str, str]:
+    name, _, rest = text.partition(":")
+    owner, _, mail_id = rest.partition(":")
+    if not name:
+        raise argparse.ArgumentTypeError("a mail task needs a name")
+    return name, owner, mail_id
+
+
+if __name__ == "__main__":
+    sys.exit(main())

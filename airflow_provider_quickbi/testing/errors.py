@@ -1,0 +1,99 @@
+"""The refusals of Quick BI: every error code that the simulator can answer with, its HTTP status and its message.
+
+The table is an independent one: it is written from the documentation of the service, not from the provider's client, so
+that the two can disagree and a test can notice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GATEWAY_REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
+    "IncompleteSignature": (400, "The request signature does not conform to Aliyun standards."),
+    "InternalError": (500, "The request processing has failed due to some unknown error."),
+    "InvalidAccessKeyId.Inactive": (400, "Specified access key is disabled."),
+    "InvalidAccessKeyId.NotFound": (404, "Specified access key is not found."),
+    "InvalidAction.NotFound": (404, "Specified api is not found, please check your url and method."),
+    "InvalidApi.NotFound": (404, "Specified api is not found, please check your url and method."),
+    "InvalidProduct.NotFound": (404, "Cannot find product according to your specified domain."),
+    "InvalidSecurityToken.Expired": (400, "Specified SecurityToken is expired."),
+    "InvalidSecurityToken.Malformed": (400, "Specified SecurityToken is malformed."),
+    "InvalidSecurityToken.MismatchWithAccessKey": (400, "Specified SecurityToken mismatch with the AccessKey."),
+    "InvalidTimeStamp.Expired": (400, "Specified time stamp or date value is expired."),
+    "InvalidTimeStamp.Format": (400, "Specified time stamp or date value is not well formatted."),
+    "InvalidVersion": (400, "Specified parameter Version is not valid."),
+    "NoPermission": (403, "You are not authorized to do this action."),
+    "Forbidden.RAM": (
+        403,
+        "User not authorized to operate on the specified resource, or this API doesn't support RAM.",
+    ),
+    "ServiceUnavailable": (503, "The request has failed due to a temporary failure of the server."),
+    "SignatureDoesNotMatch": (400, "Specified signature is not matched with our calculation."),
+    "SignatureNonceUsed": (400, "Specified signature nonce was used already."),
+    "Throttling": (400, "Request was denied due to request throttling."),
+    "Throttling.Api": (400, "Request was denied due to api flow control."),
+    "Throttling.User": (400, "Request was denied due to user flow control."),
+    "UnsupportedHTTPMethod": (405, "This http method is not supported."),
+}
+
+QUICKBI_REFUSALS: Final[Mapping[str, str]] = {
+    "Access.Forbidden": "The current user is not allowed to call this API: it needs the Professional Edition and an "
+    "organization administrator, or a grant in Open Platform > access control.",
+    "Instance.Expired": "The Quick BI instance has expired.",
+    "Instance.Not.Exist": "The Quick BI instance does not exist.",
+    "Internal.System.Error": "An internal system error occurred.",
+    "Invalid.Organization": "The organization is invalid.",
+    "Invalid.Param.Error": "A parameter is invalid.",
+    "Invalid.Parameter": "A parameter is invalid.",
+    "Mail.Forbidden.Access": "You do not have permission to access the mail task.",
+    "Mail.Not.Found": "The mail task does not exist.",
+    "Mail.Subject.Error": "The subject of the mail task is invalid.",
+    "MailApi.Beyond.ScheduleLimit": "The Mail Task Requests Are Frequent. Please Try Again In %s Minutes.",
+    "MailId.Is.Null": "The MailId cannot be empty.",
+    "MailTask.Already.Running": "The mail task is already running.",
+    "Timer.Schedule.Task": "The mail task is waiting for its schedule.",
+    "User.Not.In.Organization": "The user is not in the organization.",
+    "User.OperationPermission.Error": "The user has no permission for this operation.",
+    "UserRoleConfig.NotContain.Function": "The role of the user does not contain this function.",
+}
+
+SCHEDULE_LIMIT_MESSAGES: Final[Mapping[str, str]] = {
+    "en": "The Mail Task Requests Are Frequent. Please Try Again In %s Minutes.",
+    "zh": "邮件任务请求频繁，请%s分钟后重试。",  # noqa: RUF001 - Chinese punctuation
+}
+
+
+class Refusal(Exception):
+    """A call that the service refuses: becomes the documented error body.
+
+    Raise it in a handler that is given to ``register`` to answer with any code.
+
+    :param code: the ``Code`` of the answer, such as ``"Mail.Not.Found"``.
+    :param message: the ``Message``; by default the one the table knows for the code.
+    :param http_status: the HTTP status; by default the one the table knows, 400 for a code it does not know (Quick BI
+        answers nearly every refusal with 400).
+    :param access_denied_detail: what RAM adds to a denial, as the ``AccessDeniedDetail`` of the body; left out if None.
+    :param headers: further headers of the answer, such as ``x-acs-retry-after``.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        http_status: int | None = None,
+        access_denied_detail: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        known_status, known_message = GATEWAY_REFUSALS.get(code, (400, QUICKBI_REFUSALS.get(code, code)))
+        if code not in GATEWAY_REFUSALS and code.startswith("Forbidden."):
+            known_status = 403
+        self.code = code
+        self.message = known_message if message is None else message
+        self.http_status = known_status if http_status is None else http_status
+        self.access_denied_detail = None if access_denied_detail is None else dict(access_denied_detail)
+        self.headers = dict(headers or {})
+        super().__init__(f"{code}: {self.message}")

@@ -1,0 +1,161 @@
+"""One poll loop for all watchers of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_quickbi.api.errors import QuickBIError
+from airflow_provider_quickbi.api.lookup import find_by_name
+from airflow_provider_quickbi.exceptions import QuickBIConnectionError
+from airflow_provider_quickbi.progress import Progress
+from airflow_provider_quickbi.triggers.account import Account
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.watching import Edges
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a newly joined watcher is noticed at the latest.
+_IDLE_SECONDS = 1.0
+#: Seconds after which a connection that cannot be used is read again.
+_RECONNECT_SECONDS = 60.0
+#: Answers of the same question that are this young are shared.
+_FRESH_SECONDS = 0.5
+
+
+class Found(NamedTuple):
+    """An answer of the poll loop.
+
+    :param mail_id: the mail task that was asked for; ``None`` if a name was looked up.
+    :param runs: the answer.
+    """
+
+    mail_id: str | None
+    runs: tuple[MailTaskRun, ...]
+
+    def concerns(self, mail_id: str) -> bool:
+        """Whether the answer is about a mail task."""
+        return self.mail_id == mail_id
+
+    def runs_of(self, mail_id: str) -> tuple[MailTaskRun, ...]:
+        """Return the runs of a mail task."""
+        return self.runs if self.mail_id == mail_id else ()
+
+
+@dataclass(slots=True)
+class _Interest:
+    poll_interval: float
+    due: float
+    edges: Edges | None = None
+    name: str | None = None
+    owner: str | None = None
+    mail_id: str | None = None
+
+
+@dataclass(slots=True)
+class Interests:
+    """What the watchers of a poll loop want to know."""
+
+    _by_watcher: dict[int, _Interest] = field(default_factory=dict)
+
+    def follow(self, watcher: object, edges: Edges, poll_interval: float) -> None:
+        """Ask for a mail task from now on.
+
+        :param watcher: who wants to know.
+        :param edges: says what to ask.
+        :param poll_interval: seconds between two looks.
+        """
+        self._by_watcher[id(watcher)] = _Interest(poll_interval, time.monotonic(), edges=edges, mail_id=edges.mail_id)
+
+    def seek(self, watcher: object, name: str | None, owner: str | None, poll_interval: float) -> None:
+        """Look a name up.
+
+        :param watcher: who wants to know.
+        :param name: the mail task's exact name.
+        :param owner: of the mail task, where several have the name.
+        :param poll_interval: seconds between two attempts.
+        """
+        self._by_watcher[id(watcher)] = _Interest(poll_interval, time.monotonic(), name=name, owner=owner)
+
+    def found(self, watcher: object) -> str | None:
+        """Return the mail id of a name that was looked up, ``None`` as long as it is not known."""
+        interest = self._by_watcher.get(id(watcher))
+        return interest.mail_id if interest else None
+
+    def leave(self, watcher: object) -> None:
+        """Want nothing any more."""
+        self._by_watcher.pop(id(watcher), None)
+
+    def due(self, now: float) -> list[_Interest]:
+        """Return what is to be asked now."""
+        return [interest for interest in self._by_watcher.values() if interest.due <= now]
+
+    def idle(self, now: float) -> float:
+        """Return the seconds until something is to be asked."""
+        return min((max(0.0, interest.due - now) for interest in self._by_watcher.values()), default=_IDLE_SECONDS)
+
+
+_interests: dict[str, Interests] = {}
+
+
+def interests_of(quickbi_conn_id: str) -> Interests:
+    """Return what the watchers of a connection in this process want to know."""
+    return _interests.setdefault(quickbi_conn_id, Interests())
+
+
+async def answers(quickbi_conn_id: str, interests: Interests) -> AsyncIterator[Found]:
+    """Ask what the watchers want to know, for ever; nothing that goes wrong ends it.
+
+    :param quickbi_conn_id: id of the connection.
+    :param interests: what to ask; they may come and go.
+    """
+    progress = Progress(log)
+    while True:
+        try:
+            async with Account(quickbi_conn_id) as account:
+                async for found in _ask(account, interests, progress):
+                    yield found
+        except QuickBIConnectionError as error:
+            progress.report(f"{error} It is read again every {_RECONNECT_SECONDS:.0f} s.", time.time())
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+
+async def _ask(account: Account, interests: Interests, progress: Progress) -> AsyncIterator[Found]:
+    while True:
+        for interest in interests.due(time.monotonic()):
+            interest.due = time.monotonic() + interest.poll_interval
+            if interest.edges is None:
+                if interest.mail_id is None:
+                    await _look_up(account, interest, progress)
+                if interest.mail_id is not None:
+                    yield Found(None, ())
+                continue
+            for question in interest.edges.questions():
+                watch = account.watch()
+                try:
+                    answer = await watch.look(question, max_age=_FRESH_SECONDS)
+                    if isinstance(answer.outcome, QuickBIError):
+                        await account.renew_after(answer.outcome, watch)
+                finally:
+                    watch.close()
+                if isinstance(answer.outcome, QuickBIError):
+                    progress.report(f"Mail task {question.mail_id} is watched on: {answer.outcome}", time.time())
+                else:
+                    yield Found(question.mail_id, answer.outcome)
+        await asyncio.sleep(min(_IDLE_SECONDS, interests.idle(time.monotonic())))
+
+
+async def _look_up(account: Account, interest: _Interest, progress: Progress) -> None:
+    try:
+        client = account.board.client
+        visible = [mail_task async for mail_task in client.iter_mail_tasks(page_size=100)]
+        interest.mail_id = find_by_name(visible, interest.name or "", interest.owner).mail_id
+    except QuickBIError as error:
+        progress.report(f"Mail task {interest.name!r} is looked up again: {error}", time.time())

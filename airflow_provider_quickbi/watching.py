@@ -1,0 +1,82 @@
+"""Noticing each run of a mail task that comes to an end, once: pure, for DAGs that are scheduled by deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus
+from airflow_provider_quickbi.api.sharing import Question
+
+#: Runs that are remembered; older ones are never the latest again.
+_REMEMBERED = 50
+_OVER = (MailTaskStatus.SENT, MailTaskStatus.FAILED)
+
+
+@dataclass(slots=True)
+class Edges:
+    """What has been seen of one mail task's runs.
+
+    A run counts once, when it is first seen in one of the wanted states. What was over before the first look, and no
+    earlier watcher had told of, does not count: it is not news.
+
+    :param mail_id: the mail task.
+    :param statuses: the wanted states.
+    :param seen: TaskId and state of the runs seen so far, the oldest first; empty before the first look.
+    :param primed: whether there was a look.
+    """
+
+    mail_id: str
+    statuses: frozenset[str]
+    seen: dict[str, str] = field(default_factory=dict)
+    primed: bool = False
+
+    def questions(self) -> list[Question]:
+        """Return what to ask: the latest run, and every run that was left under way when a later one began."""
+        under_way = [task_id for task_id, status in self.seen.items() if status not in _OVER]
+        return [Question(self.mail_id, None), *(Question(self.mail_id, task_id) for task_id in under_way)]
+
+    def feed(self, runs: Iterable[MailTaskRun]) -> list[MailTaskRun]:
+        """Take an answer.
+
+        :param runs: of any mail task.
+        :returns: the runs that have just reached a wanted state.
+        """
+        news: list[MailTaskRun] = []
+        for run in sorted((run for run in runs if run.mail_id == self.mail_id), key=lambda run: run.age_order):
+            known = self.seen.get(run.task_id)
+            changed = known != run.status
+            self.seen[run.task_id] = run.status
+            if changed and run.status in self.statuses and (self.primed or run.status not in _OVER):
+                news.append(run)
+        self.primed = True
+        for task_id in list(self.seen)[:-_REMEMBERED]:
+            del self.seen[task_id]
+        return news
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON to be kept over a restart."""
+        return {"mail_id": self.mail_id, "seen": dict(self.seen)}
+
+    def restore(self, kept: Any) -> None:
+        """Go on where an earlier watcher stopped; anything that :meth:`as_dict` did not write is ignored."""
+        if not isinstance(kept, Mapping) or kept.get("mail_id") != self.mail_id:
+            return
+        seen = kept.get("seen")
+        if isinstance(seen, Mapping):
+            self.seen = {str(task_id): str(status) for task_id, status in seen.items()}
+            self.primed = True
+
+
+def read_statuses(statuses: Sequence[str] | str) -> list[str]:
+    """Return wanted states in upper case, each once.
+
+    :param statuses: one or several.
+    :raises ValueError: if there is none.
+    """
+    given = [statuses] if isinstance(statuses, str) else list(statuses)
+    wanted = list(dict.fromkeys(str(status).strip().upper() for status in given))
+    if not wanted or not all(wanted):
+        raise ValueError("statuses must name at least one state of a run, such as SENT")
+    return wanted

@@ -1,0 +1,1 @@
+"""Example DAGs, and the programs that run them against a local Quick BI."""
