@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 DEFAULT_UNREACHABLE_TIMEOUT = 1800.0
+#: Of so many earlier runs is remembered that they do not count; older ones are before the fence.
+KNOWN_RUNS = 20
 
 #: Errors after which asking again makes sense.
 _ASK_AGAIN = (ThrottledError, TransientError, NotStartedError, AlreadyRunningError)
@@ -62,18 +64,18 @@ class Fence:
 
     :param task_id: only the run with this TaskId.
     :param executed_after: only runs whose ``execTime`` is at or after this instant; the first of them is taken.
-    :param other_than: no run with this TaskId.
+    :param other_than: no run with one of these TaskIds.
     """
 
     task_id: str | None = None
     executed_after: datetime | None = None
-    other_than: str | None = None
+    other_than: tuple[str, ...] = ()
 
     def admits(self, run: MailTaskRun) -> bool:
         """Whether a run counts."""
         if self.task_id is not None and run.task_id != self.task_id:
             return False
-        if self.other_than is not None and run.task_id == self.other_than:
+        if run.task_id in self.other_than:
             return False
         return self.executed_after is None or run.exec_time >= self.executed_after
 
@@ -82,7 +84,7 @@ class Fence:
         admitted = sorted((run for run in runs if self.admits(run)), key=lambda run: run.age_order)
         if not admitted:
             return None
-        latest = self.executed_after is None and self.other_than is None
+        latest = self.executed_after is None and not self.other_than
         return admitted[-1] if latest else admitted[0]
 
     def __str__(self) -> str:
@@ -91,8 +93,8 @@ class Fence:
         parts = []
         if self.executed_after is not None:
             parts.append(f"that began at or after {self.executed_after.isoformat()}")
-        if self.other_than is not None:
-            parts.append(f"other than {self.other_than}")
+        if self.other_than:
+            parts.append(f"other than {', '.join(self.other_than[:3])}{', ...' if len(self.other_than) > 3 else ''}")
         return " and ".join(parts) or "at all"
 
 
@@ -179,8 +181,11 @@ class Wait:
 
     @property
     def start_by(self) -> float | None:
-        """When a run that counts must have been seen; ``None`` for no limit or if one has been seen."""
-        if self.start_timeout is None or self.run is not None:
+        """When a run that counts must have been seen; ``None`` for no limit or if one has been seen.
+
+        ``None`` also while the last look was not answered: what could not be asked is not known not to have started.
+        """
+        if self.start_timeout is None or self.run is not None or self.error is not None:
             return None
         return max(self.asks_from, self.start_by_since or 0.0) + self.start_timeout
 
@@ -205,7 +210,7 @@ class Wait:
             "mail_id": self.mail_id,
             "task_id": self.fence.task_id,
             "executed_after": after.isoformat() if after else None,
-            "other_than": self.fence.other_than,
+            "other_than": list(self.fence.other_than),
             "since": self.since,
             "on_failed": self.on_failed.value,
             "start_timeout": self.start_timeout,
@@ -228,7 +233,7 @@ class Wait:
             fence=Fence(
                 task_id=item.get("task_id"),
                 executed_after=datetime.fromisoformat(after) if after else None,
-                other_than=item.get("other_than"),
+                other_than=tuple(item.get("other_than", ())),
             ),
             since=item["since"],
             on_failed=OnFailed(item.get("on_failed", OnFailed.FAIL)),
@@ -290,7 +295,7 @@ def _wait_for_a_later_run(wait: Wait, failed: MailTaskRun, now: float) -> Wait:
     after = max(failed.exec_time, wait.fence.executed_after or failed.exec_time)
     return replace(
         wait,
-        fence=Fence(executed_after=after, other_than=failed.task_id),
+        fence=Fence(executed_after=after, other_than=(failed.task_id, *wait.fence.other_than)[:KNOWN_RUNS]),
         run=None,
         overlooked=failed,
         start_by_since=now,
@@ -303,7 +308,6 @@ def _deadlines(wait: Wait, now: float) -> Verdict | None:
             Outcome.NOT_STARTED,
             f"Mail task {wait.mail_id}: no run {wait.fence} started within start_timeout "
             f"({_seconds(wait.start_timeout)}). {_state(wait, now)}",
-            error=wait.error,
         )
     if wait.finish_by is not None and now >= wait.finish_by:
         return Verdict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
@@ -93,6 +94,6 @@ def publish(context: Any, outlets: Any, runs: list[dict[str, Any]]) -> None:
                 for run in runs:
                     events[outlet].add(mail_task_asset(run["mail_id"]), extra=run)
             continue
-        own = [run for run in runs if str(uri).rstrip("/").endswith(f"/{run['mail_id']}")]
+        own = [run for run in runs if str(uri).rstrip("/").endswith("/" + quote(run["mail_id"], safe="~"))]
         payload = own[0] if own else runs[0] if len(runs) == 1 else {"runs": runs}
         events[outlet].extra.update(payload)

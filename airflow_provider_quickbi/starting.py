@@ -1,17 +1,16 @@
 """Starting a mail at most once: what is noted before the call, and what each answer to it means. Pure functions.
 
-``ManualRunMailTask`` gives no TaskId and may be carried out although its answer is lost. So the latest TaskId and the
+``ManualRunMailTask`` gives no TaskId and may be carried out although its answer is lost. So the latest TaskIds and the
 time are noted before the call; a run that is new since then is ours, and while there is such a note, nothing is started
 before a run that is new since then was looked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
@@ -22,7 +21,10 @@ from airflow_provider_quickbi.api.errors import (
     TransientError,
 )
 from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus
-from airflow_provider_quickbi.delivery import Fence
+from airflow_provider_quickbi.delivery import KNOWN_RUNS, Fence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DEFAULT_CLOCK_SKEW = 60.0
 #: Seconds after which a start is tried again where the service did not say when.
@@ -56,10 +58,13 @@ class StartAnswer(StrEnum):
     """What the answer to the starting call means."""
 
     ACCEPTED = "accepted"
+    #: It may have been carried out.
     UNKNOWN = "unknown"
+    #: The service wants no start for some time.
     LATER = "later"
     RUNNING = "running"
-    NOT_SENT = "not_sent"
+    #: It did not get as far as being decided on: throttled, or the service was not reached.
+    NOT_TAKEN = "not_taken"
     REFUSED = "refused"
 
 
@@ -69,16 +74,29 @@ class Note:
 
     :param mail_id: the mail task.
     :param noted_at: when it was noted, seconds since the epoch.
-    :param task_id: the latest TaskId at that time; ``None`` if there was no run.
+    :param known: TaskIds of the runs that were there already, the latest first.
     :param accepted: whether the service is known to have accepted the call.
     :param joined: TaskId of the run that is ours, once it is known.
+    :param guessed: whether nothing was noted, and the DAG run's begin stands in for it.
     """
 
     mail_id: str
     noted_at: float
-    task_id: str | None = None
+    known: tuple[str, ...] = ()
     accepted: bool = False
     joined: str | None = None
+    guessed: bool = False
+
+    @classmethod
+    def of(cls, mail_id: str, runs: Iterable[MailTaskRun], noted_at: float) -> Note:
+        """Note what there is.
+
+        :param mail_id: the mail task.
+        :param runs: that there are already.
+        :param noted_at: seconds since the epoch.
+        """
+        newest_first = sorted(runs, key=lambda run: run.age_order, reverse=True)
+        return cls(mail_id=mail_id, noted_at=noted_at, known=tuple(run.task_id for run in newest_first[:KNOWN_RUNS]))
 
     def fence(self, clock_skew: float = DEFAULT_CLOCK_SKEW) -> Fence:
         """Return which run is ours: another TaskId, and not before the note but for the clocks' difference.
@@ -88,35 +106,36 @@ class Note:
         if self.joined is not None:
             return Fence(task_id=self.joined)
         noted = datetime.fromtimestamp(int(self.noted_at), UTC)
-        return Fence(other_than=self.task_id, executed_after=noted - timedelta(seconds=clock_skew))
+        return Fence(other_than=self.known, executed_after=noted - timedelta(seconds=clock_skew))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
         return {
             "mail_id": self.mail_id,
             "noted_at": self.noted_at,
-            "task_id": self.task_id,
+            "known": list(self.known),
             "accepted": self.accepted,
             "joined": self.joined,
+            "guessed": self.guessed,
         }
 
     @classmethod
     def from_dict(cls, item: Any) -> Note | None:
         """Read back what :meth:`as_dict` wrote; ``None`` for anything else."""
-        if not isinstance(item, Mapping) or not isinstance(item.get("mail_id"), str):
+        try:
+            return cls(
+                mail_id=str(item["mail_id"]),
+                noted_at=float(item["noted_at"]),
+                known=tuple(item.get("known", ())),
+                accepted=bool(item.get("accepted")),
+                joined=item.get("joined"),
+                guessed=bool(item.get("guessed")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
             return None
-        if not isinstance(item.get("noted_at"), (int, float)):
-            return None
-        return cls(
-            mail_id=item["mail_id"],
-            noted_at=float(item["noted_at"]),
-            task_id=item.get("task_id"),
-            accepted=bool(item.get("accepted")),
-            joined=item.get("joined"),
-        )
 
 
-def latest(runs: Sequence[MailTaskRun]) -> MailTaskRun | None:
+def latest(runs: Iterable[MailTaskRun]) -> MailTaskRun | None:
     """Return the newest of the runs."""
     return max(runs, key=lambda run: run.age_order, default=None)
 
@@ -132,12 +151,12 @@ def meaning_of(answer: bool | QuickBIError) -> StartAnswer:
     :param answer: ``True``, or the error.
     """
     match answer:
-        case NotStartedError() | ThrottledError():
+        case NotStartedError():
             return StartAnswer.LATER
         case AlreadyRunningError():
             return StartAnswer.RUNNING
-        case TransientError(reached=False):
-            return StartAnswer.NOT_SENT
+        case ThrottledError() | TransientError(reached=False):
+            return StartAnswer.NOT_TAKEN
         case PermanentError():
             return StartAnswer.REFUSED
         case QuickBIError():

@@ -46,12 +46,18 @@ class Retries:
 
 ONE_ATTEMPT = Retries(attempts=1)
 
+#: Characters of a secret that already tell something.
+_TELLING = 8
+
 
 @dataclass(frozen=True, slots=True)
 class GetCredentials:
-    """Give the current credentials, asking the provider anew if ``renew``."""
+    """Give the current credentials.
 
-    renew: bool = False
+    :param refused: credentials that the service has refused as expired, to be renewed.
+    """
+
+    refused: Credentials | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +113,13 @@ def steps_of(
     :raises QuickBIError: of the last attempt.
     """
     parameters = encode_parameters(operation.action, operation.parameters)
-    renew = renewed = False
+    renewed = False
     attempt = 0
     while True:
         attempt += 1
         credentials: Credentials | None = None
         try:
-            credentials = yield GetCredentials(renew)
-            renew = False
+            credentials = yield GetCredentials()
             yield TakeTurn(allowance)
             request = sign(operation.action, parameters, endpoint=endpoint, credentials=credentials)
             status, headers, body = yield Send(operation.action, request, operation.repeatable)
@@ -132,8 +137,9 @@ def steps_of(
         if isinstance(failure, ThrottledError):
             allowance.throttled(failure.retry_after)
         if _expired(failure) and not renewed:
-            renew = renewed = True
-            continue
+            renewed = True
+            if (yield GetCredentials(refused=credentials)) != credentials:
+                continue
         if (
             not operation.repeatable
             or attempt >= retries.attempts
@@ -152,9 +158,24 @@ def _hide_secrets(failure: QuickBIError, credentials: Credentials | None) -> Non
     """Take out what the service quotes of the request; its message goes into logs."""
     if credentials is None:
         return
-    message = failure.message
     for secret in (credentials.access_key_secret, credentials.security_token, credentials.bearer_token):
         if secret:
-            message = message.replace(secret, "***")
-    failure.message = message
-    failure.args = (message,)
+            failure.message, failure.code, failure.request_id = (
+                _without(text, secret) for text in (failure.message, failure.code, failure.request_id)
+            )
+    failure.args = (failure.message,)
+
+
+def _without(text: str, secret: str) -> str:
+    """Return a text without a secret and without telling parts of it: what is quoted may have been cut off."""
+    text = text.replace(secret, "***")
+    begin = 0
+    while (end := begin + _TELLING) <= len(text):
+        if text[begin:end] not in secret:
+            begin += 1
+            continue
+        while end < len(text) and text[begin : end + 1] in secret:
+            end += 1
+        text = f"{text[:begin]}***{text[end:]}"
+        begin += 3
+    return text

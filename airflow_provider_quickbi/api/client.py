@@ -195,9 +195,9 @@ class QuickBIClient(_Client):
 
     def _carry_out(self, step: Step) -> Any:
         match step:
-            case GetCredentials(renew):
-                if renew:
-                    self._credentials.forget()
+            case GetCredentials(refused):
+                if refused is not None:
+                    self._credentials.forget(refused)
                 return self._credentials.get()
             case TakeTurn(pace):
                 return pace.turn_blocking(self._sleep)
@@ -220,13 +220,13 @@ class QuickBIClient(_Client):
         prepared.prepare(method=request.method, url=request.url, headers=dict(request.headers))
         settings = self.settings
         try:
-            with session.send(
+            # Not session.send(): it takes redirects apart and reads their bodies even if it does not follow them.
+            with session.get_adapter(request.url).send(
                 prepared,
                 stream=True,
-                allow_redirects=False,
                 timeout=(settings.connect_timeout, settings.read_timeout),
                 proxies=session.proxies,
-                verify=session.verify,
+                verify=session.verify or False,
             ) as response:
                 return response.status_code, response.headers, self._read(action, response)
         except requests.exceptions.SSLError as error:
@@ -250,9 +250,11 @@ class QuickBIClient(_Client):
 
     def _read(self, action: str, response: requests.Response) -> bytes:
         until = time.monotonic() + self.settings.answer_timeout
+        # read1() gives what is there; the others wait until a whole chunk is, however slowly it trickles in.
+        read = getattr(response.raw, "read1", response.raw.read)
         chunks: list[bytes] = []
         size = 0
-        for chunk in response.raw.stream(_READ_CHUNK, decode_content=False):
+        while chunk := read(_READ_CHUNK, decode_content=False):
             chunks.append(chunk)
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
@@ -347,9 +349,9 @@ class AsyncQuickBIClient(_Client):
 
     async def _carry_out(self, step: Step) -> Any:
         match step:
-            case GetCredentials(renew):
-                if renew:
-                    self._credentials.forget()
+            case GetCredentials(refused):
+                if refused is not None:
+                    self._credentials.forget(refused)
                 return await self._credentials.get_async()
             case TakeTurn(pace):
                 return await pace.turn()
@@ -472,7 +474,8 @@ def _tls_failure(action: str, error: BaseException) -> QuickBIError:
             kind=ErrorKind.BAD_REQUEST,
             hint="Set verify to the file of the CA that issued it, or check the endpoint's host",
         )
-    return TransientError("the TLS connection failed", action=action, kind=ErrorKind.TRANSIENT, reached=False)
+    # It may have failed while the answer was read, so the request may have arrived.
+    return TransientError("the TLS connection failed", action=action, kind=ErrorKind.TRANSIENT)
 
 
 def _too_large(action: str) -> TransientError:
@@ -484,7 +487,7 @@ def _too_large(action: str) -> TransientError:
 
 
 def _causes(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
-    """Give an exception, what caused it, and what urllib3 and aiohttp wrap into it, but nothing from before the call."""
+    """Give an exception, its causes, and what urllib3 and aiohttp wrap into it, but nothing from before the call."""
     pending: list[Any] = [error]
     seen: set[int] = {id(handled)}
     while pending:

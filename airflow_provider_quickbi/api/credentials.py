@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_quickbi.api import vendor
-from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError, TransientError
+from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError, TransientError, classify
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,10 @@ AUTH_TYPES: dict[str, AuthType] = {
 _RECHECK_SECONDS = 10.0
 
 _CODE_IN_ANSWER = re.compile(r"""["']?Code["']?\s*[:=]\s*["']([A-Za-z][A-Za-z0-9.]{0,80})["']""")
-_STATUS_IN_ANSWER = re.compile(r"http_code[=:]\s*(\d{3})", re.IGNORECASE)
+_STATUS_IN_ANSWER = re.compile(r"http_?code[=:]\s*(\d{3})", re.IGNORECASE)
+
+#: What the vendor's providers raise where there was no answer, or none that is JSON.
+_NO_ANSWER = ("RetryError", "UnretryableException", "TeaException", "JSONDecodeError")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -102,6 +105,35 @@ class CredentialSpec:
         return f"{self.auth_type}:{named}"
 
 
+@dataclass(slots=True)
+class _Provider:
+    """One of the vendor's credential clients, which renews by itself what is about to expire."""
+
+    client: Any
+    given: Credentials | None = None
+
+
+#: The providers of this process by what they were made of: some start a thread that never ends, and all of them fetch
+#: credentials that every client with the same spec can use.
+_providers: dict[CredentialSpec, _Provider] = {}
+_providers_guard = threading.Lock()
+_MAX_PROVIDERS = 64
+
+
+def _provider_of(spec: CredentialSpec) -> _Provider:
+    with _providers_guard:
+        if (provider := _providers.get(spec)) is None:
+            module = vendor.credentials()
+            if spec.auth_type == "default":
+                client = module.Client()
+            else:
+                client = module.Client(module.Config(type=spec.auth_type, **dict(spec.fields)))
+            if len(_providers) >= _MAX_PROVIDERS:
+                del _providers[next(iter(_providers))]
+            provider = _providers[spec] = _Provider(client)
+        return provider
+
+
 class CredentialSource:
     """Gives the current credentials, renewing them where their type needs it.
 
@@ -113,8 +145,6 @@ class CredentialSource:
     def __init__(self, spec: CredentialSpec) -> None:
         self._spec = spec
         self._fixed = self._read_fixed(spec)
-        self._provider: Any = None
-        self._creating = threading.Lock()
         self._current: Credentials | None = None
         self._checked_at = 0.0
         self._renewal: asyncio.Task[Credentials] | None = None
@@ -132,17 +162,19 @@ class CredentialSource:
         if self._fixed is not None:
             return self._fixed
         try:
-            model = self._vendor_client().get_credential()
+            provider = _provider_of(self._spec)
+            model = provider.client.get_credential()
         except QuickBIError:
             raise
         except Exception as error:  # noqa: BLE001 - the vendor raises whatever its HTTP library does
             raise self._refusal(error) from None
-        return Credentials(
+        provider.given = Credentials(
             access_key_id=model.access_key_id or "",
             access_key_secret=model.access_key_secret or "",
             security_token=model.security_token or "",
             bearer_token=getattr(model, "bearer_token", None) or "",
         )
+        return provider.given
 
     async def get_async(self) -> Credentials:
         """Return the current credentials without ever blocking the event loop: renewal happens once, in a thread.
@@ -159,25 +191,21 @@ class CredentialSource:
             self._renewal.add_done_callback(self._renewed)
         return await asyncio.shield(self._renewal)
 
-    def forget(self) -> None:
-        """Ask the provider again next time, because the service said that the credentials have expired."""
-        self._current = None
+    def forget(self, refused: Credentials) -> None:
+        """Fetch others next time, unless somebody has done so meanwhile.
+
+        :param refused: credentials that the service refused as expired although the provider took them to be valid.
+        """
+        with _providers_guard:
+            if (provider := _providers.get(self._spec)) is not None and provider.given == refused:
+                del _providers[self._spec]
+        if self._current == refused:
+            self._current = None
 
     def _renewed(self, renewal: asyncio.Task[Credentials]) -> None:
         self._renewal = None
         if not renewal.cancelled() and renewal.exception() is None:
             self._current, self._checked_at = renewal.result(), time.monotonic()
-
-    def _vendor_client(self) -> Any:
-        with self._creating:
-            if self._provider is None:
-                module = vendor.credentials()
-                if self._spec.auth_type == "default":
-                    self._provider = module.Client()
-                else:
-                    config = module.Config(type=self._spec.auth_type, **dict(self._spec.fields))
-                    self._provider = module.Client(config)
-            return self._provider
 
     def _refusal(self, error: Exception) -> QuickBIError:
         """Say what went wrong without the provider's own words: they quote whole answers, secrets included."""
@@ -187,8 +215,10 @@ class CredentialSource:
         what = f"the credentials of type {self._spec.auth_type} could not be fetched"
         details: dict[str, Any] = {"action": "credentials", "code": code, "http_status": status}
         name = type(error).__name__
-        offline = isinstance(error, OSError) or name in ("RetryError", "UnretryableException", "TeaException")
-        if (offline and not isinstance(error, FileNotFoundError)) or (status is not None and status >= 500):
+        offline = isinstance(error, OSError) or name in _NO_ANSWER
+        in_trouble = status is not None and (status >= 500 or status == 429)
+        busy = classify(code)[0] in (ErrorKind.THROTTLED, ErrorKind.TRANSIENT)
+        if (offline and not isinstance(error, FileNotFoundError)) or in_trouble or busy:
             return TransientError(f"{what}: {name}", reached=False, kind=ErrorKind.TRANSIENT, **details)
         return PermanentError(
             f"{what}: {name}",

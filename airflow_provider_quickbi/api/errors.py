@@ -108,6 +108,10 @@ class TransientError(QuickBIError):
         super().__init__(message, **kwargs)
         self.reached = reached
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON that :func:`error_from_dict` reads back; it holds nothing secret."""
+        return {**super().as_dict(), "reached": self.reached}
+
 
 class NotStartedError(QuickBIError):
     """``ManualRunMailTask`` started nothing and may be tried after :attr:`retry_after` seconds."""

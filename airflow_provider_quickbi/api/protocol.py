@@ -176,9 +176,8 @@ def read_answer(action: str, status: int, headers: Mapping[str, str], body: byte
     :raises PermanentError: for every other error, unknown codes included.
     """
     if 300 <= status < 400:
-        target = urlsplit(next((value for name, value in headers.items() if name.lower() == "location"), ""))
         raise PermanentError(
-            f"the endpoint redirects to {target.scheme}://{target.hostname}, which is not followed",
+            f"the endpoint redirects to {_redirect_target(headers)}, which is not followed",
             action=action,
             kind=ErrorKind.BAD_REQUEST,
             http_status=status,
@@ -241,6 +240,16 @@ def _raise_for_code(
             http_status=status,
         )
     raise error
+
+
+def _redirect_target(headers: Mapping[str, str]) -> str:
+    """Return scheme and host of ``Location``; the rest may hold secrets."""
+    location = next((value for name, value in headers.items() if name.lower() == "location"), "")
+    try:
+        target = urlsplit(location)
+    except ValueError:
+        return "what is no address"
+    return _text(f"{target.scheme}://{target.hostname}") if target.hostname else "an address without a host"
 
 
 def malformed(action: str, error: MalformedAnswer) -> QuickBIError:

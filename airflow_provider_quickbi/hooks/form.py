@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 def build_widget(field: Field) -> Any:
     """Return the WTForms field for a field of the connection.
 
+    Airflow takes no other classes than these; choices and limits are checked when the connection is read.
+
     :param field: from the one table of fields.
     """
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
-    from wtforms import BooleanField, FloatField, PasswordField, SelectField, StringField
-    from wtforms.validators import NumberRange, Optional
+    from wtforms import BooleanField, PasswordField, StringField
+    from wtforms.validators import Optional, any_of
 
     label = lazy_gettext(field.label)
     common: dict[str, Any] = {"description": field.description, "default": field.default}
@@ -24,9 +26,6 @@ def build_widget(field: Field) -> Any:
         return PasswordField(label, widget=BS3PasswordFieldWidget(), **common)
     if field.kind == "boolean":
         return BooleanField(label, **common)
-    if field.kind == "number":
-        limits = [Optional(), NumberRange(min=field.minimum, max=field.maximum)]
-        return FloatField(label, widget=BS3TextFieldWidget(), validators=limits, **common)
-    if field.choices:
-        return SelectField(label, choices=[(choice, choice) for choice in field.choices], **common)
-    return StringField(label, widget=BS3TextFieldWidget(), **common)
+    common["default"] = None if field.default is None else str(field.default)
+    validators = [Optional(), any_of(list(field.choices))] if field.choices else [Optional()]
+    return StringField(label, widget=BS3TextFieldWidget(), validators=validators, **common)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
+    AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
     BaseSensorOperator,
@@ -26,6 +29,7 @@ from airflow_provider_quickbi.delivery import (
     Outcome,
     Wait,
 )
+from airflow_provider_quickbi.exceptions import QuickBIUnavailable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 from airflow_provider_quickbi.metrics import count_outcome
@@ -34,7 +38,7 @@ from airflow_provider_quickbi.progress import Progress
 from airflow_provider_quickbi.waiting import look, seconds_until_next_look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 BACKSTOP_SECONDS = 900.0
 #: Key of what a rescheduled sensor has learnt, in Airflow's ``task_state_store`` (3.3 and later).
 STATE_KEY = "quickbi_wait"
+#: Seconds between two attempts to look a name up, at the most.
+_LOOKUP_INTERVAL_SECONDS = 30.0
 _FOREVER = 1e10
 
 
@@ -142,36 +148,48 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         if self.quickbi_task_id is not None and self.on_failed == OnFailed.WAIT:
             raise ValueError("on_failed='wait' waits for a later run and cannot be given with quickbi_task_id")
         arguments.check_known(self, _ARGUMENTS)
+        if not arguments.is_template(self.deadline):
+            arguments.deadline("deadline", self.deadline, datetime.now(UTC))
 
     # Waiting in a worker: poke and reschedule mode
 
     def execute(self, context: Context) -> Any:
         """Wait, in this worker or in the triggerer."""
         self._delivery = self._progress = None
-        self._store_link(context)
-        if self.deferrable:
-            return self._wait_deferred(self._look_once(self._begin(context)), context)
-        return super().execute(context)
+        with self._softened():
+            self._store_link(context)
+            if self.deferrable:
+                return self._wait_deferred(self._look_once(self._begin(context)), context)
+            # Airflow 2.11 takes a call through super() for one from outside a task: it warns, or even refuses.
+            return inspect.unwrap(BaseSensorOperator.execute)(self, context)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once at every mail task that is not settled, and decide."""
-        if self._delivery is None:
-            self._delivery = self._restored(context) or self._begin(context)
-        before = self._delivery
-        delivery = self._look(before, Retries())
+        with self._softened():
+            return self._poke(context)
+
+    def _poke(self, context: Context) -> bool | PokeReturnValue:
+        known = self._delivery or self._restored(context)
+        delivery = self._look(known or self._begin(context), Retries())
         if delivery.is_late(time.time()):
-            delivery = self._tell_late(delivery, context)
+            delivery = self._tell_late(delivery, context) if self._tells_late(delivery, context) else delivery.told()
         self._delivery = delivery
         verdict = delivery.verdict
         if verdict.outcome is Outcome.WAITING:
-            if self._progress is None:
-                self._progress = Progress(self.log)
-            self._progress.report(verdict.message, time.time())
-            if self.reschedule and delivery != before:
+            self._report(verdict.message, known)
+            if self.reschedule and delivery != known:
                 self._remember(delivery, context)
             return False
         self._forget(context)
         return PokeReturnValue(is_done=True, xcom_value=self._conclude(delivery, context))
+
+    def _report(self, message: str, known: Delivery | None) -> None:
+        """Tell what is new; a rescheduled sensor told the rest when it was last here."""
+        if self._progress is None:
+            self._progress = Progress(self.log)
+            if known is not None and known.verdict.message == message:
+                return
+        self._progress.report(message, time.time())
 
     def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
         """Sleep until something can happen: not past a limit, and not before ``executed_after``."""
@@ -217,6 +235,10 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         :param context: of the task.
         :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
         """
+        with self._softened():
+            return self._complete(context, event)
+
+    def _complete(self, context: Context, event: Any) -> Any:
         from airflow_provider_quickbi.triggers.quickbi import EventKind
 
         kind, delivery, message = read_event(event)
@@ -236,6 +258,25 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
 
     # What all modes share
 
+    @contextmanager
+    def _softened(self) -> Iterator[None]:
+        """Skip where ``soft_fail`` or ``never_fail`` asks for it, in all modes alike, and say why in the log."""
+        try:
+            yield
+        except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout) as error:
+            if not (self.soft_fail or self.never_fail):
+                raise
+            raise self._skip(error) from error
+        except RuntimeError as error:
+            if not self.never_fail:
+                raise
+            raise self._skip(error) from error
+
+    def _skip(self, error: BaseException) -> AirflowSkipException:
+        reason = f"{type(error).__name__}: {error}"
+        self.log.warning("%s Skipping, as soft_fail or never_fail asks for.", reason)
+        return AirflowSkipException(reason)
+
     def _begin(self, context: Context) -> Delivery:
         """Read the rendered arguments and return a delivery of which nothing is known yet."""
         try:
@@ -247,7 +288,10 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         given = arguments.read_all(self, _ARGUMENTS)
         since = self._begun_at(context)
         unreachable = given["unreachable_timeout"]
-        mail_ids = given["mail_id"] or self._mail_ids_of(given["subscribe_name"], given["mail_owner"])
+        unreachable = _FOREVER if self.silent_fail or unreachable is None else unreachable
+        mail_ids = given["mail_id"] or self._mail_ids_of(
+            given["subscribe_name"], given["mail_owner"], since, unreachable
+        )
         if given["quickbi_task_id"] is not None and len(mail_ids) > 1:
             raise arguments.ArgumentError("quickbi_task_id names one run and cannot be given with several mail tasks")
         template = Wait(
@@ -257,7 +301,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
             on_failed=OnFailed(given["on_failed"]),
             start_timeout=given["start_timeout"],
             finish_by=since + self._timeout_seconds(),
-            unreachable_timeout=_FOREVER if self.silent_fail or unreachable is None else unreachable,
+            unreachable_timeout=unreachable,
         )
         late = arguments.deadline("deadline", self.deadline, lateness.run_began(context) or datetime.now(UTC))
         return Delivery.of(
@@ -266,9 +310,24 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
             late_at=late.timestamp() if late else None,
         )
 
-    def _mail_ids_of(self, names: tuple[str, ...], owner: str | None) -> tuple[str, ...]:
-        with QuickBIHook(self.quickbi_conn_id) as hook:
-            return tuple(mail_task.mail_id for mail_task in hook.find_mail_tasks(names, owner))
+    def _mail_ids_of(
+        self, names: tuple[str, ...], owner: str | None, since: float, unreachable_timeout: float
+    ) -> tuple[str, ...]:
+        """Look names up, as patiently as a status is asked for, but holding the worker."""
+        begun = time.time()
+        progress = Progress(self.log)
+        while True:
+            try:
+                with QuickBIHook(self.quickbi_conn_id) as hook:
+                    return tuple(mail_task.mail_id for mail_task in hook.find_mail_tasks(names, owner))
+            except QuickBIUnavailable as error:
+                now = time.time()
+                if now >= since + self._timeout_seconds():
+                    raise AirflowSensorTimeout(f"The timeout is over and no name could be looked up. {error}") from None
+                if now - begun >= unreachable_timeout:
+                    raise
+                progress.report(f"{error} Looking the names up again.", now)
+            time.sleep(min(self.poke_interval, _LOOKUP_INTERVAL_SECONDS))
 
     def _look_once(self, delivery: Delivery) -> Delivery:
         """Take the first look on the worker; what is throttled or unreachable is left to the triggerer."""
@@ -282,8 +341,6 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         """Return the XCom of a delivery that was sent, or raise what its verdict means."""
         verdict = delivery.verdict
         count_outcome(delivery)
-        if verdict.outcome is Outcome.UNAVAILABLE and getattr(self, "never_fail", False):
-            raise AirflowSkipException(verdict.message)
         if verdict.outcome is not Outcome.SENT:
             raise_for(verdict)
         self.log.info("%s", verdict.message)
@@ -316,6 +373,13 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         lateness.tell(self.on_late_callback, context, delivery, self.log)
         return delivery.told()
 
+    def _tells_late(self, delivery: Delivery, context: Context) -> bool:
+        """Whether nobody was told yet; below Airflow 3.3 a rescheduled sensor knows it only by the time."""
+        if not self.reschedule or "task_state_store" in context or delivery.late_at is None:
+            return True
+        first_look = lateness.first_reschedule_date(self, context) is None
+        return first_look or time.time() - delivery.late_at < self.poke_interval
+
     def _store_link(self, context: Context) -> None:
         QuickBIConsoleLink.store(context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
 
@@ -323,9 +387,10 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
 
     def _begun_at(self, context: Context) -> float:
         """Return when Airflow begins to count ``timeout``: with the first look, whatever was rescheduled since."""
-        if self.reschedule and not self.deferrable and (first := lateness.first_reschedule_date(self, context)):
-            return first.timestamp()
-        return time.time()
+        if not self.reschedule or self.deferrable:
+            return time.time()
+        first = lateness.first_reschedule_date(self, context) or context["ti"].start_date
+        return first.timestamp() if first else time.time()
 
     def _timeout_seconds(self) -> float:
         timeout: Any = self.timeout

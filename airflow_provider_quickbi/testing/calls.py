@@ -76,12 +76,12 @@ class Call:
         }
 
 
-def visible_headers(headers: Mapping[str, list[str]]) -> dict[str, str]:
-    """Return headers for the log: one value for each name, and no credentials.
+def visible_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers without credentials, for the log.
 
-    :param headers: lower-case name to values.
+    :param headers: lower-case name to value.
     """
-    return {name: ", ".join(values) for name, values in headers.items() if name not in _SECRET_HEADERS}
+    return {name: value for name, value in headers.items() if name not in _SECRET_HEADERS}
 
 
 @dataclass(slots=True)

@@ -68,7 +68,3 @@ class RateLimiter:
                 return window - waited
         passed.append(now)
         return 0.0
-
-    def reset(self) -> None:
-        """Forget every call so far."""
-        self._passed.clear()

@@ -48,20 +48,25 @@ class _CountingServer(web.Server):
     def __init__(self, simulator: QuickBISimulator, handler: Callable[..., Any], **kwargs: Any) -> None:
         super().__init__(handler, **kwargs)
         self._simulator = simulator
-        self.numbers: dict[Any, int] = {}
+        self._origins: dict[Any, tuple[int, int]] = {}
         self._transports: dict[Any, asyncio.Transport] = {}
         self._controls: set[Any] = set()
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
-        self.numbers[handler] = self._simulator.note_connection()
+        peer = transport.get_extra_info("peername")
+        self._origins[handler] = (self._simulator.note_connection(), peer[1] if peer else 0)
         self._transports[handler] = transport
         super().connection_made(handler, transport)
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
-        self.numbers.pop(handler, None)
+        self._origins.pop(handler, None)
         self._transports.pop(handler, None)
         self._controls.discard(handler)
         super().connection_lost(handler, exc)
+
+    def origin(self, handler: Any) -> tuple[int, int]:
+        """Return the number of a connection and the client's port."""
+        return self._origins.get(handler, (0, 0))
 
     def abort(self, kept: object = None) -> int:
         """Close every connection at once, but the one that is kept; returns how many were closed."""
@@ -286,14 +291,14 @@ class LocalQuickBI(QuickBISimulator):
                 self._server.note_control(request.protocol)
             return await answer_control(self, request)
         body = await request.read() if request.body_exists else b""
-        peer = request.transport.get_extra_info("peername") if request.transport else None
+        connection_id, remote_port = self._server.origin(request.protocol) if self._server else (0, 0)
         signed, call = self.receive(
             request.method,
             request.raw_path,
             request.headers.items(),
             body,
-            connection_id=self._server.numbers.get(request.protocol, 0) if self._server else 0,
-            remote_port=peer[1] if peer else 0,
+            connection_id=connection_id,
+            remote_port=remote_port,
         )
         try:
             fault = await self._run_callbacks(call) or self.faults.choose(call)

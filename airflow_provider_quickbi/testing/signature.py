@@ -67,13 +67,8 @@ class SignedRequest:
     method: str
     path: str
     raw_query: str
-    headers: Mapping[str, list[str]]
+    headers: Mapping[str, str]
     body: bytes = b""
-
-    def header(self, name: str) -> str | None:
-        """Return the first value of a header, or None if it was not sent."""
-        values = self.headers.get(name)
-        return values[0] if values else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +80,22 @@ class Authorization:
     signature: str
 
 
-def collect_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Group header pairs under their lower-case names, without the white space around the values.
+def collect_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Bring headers into the form in which they are signed.
 
-    :param pairs: names and values in the order in which they were sent.
-    :returns: lower-case name to its values.
+    :param pairs: names and values as they were sent.
+    :returns: lower-case name to value, without the white space around it; the values of a repeated header are sorted
+        and joined by commas.
     """
-    collected: dict[str, list[str]] = {}
-    for name, value in pairs:
-        collected.setdefault(name.lower(), []).append(value.strip())
-    return collected
+    collected: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
+    for sent_name, value in pairs:
+        name = sent_name.lower()
+        if name in collected:
+            repeated.setdefault(name, [collected[name]]).append(value.strip())
+        else:
+            collected[name] = value.strip()
+    return collected | {name: ",".join(sorted(values)) for name, values in repeated.items()}
 
 
 def parse_query(raw_query: str) -> list[tuple[str, str]]:
@@ -124,14 +125,14 @@ def canonical_query(raw_query: str) -> str:
     return "&".join([f"{name}={value}" for name, value in encoded])
 
 
-def canonical_headers(headers: Mapping[str, list[str]], names: Iterable[str]) -> str:
+def canonical_headers(headers: Mapping[str, str], names: Iterable[str]) -> str:
     """Write the signed headers in canonical form.
 
-    :param headers: lower-case name to values, as :func:`collect_headers` returns them.
+    :param headers: as :func:`collect_headers` returns them.
     :param names: the names to write; they are sorted.
     :returns: one ``name:value`` line for each header, every line with its line feed.
     """
-    return "".join([f"{name}:{_canonical_value(headers.get(name, []))}\n" for name in sorted(names)])
+    return "".join([f"{name}:{headers.get(name, '')}\n" for name in sorted(names)])
 
 
 def canonical_request(request: SignedRequest, signed_headers: Iterable[str], body_sha256: str) -> str:
@@ -193,7 +194,7 @@ class NonceWindow:
 
     seconds: float = DATE_TOLERANCE
     remembered: int = 100_000
-    _seen: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict, repr=False)
+    _seen: OrderedDict[str, float] = field(default_factory=OrderedDict, repr=False)
 
     def use(self, access_key_id: str, nonce: str, now: float) -> bool:
         """Note a nonce as used.
@@ -208,9 +209,10 @@ class NonceWindow:
             if self._seen[oldest] > now and len(self._seen) <= self.remembered:
                 break
             del self._seen[oldest]
-        if (access_key_id, nonce) in self._seen:
+        key = f"{access_key_id} {nonce}"
+        if key in self._seen:
             return False
-        self._seen[access_key_id, nonce] = now + self.seconds
+        self._seen[key] = now + self.seconds
         return True
 
     def clear(self) -> None:
@@ -232,23 +234,19 @@ def verify(
         ``InvalidAccessKeyId.NotFound`` or ``.Inactive``, ``InvalidTimeStamp.Format`` or ``.Expired``,
         ``SignatureDoesNotMatch``, ``InvalidSecurityToken.*``, ``SignatureNonceUsed``.
     """
-    authorization = parse_authorization(request.header("authorization"))
+    authorization = parse_authorization(request.headers.get("authorization"))
     _require_signed_headers(request, authorization)
     key = find_key(authorization.access_key_id)
     if key is None:
         raise Refusal("InvalidAccessKeyId.NotFound")
     if not key.active:
         raise Refusal("InvalidAccessKeyId.Inactive")
-    _check_date(request.header("x-acs-date") or "", now)
+    _check_date(request.headers.get("x-acs-date") or "", now)
     _check_signature(request, authorization, key.access_key_secret)
     _check_security_token(request, authorization.access_key_id, key, now)
-    if not nonces.use(authorization.access_key_id, request.header("x-acs-signature-nonce") or "", now):
+    if not nonces.use(authorization.access_key_id, request.headers.get("x-acs-signature-nonce") or "", now):
         raise Refusal("SignatureNonceUsed")
     return authorization.access_key_id
-
-
-def _canonical_value(values: list[str]) -> str:
-    return values[0] if len(values) == 1 else ",".join(sorted(values))
 
 
 def _incomplete(reason: str) -> Refusal:
@@ -257,7 +255,7 @@ def _incomplete(reason: str) -> Refusal:
 
 def _require_signed_headers(request: SignedRequest, authorization: Authorization) -> None:
     for name in _ALWAYS_PRESENT:
-        if not request.header(name):
+        if not request.headers.get(name):
             raise _incomplete(f"The request has no {name} header.")
     signed = authorization.signed_headers
     for name in request.headers:
@@ -284,14 +282,14 @@ def _check_date(value: str, now: float) -> None:
 
 def _check_signature(request: SignedRequest, authorization: Authorization, secret: str) -> None:
     body_sha256 = hashlib.sha256(request.body).hexdigest() if request.body else _EMPTY_BODY_SHA256
-    declared = (request.header("x-acs-content-sha256") or "").lower()
+    declared = (request.headers.get("x-acs-content-sha256") or "").lower()
     canonical = canonical_request(request, authorization.signed_headers, body_sha256)
     to_sign = string_to_sign(canonical)
     right = hmac.compare_digest(sign(to_sign, secret).encode(), authorization.signature.encode())
     same_body = hmac.compare_digest(declared.encode(), body_sha256.encode())
     if right and same_body:
         return
-    token = request.header("x-acs-security-token")
+    token = request.headers.get("x-acs-security-token")
     shown = canonical.replace(token, "***") if token else canonical
     raise Refusal(
         "SignatureDoesNotMatch",
@@ -301,8 +299,8 @@ def _check_signature(request: SignedRequest, authorization: Authorization, secre
 
 
 def _check_security_token(request: SignedRequest, access_key_id: str, key: AccessKey, now: float) -> None:
-    token = request.header("x-acs-security-token")
-    declared_id = request.header("x-acs-accesskey-id")
+    token = request.headers.get("x-acs-security-token")
+    declared_id = request.headers.get("x-acs-accesskey-id")
     if declared_id is not None and declared_id != access_key_id:
         raise Refusal("InvalidSecurityToken.MismatchWithAccessKey")
     if key.security_token is None:

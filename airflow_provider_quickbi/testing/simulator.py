@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
@@ -632,9 +632,9 @@ class QuickBISimulator:
         path, _, raw_query = target.partition("?")
         request = SignedRequest(method, path, raw_query, collect_headers(headers), body)
         params = dict(parse_query(raw_query))
-        if body and (request.header("content-type") or "").startswith("application/x-www-form-urlencoded"):
+        if body and (request.headers.get("content-type") or "").startswith("application/x-www-form-urlencoded"):
             params.update(parse_query(body.decode(errors="replace")))
-        action = request.header("x-acs-action") or params.get("Action", "")
+        action = request.headers.get("x-acs-action") or params.get("Action", "")
         with self._lock:
             self._call_number += 1
             number = self._call_number
@@ -683,7 +683,7 @@ class QuickBISimulator:
         request_id = _new_request_id()
         body: dict[str, object] = {
             "RequestId": request_id,
-            "HostId": request.header("host") or "",
+            "HostId": request.headers.get("host") or "",
             "Code": refusal.code,
             "Message": refusal.message,
             "Recommend": "https://api.aliyun.com/troubleshoot"
@@ -721,7 +721,7 @@ class QuickBISimulator:
 
     def _authenticate(self, request: SignedRequest) -> Account:
         now = self.clock.wall_time()
-        bearer_token = request.header("x-acs-bearer-token")
+        bearer_token = request.headers.get("x-acs-bearer-token")
         if bearer_token is not None and _is_bearer(request):
             access_key_id = self._accounts.verify_bearer_token(bearer_token, now)
         elif not self.verify_signatures:
@@ -735,7 +735,7 @@ class QuickBISimulator:
 
     @staticmethod
     def _check_version(request: SignedRequest) -> None:
-        version = request.header("x-acs-version") or dict(parse_query(request.raw_query)).get("Version")
+        version = request.headers.get("x-acs-version") or dict(parse_query(request.raw_query)).get("Version")
         if version != API_VERSION:
             raise Refusal("InvalidVersion")
 
@@ -774,12 +774,13 @@ class QuickBISimulator:
 
 
 def _is_bearer(request: SignedRequest) -> bool:
-    named = request.header("x-acs-signature-type") or dict(parse_query(request.raw_query)).get("SignatureType")
+    named = request.headers.get("x-acs-signature-type") or dict(parse_query(request.raw_query)).get("SignatureType")
     return named == "BEARERTOKEN"
 
 
 def _new_request_id() -> str:
-    return str(uuid.uuid4()).upper()
+    digits = os.urandom(16).hex().upper()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-A{digits[17:20]}-{digits[20:]}"
 
 
 def _write_answer(status: int, body: dict[str, Any], headers: Mapping[str, str]) -> Answer:

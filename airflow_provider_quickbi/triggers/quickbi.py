@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -163,7 +163,9 @@ class QuickBIMailTaskTrigger(BaseTrigger):
                 age = 0.0
                 if now >= look_at or self._out_of_time(wait, now):
                     last = wait.finish_by is not None and now >= wait.finish_by
-                    age = await self._look(account, watch, position, max_age, Retries() if last else ONE_ATTEMPT)
+                    age = await self._look(
+                        account, watch, position, FRESH_SECONDS if last else max_age, Retries() if last else ONE_ATTEMPT
+                    )
                     looks += 1
                     max_age = FRESH_SECONDS
                 now = time.time()
@@ -192,7 +194,7 @@ class QuickBIMailTaskTrigger(BaseTrigger):
             return 0.0
         answer = await watch.look(question, max_age=max_age, retries=retries)
         if isinstance(answer.outcome, QuickBIError) and await account.renew_after(answer.outcome, watch):
-            return 0.0
+            answer = await watch.look(question, max_age=0.0, retries=retries)
         self.delivery = self.delivery.judged(position, answer.outcome, time.time())
         return max(0.0, time.monotonic() - answer.asked_at)
 
@@ -301,8 +303,9 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Tell of runs with a poll loop of its own, on Airflow below 3.3."""
         interests = Interests()
-        async for event in self._follow(answers(self.quickbi_conn_id, interests), interests):
-            yield event
+        async with aclosing(answers(self.quickbi_conn_id, interests)) as stream:
+            async for event in self._follow(stream, interests):
+                yield event
 
     def shared_stream_key(self) -> Hashable | None:
         """Share one poll loop among all watchers of a connection."""
@@ -312,8 +315,9 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Any]:
         """Give the answers of the connection's one poll loop."""
         conn_id = kwargs["quickbi_conn_id"]
-        async for answer in answers(conn_id, interests_of(conn_id)):
-            yield answer
+        async with aclosing(answers(conn_id, interests_of(conn_id))) as stream:
+            async for answer in stream:
+                yield answer
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Tell of runs from the shared answers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +16,7 @@ from airflow_provider_quickbi.progress import Progress
 from airflow_provider_quickbi.triggers.account import Account
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from airflow_provider_quickbi.api.models import MailTaskRun
     from airflow_provider_quickbi.watching import Edges
@@ -110,7 +111,7 @@ def interests_of(quickbi_conn_id: str) -> Interests:
     return _interests.setdefault(quickbi_conn_id, Interests())
 
 
-async def answers(quickbi_conn_id: str, interests: Interests) -> AsyncIterator[Found]:
+async def answers(quickbi_conn_id: str, interests: Interests) -> AsyncGenerator[Found, None]:
     """Ask what the watchers want to know, for ever; nothing that goes wrong ends it.
 
     :param quickbi_conn_id: id of the connection.
@@ -119,15 +120,15 @@ async def answers(quickbi_conn_id: str, interests: Interests) -> AsyncIterator[F
     progress = Progress(log)
     while True:
         try:
-            async with Account(quickbi_conn_id) as account:
-                async for found in _ask(account, interests, progress):
+            async with Account(quickbi_conn_id) as account, aclosing(_ask(account, interests, progress)) as stream:
+                async for found in stream:
                     yield found
         except QuickBIConnectionError as error:
             progress.report(f"{error} It is read again every {_RECONNECT_SECONDS:.0f} s.", time.time())
             await asyncio.sleep(_RECONNECT_SECONDS)
 
 
-async def _ask(account: Account, interests: Interests, progress: Progress) -> AsyncIterator[Found]:
+async def _ask(account: Account, interests: Interests, progress: Progress) -> AsyncGenerator[Found, None]:
     while True:
         for interest in interests.due(time.monotonic()):
             interest.due = time.monotonic() + interest.poll_interval

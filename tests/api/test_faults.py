@@ -1,0 +1,353 @@
+"""Whatever breaks on the way: reads are repeated, a start never is, and only what cannot have arrived is said not to have."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT
+from airflow_provider_quickbi.api.errors import (
+    AlreadyRunningError,
+    ErrorKind,
+    NotStartedError,
+    PermanentError,
+    QuickBIError,
+    ThrottledError,
+    TransientError,
+)
+from airflow_provider_quickbi.api.protocol import MAX_ANSWER_BYTES
+from airflow_provider_quickbi.api.settings import Endpoint
+from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+
+TRANSIENT = {
+    "html 503": Fault.html_503(),
+    "empty 502": Fault.empty_502(),
+    "half a body": Fault.half_body(),
+    "half a JSON": Fault.half_json(),
+    "other types": Fault.wrong_types(),
+    "reset": Fault.reset(),
+    "reset after the work": Fault.reset(processed=True),
+    "hang": Fault.hang(),
+    "hang after the work": Fault.hang(processed=True),
+    "500 of the service": Fault.error("InternalError"),
+    "400 of the service": Fault.internal_error(),
+    "no success": Fault.unsuccessful(),
+    "empty 200": Fault.custom(200),
+    "HTML 200": Fault.custom(200, "<html>log in</html>", {"Content-Type": "text/html"}),
+    "HTML 404": Fault.custom(404, "<html>not here</html>", {"Content-Type": "text/html"}),
+    "text 429": Fault.custom(429, "slow down"),
+    "JSON null": Fault.custom(200, "null"),
+    "no UTF-8": Fault.custom(200, b"\xff\xfe\x00"),
+    "deep JSON": Fault.custom(200, b"[" * 200_000),
+    "deep JSON within": Fault.custom(200, b'{"Success": true, "Result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "a number of 5,000 digits": Fault.custom(200, b'{"Success": true, "Result": ' + b"9" * 5_000 + b"}"),
+    "gzip that nobody asked for": Fault.custom(200, gzip.compress(b"{}"), {"Content-Encoding": "gzip"}),
+}
+
+
+@pytest.fixture
+def hasty(connect: Callable[..., Any]) -> Any:
+    """A client that does not wait long for an answer."""
+    return connect(read_timeout=0.15)
+
+
+@contextmanager
+def raw_server(*answers: bytes | Callable[[socket.socket], None]) -> Iterator[int]:
+    """Accept one connection for each answer, read a request, send bytes or do as told, and close."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+
+        def serve() -> None:
+            for answer in answers:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.settimeout(10)
+                    received = b""
+                    while b"\r\n\r\n" not in received and (more := connection.recv(65536)):
+                        received += more
+                    try:
+                        if callable(answer):
+                            answer(connection)
+                        else:
+                            connection.sendall(answer)
+                    except OSError:
+                        continue  # the client had enough
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def no_more_room() -> Iterator[int]:
+    """Listen without accepting, with a queue that is full: who connects now waits."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
+def test_a_read_is_repeated_until_it_is_answered(quickbi: LocalQuickBI, hasty: Any, fault: Fault):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    task_id = quickbi.add_run(mail_id)
+    quickbi.fail("GetMailTaskStatus", fault, times=2)
+    assert [run.task_id for run in hasty.get_mail_task_status(mail_id)] == [task_id]
+    assert quickbi.count("GetMailTaskStatus") == 3
+
+
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
+def test_a_start_is_never_repeated_and_may_have_happened(quickbi: LocalQuickBI, hasty: Any, fault: Fault):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    quickbi.fail("ManualRunMailTask", fault)
+    with pytest.raises(TransientError) as caught:
+        hasty.manual_run_mail_task(mail_id)
+    assert caught.value.reached
+    assert caught.value.kind is ErrorKind.TRANSIENT
+    assert quickbi.count("ManualRunMailTask") == 1
+    assert quickbi.starts(mail_id) == (1 if fault.processed else 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (Fault.throttled(), ThrottledError),
+        (Fault.throttled("Throttling.Api", 10), ThrottledError),
+        (Fault.error("MailApi.Beyond.ScheduleLimit"), NotStartedError),
+        (Fault.error("Timer.Schedule.Task"), NotStartedError),
+        (Fault.error("MailTask.Already.Running"), AlreadyRunningError),
+        (Fault.error("Mail.Forbidden.Access"), PermanentError),
+        (Fault.error("SignatureNonceUsed"), TransientError),
+        (Fault.error("Brand.New"), PermanentError),
+        (Fault.error("InvalidSecurityToken.Expired"), PermanentError),
+        (Fault.redirect("http://127.0.0.1:9/"), PermanentError),
+    ],
+)
+def test_a_start_that_is_refused_is_not_repeated_either(
+    quickbi: LocalQuickBI, client: Any, fault: Fault, expected: type[QuickBIError]
+):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    quickbi.fail("ManualRunMailTask", fault)
+    with pytest.raises(expected):
+        client.manual_run_mail_task(mail_id)
+    assert quickbi.count("ManualRunMailTask") == 1
+    assert quickbi.starts(mail_id) == 0
+
+
+@pytest.mark.parametrize("how", ["reset", "hang", "unavailable"])
+def test_a_start_whose_answer_is_lost_has_happened_once(quickbi: LocalQuickBI, hasty: Any, how: Any):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    quickbi.fail("ManualRunMailTask", Fault.answer_lost(how), times=None)
+    with pytest.raises(TransientError) as caught:
+        hasty.manual_run_mail_task(mail_id)
+    assert caught.value.reached
+    assert quickbi.starts(mail_id) == 1
+
+
+def test_a_start_travels_on_a_connection_of_its_own(quickbi: LocalQuickBI, client: Any):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    client.get_mail_task_status(mail_id)
+    client.get_mail_task_status(mail_id)
+    client.manual_run_mail_task(mail_id)
+    client.get_mail_task_status(mail_id)
+    first, second, start, third = [call.connection_id for call in quickbi.calls]
+    assert first == second == third
+    assert start != first
+
+
+def test_a_start_does_not_suffer_from_a_connection_that_was_closed_while_idle(quickbi: LocalQuickBI, client: Any):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    client.get_mail_task_status(mail_id)
+    quickbi.drop_connections()
+    assert client.manual_run_mail_task(mail_id)
+    assert quickbi.count("ManualRunMailTask") == quickbi.starts(mail_id) == 1
+
+
+def test_a_read_does_not_fail_because_a_connection_was_closed_while_idle(quickbi: LocalQuickBI, client: Any):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    for _ in range(3):
+        assert client.get_mail_task_status(mail_id) == ()
+        quickbi.drop_connections()
+
+
+def test_reads_share_a_connection(quickbi: LocalQuickBI, client: Any):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    for _ in range(10):
+        client.get_mail_task_status(mail_id)
+    assert quickbi.connections_opened == 1
+
+
+def test_a_client_that_was_closed_opens_connections_anew(quickbi: LocalQuickBI, client: Any):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    client.get_mail_task_status(mail_id)
+    client.close()
+    client.close()
+    assert client.get_mail_task_status(mail_id) == ()
+    assert quickbi.connections_opened == 2
+
+
+# Where nothing can have arrived
+
+
+def test_a_refused_connection_has_carried_nothing(connect: Callable[..., Any]):
+    caller = connect(endpoint=Endpoint("127.0.0.1", "http", free_port()))
+    with pytest.raises(TransientError, match=r"no connection to 127\.0\.0\.1:\d+: \w+, .*[Cc]onnect") as caught:
+        caller.manual_run_mail_task("m")
+    assert not caught.value.reached
+
+
+def test_a_host_without_an_address_has_been_sent_nothing(
+    connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    def unknown(*args: Any, **kwargs: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    caller = connect(endpoint=Endpoint("nowhere.example", "http", 8080))
+    with pytest.raises(TransientError, match="no connection to nowhere.example:8080") as caught:
+        caller.manual_run_mail_task("m")
+    assert not caught.value.reached
+
+
+def test_a_connection_that_is_not_accepted_in_time_has_carried_nothing(connect: Callable[..., Any]):
+    with no_more_room() as port:
+        caller = connect(endpoint=Endpoint("127.0.0.1", "http", port), connect_timeout=0.2)
+        with pytest.raises(TransientError, match=r"no connection to 127\.0\.0\.1:\d+ within 0\.2 s") as caught:
+            caller.manual_run_mail_task("m")
+    assert not caught.value.reached
+
+
+def test_what_went_wrong_before_the_call_says_nothing_about_it(quickbi: LocalQuickBI, connect: Callable[..., Any]):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    elsewhere = connect(endpoint=Endpoint("127.0.0.1", "http", free_port()))
+    caller = connect()
+    quickbi.fail("ManualRunMailTask", Fault.answer_lost())
+    try:
+        elsewhere.get_mail_task_status(mail_id, retries=ONE_ATTEMPT)
+    except TransientError as error:
+        assert not error.reached
+        with pytest.raises(TransientError, match="broke") as caught:
+            caller.manual_run_mail_task(mail_id)
+    assert caught.value.reached
+    assert quickbi.starts(mail_id) == 1
+
+
+# Time
+
+
+def test_an_answer_that_does_not_come_is_given_up_after_the_read_timeout(quickbi: LocalQuickBI, hasty: Any):
+    quickbi.fail("GetMailTaskStatus", Fault.hang(), times=None)
+    with pytest.raises(TransientError, match=r"no answer from 127\.0\.0\.1:\d+ within 0\.15 s"):
+        hasty.get_mail_task_status("m", retries=ONE_ATTEMPT)
+
+
+def test_an_answer_that_trickles_in_is_given_up(connect: Callable[..., Any]):
+    done = threading.Event()
+
+    def trickle(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while not done.wait(0.02):
+            connection.sendall(b" ")
+
+    with raw_server(trickle) as port:
+        caller = connect(endpoint=Endpoint("127.0.0.1", "http", port), connect_timeout=0.1, read_timeout=0.1)
+        with pytest.raises(TransientError) as caught:
+            caller.get_mail_task_status("m", retries=ONE_ATTEMPT)
+        done.set()
+    assert caught.value.reached
+
+
+# Size
+
+
+def test_an_answer_of_absurd_size_is_not_read_to_its_end(quickbi: LocalQuickBI, client: Any):
+    quickbi.fail("GetMailTaskStatus", Fault.oversized(), times=None)
+    with pytest.raises(TransientError, match=r"larger than 8,388,608 bytes"):
+        client.get_mail_task_status("m", retries=ONE_ATTEMPT)
+
+
+def test_an_answer_of_just_the_greatest_size_is_read(quickbi: LocalQuickBI, client: Any):
+    body = json.dumps({"Success": True, "Result": [], "RequestId": "R"})
+    quickbi.fail("GetMailTaskStatus", Fault.custom(200, body + " " * (MAX_ANSWER_BYTES - len(body))))
+    assert client.get_mail_task_status("m") == ()
+
+
+def test_headers_without_an_end_are_not_read_to_their_end(connect: Callable[..., Any]):
+    endless = b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 1_000_000
+    with raw_server(endless) as port:
+        with pytest.raises(TransientError):
+            connect(endpoint=Endpoint("127.0.0.1", "http", port)).get_mail_task_status("m", retries=ONE_ATTEMPT)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\r\n\r\n",
+        b"220 smtp.example ESMTP ready\r\n",
+        b"HTTP/1.1 banana\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -7\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}",
+        b"\x15\x03\x01\x00\x02\x02\x46",
+    ],
+)
+def test_what_is_no_http_is_a_transient_error(connect: Callable[..., Any], answer: bytes):
+    with raw_server(answer) as port:
+        with pytest.raises(TransientError) as caught:
+            connect(endpoint=Endpoint("127.0.0.1", "http", port)).manual_run_mail_task("m")
+    assert caught.value.reached
+
+
+# Elsewhere
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(quickbi: LocalQuickBI, client: Any, status: int):
+    with LocalQuickBI() as elsewhere:
+        quickbi.fail("GetMailTaskStatus", Fault.redirect(f"{elsewhere.url}/?token=secret", status), times=None)
+        with pytest.raises(PermanentError, match=r"redirects to http://127\.0\.0\.1, which is not followed") as caught:
+            client.get_mail_task_status("m")
+        assert elsewhere.connections_opened == 0
+    assert quickbi.count() == 1
+    assert "secret" not in str(caught.value)
+    assert "Check the endpoint" in caught.value.hint
+
+
+@pytest.mark.parametrize("location", [None, "", "/relative", "//[broken", "http://["])
+def test_a_redirect_to_nowhere_is_an_error_too(quickbi: LocalQuickBI, client: Any, location: str | None):
+    headers = {} if location is None else {"Location": location}
+    quickbi.fail("GetMailTaskStatus", Fault.custom(302, b"", headers))
+    with pytest.raises(PermanentError, match="redirects"):
+        client.get_mail_task_status("m")
+
+
+def test_a_cookie_is_not_sent_back(quickbi: LocalQuickBI, client: Any):
+    body = {"Success": True, "Result": [], "RequestId": "R"}
+    quickbi.fail("GetMailTaskStatus", Fault.custom(200, body, {"Set-Cookie": "session=1; Path=/"}))
+    client.get_mail_task_status("m")
+    mail_id = quickbi.add_mail_task("Daily sales")
+    client.get_mail_task_status(mail_id)
+    assert "cookie" not in quickbi.calls[-1].headers

@@ -1,0 +1,183 @@
+"""When a call is tried again, and after how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_quickbi.api import operations
+from airflow_provider_quickbi.api.attempts import GetCredentials, Pause, Report, Retries, Send, TakeTurn, steps_of
+from airflow_provider_quickbi.api.client import QuickBIClient
+from airflow_provider_quickbi.api.credentials import Credentials
+from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError, TransientError
+from airflow_provider_quickbi.api.pacing import Allowance
+from airflow_provider_quickbi.api.protocol import MAX_RETRY_AFTER
+from airflow_provider_quickbi.api.settings import Endpoint
+from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+
+OK = (200, {}, b'{"Success": true, "Result": [], "RequestId": "R"}')
+BUSY = (503, {}, b"")
+
+
+def played(answers: list[Any], operation: Any = None, retries: Retries | None = None) -> tuple[list[Any], Any]:
+    """Carry the steps of a call out with given answers; return the steps and the result or the error."""
+    operation = operation or operations.any_operation("GetSomething", {}, repeatable=True)
+    steps = steps_of(operation, Endpoint("quickbi.example"), Allowance(50), retries or Retries())
+    taken: list[Any] = []
+    answer: Any = None
+    left = iter(answers)
+    try:
+        step = next(steps)
+        while True:
+            taken.append(step)
+            if isinstance(step, Send):
+                answer = next(left)
+            elif isinstance(step, GetCredentials):
+                answer = Credentials("id", "secret")
+            else:
+                answer = None
+            step = steps.throw(answer) if isinstance(answer, QuickBIError) else steps.send(answer)
+    except StopIteration as end:
+        return taken, end.value
+    except QuickBIError as error:
+        return taken, error
+
+
+def pauses(steps: list[Any]) -> list[float]:
+    return [step.seconds for step in steps if isinstance(step, Pause)]
+
+
+def test_one_call_is_credentials_then_a_turn_then_the_request_then_a_report():
+    steps, result = played([OK])
+    assert [type(step) for step in steps] == [GetCredentials, TakeTurn, Send, Report]
+    assert result == []
+
+
+def test_every_attempt_takes_a_turn_and_is_reported():
+    steps, _ = played([BUSY, BUSY, OK])
+    assert [type(step) for step in steps] == [
+        *[GetCredentials, TakeTurn, Send, Report, Pause] * 2,
+        *[GetCredentials, TakeTurn, Send, Report],
+    ]
+    assert [step.result for step in steps if isinstance(step, Report)] == ["transient", "transient", "answered"]
+
+
+def test_delays_double_up_to_a_limit_with_jitter_that_only_shortens_them():
+    for _ in range(50):
+        steps, error = played([BUSY] * 8, retries=Retries(attempts=8, first_delay=0.5, max_delay=8.0))
+        assert isinstance(error, TransientError)
+        delays = pauses(steps)
+        assert len(delays) == 7
+        for delay, longest in zip(delays, [0.5, 1, 2, 4, 8, 8, 8], strict=True):
+            assert longest / 2 <= delay <= longest
+
+
+def test_delays_differ_so_that_callers_do_not_come_back_together():
+    assert len({Retries().delay(3, None) for _ in range(20)}) > 1
+
+
+def test_what_the_service_asks_for_is_waited_at_least():
+    assert Retries().delay(1, 30.0) == 30.0
+    assert Retries(first_delay=8.0).delay(1, 0.001) >= 4.0
+
+
+def test_the_last_attempts_error_is_raised(quickbi: LocalQuickBI, connect: Callable[..., Any]):
+    client = connect(retries=Retries(attempts=3))
+    quickbi.fail("GetMailTaskStatus", Fault.html_503(), Fault.reset(), Fault.internal_error())
+    with pytest.raises(TransientError) as caught:
+        client.get_mail_task_status("m")
+    assert caught.value.code == "Internal.System.Error"
+    assert quickbi.count() == 3
+    assert len(client.pauses) == 2
+
+
+@pytest.mark.parametrize("code", ["Throttling", "Throttling.User", "Throttling.Api"])
+def test_a_throttled_read_is_tried_again(quickbi: LocalQuickBI, client: Any, code: str):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    quickbi.fail("GetMailTaskStatus", Fault.throttled(code), times=3)
+    assert client.get_mail_task_status(mail_id) == ()
+    assert quickbi.count("GetMailTaskStatus") == 4
+
+
+def test_a_read_that_stays_throttled_says_so(quickbi: LocalQuickBI, client: Any):
+    quickbi.fail("GetMailTaskStatus", Fault.throttled(), times=None)
+    with pytest.raises(ThrottledError):
+        client.get_mail_task_status("m")
+    assert quickbi.count() == 5
+
+
+def test_retry_after_is_waited_for(quickbi: LocalQuickBI, client: Any):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    quickbi.fail("GetMailTaskStatus", Fault.throttled(retry_after_ms=12_500))
+    client.get_mail_task_status(mail_id)
+    assert client.pauses == [12.5]
+
+
+@pytest.mark.parametrize("status", [400, 429, 503])
+def test_retry_after_counts_whatever_the_http_status(quickbi: LocalQuickBI, client: Any, status: int):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    body = {"Code": "Throttling", "Message": "slow", "RequestId": "R"}
+    quickbi.fail("GetMailTaskStatus", Fault.custom(status, body, {"X-ACS-Retry-After": " 2000 "}))
+    client.get_mail_task_status(mail_id)
+    assert client.pauses == [2.0]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "soon", "-5", "0", "1.5", "1e9", "0x10", "9" * 13, "١٢٣", "Wed, 21 Oct 2026 07:28:00 GMT", "inf", "nan"],
+)
+def test_a_retry_after_that_is_no_number_of_milliseconds_counts_as_absent(
+    quickbi: LocalQuickBI, client: Any, value: str
+):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    body = {"Code": "Throttling", "Message": "slow", "RequestId": "R"}
+    quickbi.fail("GetMailTaskStatus", Fault.custom(400, body, {"x-acs-retry-after": value}))
+    client.get_mail_task_status(mail_id)
+    assert len(client.pauses) == 1
+    assert client.pauses[0] <= 0.5
+
+
+def test_a_retry_after_of_days_is_not_believed(quickbi: LocalQuickBI, client: Any):
+    quickbi.fail("GetMailTaskStatus", Fault.throttled(retry_after_ms=7 * 86_400_000), times=None)
+    with pytest.raises(ThrottledError) as caught:
+        client.get_mail_task_status("m")
+    assert caught.value.retry_after == MAX_RETRY_AFTER
+    assert max(client.pauses) == MAX_RETRY_AFTER
+
+
+def test_an_operation_that_may_not_be_repeated_takes_one_turn_and_makes_no_pause():
+    operation = operations.manual_run_mail_task("m")
+    for answer in (BUSY, TransientError("reset"), (400, {}, b'{"Code": "Throttling", "Message": "slow"}')):
+        steps, error = played([answer], operation)
+        assert isinstance(error, QuickBIError)
+        assert [type(step) for step in steps] == [GetCredentials, TakeTurn, Send, Report]
+
+
+def test_throttling_slows_the_allowance_and_an_answer_speeds_it_up():
+    pace = Allowance(50)
+    steps = steps_of(operations.any_operation("A", {}, repeatable=True), Endpoint("e.example"), pace, Retries())
+    throttled = (400, {}, b'{"Code": "Throttling.User", "Message": "slow"}')
+    replies = iter([Credentials("id", "secret"), None, throttled, None, None, Credentials("id", "secret"), None, OK])
+    next(steps)
+    slowest = pace.limit
+    for reply in replies:
+        step = steps.send(reply)
+        slowest = min(slowest, pace.rate)
+        if isinstance(step, Report) and step.result == "answered":
+            assert pace.rate > slowest
+    assert slowest < pace.limit
+
+
+def test_the_blocking_client_waits_with_the_function_it_was_given(
+    quickbi: LocalQuickBI, settings_of: Callable[..., Any]
+):
+    slept: list[float] = []
+    mail_id = quickbi.add_mail_task("Daily sales")
+    quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=2)
+    with QuickBIClient(settings_of(quickbi), sleep=slept.append) as client:
+        client.get_mail_task_status(mail_id)
+    backoff = [seconds for seconds in slept if seconds > 0.1]
+    assert len(backoff) == 2
+    assert 0.25 <= backoff[0] <= 0.5 <= backoff[1] <= 1.0

@@ -1,0 +1,286 @@
+"""What is sent is signed as the specification says, exactly as it is sent, and anew for every attempt."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_quickbi.api import protocol, vendor
+from airflow_provider_quickbi.api.attempts import Retries
+from airflow_provider_quickbi.api.credentials import Credentials, CredentialSpec
+from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
+from airflow_provider_quickbi.api.protocol import encode_parameters, sign
+from airflow_provider_quickbi.api.settings import Endpoint
+from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+
+EMPTY_BODY = hashlib.sha256(b"").hexdigest()
+ENDPOINT = Endpoint("quickbi-public.cn-hangzhou.aliyuncs.com")
+KEY = Credentials("the-id", "the-secret")
+
+ODD_TEXTS = [
+    "a&b=c",
+    "two words",
+    " edges ",
+    "line\nbreak",
+    "1+1",
+    "~tilde~",
+    "100%",
+    "%41%20",
+    "a/b?c#d;e,f:g@h",
+    "*'()!$",
+    "日报",
+    "📊 report 🎉",
+    "é\u0301",
+    "\u2028",
+    '{"json": "[1]"}',
+]
+
+
+class Wire(LocalQuickBI):
+    """Keeps what arrived as it arrived."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.arrived: list[tuple[str, str, dict[str, str], bytes]] = []
+
+    def receive(self, method: str, target: str, headers: Any, body: bytes, **kwargs: Any) -> Any:
+        pairs = list(headers)
+        self.arrived.append((method, target, {name.lower(): value for name, value in pairs}, body))
+        return super().receive(method, target, pairs, body, **kwargs)
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    with Wire() as server:
+        server.register("Echo", lambda params: dict(params))
+        yield server
+
+
+@pytest.fixture
+def wire_client(wire: Wire, connect: Callable[..., Any]) -> Any:
+    return connect(wire)
+
+
+def signature_by_the_book(method: str, target: str, headers: dict[str, str], secret: str) -> str:
+    """Compute the signature from the bytes that arrived, as the specification describes it."""
+    path, _, query = target.partition("?")
+    signed = headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    canonical = "\n".join(
+        [
+            method,
+            path,
+            query,
+            *(f"{name}:{headers[name].strip()}" for name in signed),
+            "",
+            ";".join(signed),
+            headers["x-acs-content-sha256"],
+        ]
+    )
+    text = f"ACS3-HMAC-SHA256\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def test_the_vendors_signer_reproduces_the_published_vector():
+    headers = {
+        "host": "ecs.cn-shanghai.aliyuncs.com",
+        "x-acs-action": "RunInstances",
+        "x-acs-content-sha256": EMPTY_BODY,
+        "x-acs-date": "2023-10-26T10:22:32Z",
+        "x-acs-signature-nonce": "3156853299f313e23d1673dc12e1703d",
+        "x-acs-version": "2014-05-26",
+    }
+    query = {"ImageId": "win2019_1809_x64_dtc_zh-cn_40G_alibase_20230811.vhd", "RegionId": "cn-shanghai"}
+    authorization = vendor.signing().Utils.get_authorization(
+        SimpleNamespace(method="POST", pathname="/", query=query, headers=headers),
+        "ACS3-HMAC-SHA256",
+        EMPTY_BODY,
+        "YourAccessKeyId",
+        "YourAccessKeySecret",
+    )
+    assert authorization == (
+        "ACS3-HMAC-SHA256 Credential=YourAccessKeyId,"
+        "SignedHeaders=host;x-acs-action;x-acs-content-sha256;x-acs-date;x-acs-signature-nonce;x-acs-version,"
+        "Signature=06563a9e1b43f5dfe96b81484da74bceab24a1d853912eee15083a6f0f3283c0"
+    )
+
+
+def test_the_same_request_at_the_same_time_with_the_same_nonce_has_the_same_signature():
+    moment = datetime(2026, 7, 1, 8, 0, tzinfo=UTC)
+    first, second = (
+        sign("GetMailTaskStatus", {"MailId": "m"}, endpoint=ENDPOINT, credentials=KEY, now=moment, nonce="n")
+        for _ in range(2)
+    )
+    assert first == second
+    assert first.headers["x-acs-date"] == "2026-07-01T08:00:00Z"
+    assert first.url == "https://quickbi-public.cn-hangzhou.aliyuncs.com/?MailId=m"
+
+
+@pytest.mark.parametrize("change", ["action", "parameter", "secret", "host", "time", "nonce"])
+def test_a_signature_depends_on_everything_that_matters(change: str):
+    moment = datetime(2026, 7, 1, 8, 0, tzinfo=UTC)
+
+    def signature(what: str) -> str:
+        request = sign(
+            "GetMailTaskList" if what == "action" else "GetMailTaskStatus",
+            {"MailId": "other" if what == "parameter" else "m"},
+            endpoint=Endpoint("elsewhere.example") if what == "host" else ENDPOINT,
+            credentials=Credentials("the-id", "other") if what == "secret" else KEY,
+            now=moment + timedelta(seconds=1) if what == "time" else moment,
+            nonce="other" if what == "nonce" else "n",
+        )
+        return request.headers["authorization"].rpartition("=")[2]
+
+    assert signature(change) != signature("")
+
+
+def test_every_header_that_the_specification_asks_for_is_signed():
+    request = sign(
+        "GetMailTaskList", {}, endpoint=ENDPOINT, credentials=Credentials("the-id", "the-secret", "the-token")
+    )
+    signed = request.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    assert {"host", *(name for name in request.headers if name.startswith("x-acs-"))} <= set(signed)
+    assert {"x-acs-accesskey-id", "x-acs-security-token"} <= set(signed)
+
+
+def test_the_query_arrives_as_it_was_signed(wire: Wire, connect: Callable[..., Any]):
+    values = {f"P{number}": text for number, text in enumerate(ODD_TEXTS)}
+    assert connect(wire).call("Echo", values) == values
+    [(method, target, headers, body)] = wire.arrived
+    assert (method, body) == ("POST", b"")
+    assert headers["authorization"].endswith(signature_by_the_book(method, target, headers, wire.access_key_secret))
+    assert "+" not in target
+    assert headers["x-acs-content-sha256"] == EMPTY_BODY
+    assert headers["x-acs-version"] == "2022-01-01"
+    assert headers["accept"] == "application/json"
+
+
+@given(values=st.dictionaries(st.from_regex(r"[A-Za-z][A-Za-z0-9_.]{0,9}", fullmatch=True), st.text(max_size=12)))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_verifies_at_the_server_and_arrives_unchanged(wire_client: Any, values: dict[str, str]):
+    values = {name: value for name, value in values.items() if name not in ("Action", "Version", "Format")}
+    assert wire_client.call("Echo", values) == values
+
+
+def test_every_attempt_has_a_nonce_of_its_own(quickbi: LocalQuickBI, client: Any):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    quickbi.fail("GetMailTaskStatus", Fault.html_503(), Fault.reset(), Fault.throttled())
+    client.get_mail_task_status(mail_id)
+    nonces = [call.headers["x-acs-signature-nonce"] for call in quickbi.calls]
+    assert len(nonces) == len(set(nonces)) == 4
+
+
+def test_every_attempt_has_the_date_at_which_it_is_sent(
+    quickbi: LocalQuickBI, client: Any, monkeypatch: pytest.MonkeyPatch
+):
+    class Ticking(datetime):
+        ticks = 0
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            cls.ticks += 1
+            return datetime.now(tz) + timedelta(minutes=cls.ticks)
+
+    monkeypatch.setattr(protocol, "datetime", Ticking)
+    mail_id = quickbi.add_mail_task("Daily sales")
+    quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=2)
+    client.get_mail_task_status(mail_id)
+    dates = [datetime.fromisoformat(call.headers["x-acs-date"]) for call in quickbi.calls]
+    assert [(later - earlier) >= timedelta(seconds=59) for earlier, later in zip(dates, dates[1:], strict=False)] == [
+        True,
+        True,
+    ]
+
+
+def test_a_used_nonce_is_signed_anew(quickbi: LocalQuickBI, client: Any):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    quickbi.fail("GetMailTaskStatus", Fault.error("SignatureNonceUsed"))
+    assert client.get_mail_task_status(mail_id) == ()
+    assert quickbi.count("GetMailTaskStatus") == 2
+
+
+def test_a_security_token_travels_with_the_request(quickbi: LocalQuickBI, connect: Callable[..., Any]):
+    quickbi.add_account("sts-id", "sts-secret", security_token="tok/en+==")
+    caller = connect(
+        credentials=CredentialSpec.of(
+            "sts", access_key_id="sts-id", access_key_secret="sts-secret", security_token="tok/en+=="
+        )
+    )
+    assert caller.get_mail_task_list().total_num == 0
+    assert quickbi.calls[-1].access_key_id == "sts-id"
+
+
+def test_a_bearer_token_takes_the_place_of_the_signature(wire: Wire, connect: Callable[..., Any]):
+    wire.add_bearer_token("bear.er-token")
+    caller = connect(wire, credentials=CredentialSpec.of("bearer", bearer_token="bear.er-token"))
+    assert caller.get_mail_task_list().total_num == 0
+    [(_, target, headers, _)] = wire.arrived
+    assert "authorization" not in headers
+    assert "SignatureType=BEARERTOKEN" in target
+
+
+def test_parameters_are_written_as_the_service_reads_them():
+    written = encode_parameters(
+        "GetMailTaskList", {"PageNum": 1, "Paused": False, "Other": True, "UserNick": None, "Text": "x"}
+    )
+    assert written == {"PageNum": "1", "Paused": "false", "Other": "true", "Text": "x"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"MailId": 1.5}, "MailId must be text"),
+        ({"MailId": ["a"]}, "not list"),
+        ({"MailId": b"a"}, "not bytes"),
+        ({"Mail Id": "a"}, "not the name of a parameter"),
+        ({"": "a"}, "not the name of a parameter"),
+        ({7: "a"}, "not the name of a parameter"),
+        ({"MailId": "\ud800"}, "not valid Unicode"),
+        ({"MailId": "x" * 9000}, "more than can be sent"),
+        ({f"P{number}": "x" * 1000 for number in range(9)}, "a query of"),
+        ({"MailId": "日" * 3000}, "a query of"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_before_anything_is_sent(
+    quickbi: LocalQuickBI, client: Any, parameters: dict[Any, Any], said: str
+):
+    with pytest.raises(PermanentError, match=said) as caught:
+        client.call("Echo", parameters, repeatable=True)
+    assert caught.value.kind is ErrorKind.BAD_REQUEST
+    assert quickbi.count() == 0
+
+
+@pytest.mark.parametrize("action", ["", "Get Mail", "a" * 101, "7Up", "Get\r\nX: y", "获取"])
+def test_what_is_no_operation_is_refused_before_anything_is_sent(quickbi: LocalQuickBI, client: Any, action: str):
+    with pytest.raises(PermanentError, match="not the name of an operation"):
+        client.call(action)
+    assert quickbi.count() == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"access_key_id": "ключ", "access_key_secret": "the-secret"},
+        {"access_key_id": "id\r\nX-Other: y", "access_key_secret": "the-secret"},
+        {"access_key_id": "id", "access_key_secret": "secret-marked-\ud800"},
+        {"access_key_id": "id", "access_key_secret": "the-secret", "security_token": "жетон-marked"},
+    ],
+)
+def test_credentials_that_no_header_can_hold_are_refused_without_being_shown(
+    quickbi: LocalQuickBI, connect: Callable[..., Any], fields: dict[str, str]
+):
+    caller = connect(credentials=CredentialSpec.of("sts" if "security_token" in fields else "access_key", **fields))
+    with pytest.raises(PermanentError, match="cannot be sent") as caught:
+        caller.get_mail_task_list()
+    assert caught.value.kind is ErrorKind.CREDENTIALS
+    shown = f"{caught.value} {caught.value!r} {json.dumps(caught.value.as_dict(), ensure_ascii=False)}"
+    assert not any(value in shown for value in fields.values() if value != "id")
+    assert quickbi.count() == 0

@@ -1,0 +1,38 @@
+"""What every test stands on: a throw-away Airflow home, a local Quick BI, and nothing left over from the test before."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+# Airflow reads these once, when it is imported first.
+_AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-provider-quickbi-tests-")
+os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+pytest_plugins = ["airflow_provider_quickbi.testing.fixtures"]
+
+#: What this machine may have set and would lead the clients elsewhere.
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give each test what a new process on a plain machine has: no proxies, no credentials, no calls made yet."""
+    from airflow_provider_quickbi.api import pacing
+
+    for name in list(os.environ):
+        if name.lower() in _PROXY_VARIABLES or name in _CA_VARIABLES or name.startswith("ALIBABA_CLOUD_"):
+            monkeypatch.delenv(name)
+    pacing.forget_allowances()
+    yield
+    pacing.forget_allowances()

@@ -1,0 +1,230 @@
+"""DAGs scheduled by a delivery: the event trigger against the local Quick BI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+from airflow_provider_quickbi.triggers import stream as streams
+from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskEventTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIMIT_SECONDS = 20
+
+
+class KeptWithTheAsset:
+    """What Airflow 3.3 keeps for a watcher; its place is taken because it needs a triggerer's supervisor."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    async def aget(self, key: str) -> Any:
+        return json.loads(self.values.get(key, "null"))
+
+    async def aset(self, key: str, value: Any) -> None:
+        self.values[key] = json.dumps(value)
+
+
+@pytest.fixture
+def connection(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuickBI:
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=500))
+    monkeypatch.setattr(streams, "_IDLE_SECONDS", 0.01)
+    quickbi.add_mail_task("Daily sales", mail_id="m", owner="Wang Fang")
+    return quickbi
+
+
+def watcher(**arguments: Any) -> QuickBIMailTaskEventTrigger:
+    classpath, kwargs = QuickBIMailTaskEventTrigger(**{"mail_id": "m", "poll_interval": 0.01, **arguments}).serialize()
+    assert classpath.rpartition(".")[2] == "QuickBIMailTaskEventTrigger"
+    return QuickBIMailTaskEventTrigger(**json.loads(json.dumps(kwargs)))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class Watching:
+    """A watcher that runs in a task, as in the triggerer."""
+
+    def __init__(self, trigger: QuickBIMailTaskEventTrigger, store: KeptWithTheAsset | None = None) -> None:
+        self.payloads: list[dict[str, Any]] = []
+        trigger.asset_state_store = store
+        self._trigger = trigger
+
+    async def __aenter__(self) -> Watching:
+        self._task = asyncio.create_task(self._collect())
+        return self
+
+    async def _collect(self) -> None:
+        async with aclosing(self._trigger.run()) as events:
+            async for event in events:
+                self.payloads.append(event.payload)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+def looks(quickbi: LocalQuickBI) -> int:
+    return quickbi.count("GetMailTaskStatus")
+
+
+async def look_again(quickbi: LocalQuickBI, times: int = 3) -> None:
+    seen = looks(quickbi)
+    await until(lambda: looks(quickbi) >= seen + times)
+
+
+def test_a_run_fires_once_when_it_is_sent(connection: LocalQuickBI) -> None:
+    async def scenario() -> None:
+        connection.add_run("m", status="SENT")  # Before the watcher began: no news.
+        async with Watching(watcher()) as watching:
+            await look_again(connection)
+            task_id = connection.add_run("m", status="PROCESSING")
+            await look_again(connection)
+            assert watching.payloads == []
+            connection.finish_run(task_id, "SENT")
+            await until(lambda: bool(watching.payloads))
+            await look_again(connection, 5)
+        (payload,) = watching.payloads
+        assert payload["task_id"] == str(task_id)
+        assert {"mail_id": "m", "status": "SENT"}.items() <= payload.items()
+        assert set(payload) == {"mail_id", "task_id", "status", "exec_time"}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.reset(), Fault.html_503(), Fault.throttled(), Fault.unsuccessful(), Fault.half_json()], ids=repr
+)
+def test_a_failed_poll_does_not_stop_the_watcher(connection: LocalQuickBI, fault: Fault) -> None:
+    async def scenario() -> None:
+        async with Watching(watcher()) as watching:
+            await look_again(connection)
+            connection.fail("GetMailTaskStatus", fault, times=3)
+            await look_again(connection, 4)
+            connection.add_run("m", status="SENT")
+            await until(lambda: bool(watching.payloads))
+
+    asyncio.run(scenario())
+
+
+def test_a_permanent_refusal_does_not_stop_the_watcher_either(connection: LocalQuickBI) -> None:
+    async def scenario() -> None:
+        connection.deny("Mail.Forbidden.Access", action="GetMailTaskStatus")
+        async with Watching(watcher()) as watching:
+            await look_again(connection)
+            connection.allow("GetMailTaskStatus")
+            await look_again(connection)
+            connection.add_run("m", status="SENT")
+            await until(lambda: bool(watching.payloads))
+
+    asyncio.run(scenario())
+
+
+def test_after_a_restart_no_run_fires_again_and_one_that_ended_meanwhile_is_not_missed(
+    connection: LocalQuickBI,
+) -> None:
+    async def scenario() -> None:
+        store = KeptWithTheAsset()
+        async with Watching(watcher(), store) as before:
+            await look_again(connection)
+            connection.add_run("m", status="SENT")
+            await until(lambda: bool(before.payloads))
+            await look_again(connection)
+        missed = connection.add_run("m", status="SENT")
+        async with Watching(watcher(), store) as after:
+            await until(lambda: bool(after.payloads))
+            await look_again(connection, 5)
+        assert [payload["task_id"] for payload in after.payloads] == [str(missed)]
+
+    asyncio.run(scenario())
+
+
+def test_a_name_is_looked_up_and_comes_with_the_event(connection: LocalQuickBI) -> None:
+    async def scenario() -> None:
+        async with Watching(watcher(mail_id=None, subscribe_name="Daily sales")) as watching:
+            await until(lambda: looks(connection) > 2)
+            connection.add_run("m", status="SENT")
+            await until(lambda: bool(watching.payloads))
+        assert watching.payloads[0]["subscribe_name"] == "Daily sales"
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_is_not_there_yet_is_read_again(
+    connection: LocalQuickBI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = connection.connection_uri_json(status_calls_per_second=500)
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", '{"conn_type": "quickbi"}')
+    monkeypatch.setattr(streams, "_RECONNECT_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        async with Watching(watcher()) as watching:
+            await asyncio.sleep(0)
+            monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", good)
+            await look_again(connection)
+            connection.add_run("m", status="SENT")
+            await until(lambda: bool(watching.payloads))
+
+    asyncio.run(scenario())
+
+
+def test_all_watchers_of_a_connection_share_one_poll_loop(connection: LocalQuickBI) -> None:
+    shared_stream = pytest.importorskip("airflow.triggers.shared_stream", reason="shared streams came with Airflow 3.3")
+    connection.add_mail_task("Stock", mail_id="n")
+
+    async def scenario() -> None:
+        manager = shared_stream.SharedStreamManager()
+        triggers = {1: watcher(), 2: watcher(), 3: watcher(mail_id="n")}
+        assert len({trigger.shared_stream_key() for trigger in triggers.values()}) == 1
+        told: dict[int, list[str]] = {number: [] for number in triggers}
+
+        async def follow(number: int, trigger: QuickBIMailTaskEventTrigger) -> None:
+            stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
+            async with aclosing(trigger.filter_shared_stream(stream)) as events:
+                async for event in events:
+                    told[number].append(event.payload["task_id"])
+
+        tasks = [asyncio.create_task(follow(number, trigger)) for number, trigger in triggers.items()]
+        await look_again(connection, 12)
+        first, second = connection.add_run("m", status="SENT"), connection.add_run("n", status="SENT")
+        await until(lambda: all(told.values()))
+        for number, trigger in triggers.items():
+            await manager.unsubscribe(number, trigger.shared_stream_key())
+        await manager.stop_all()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert told == {1: [str(first)], 2: [str(first)], 3: [str(second)]}
+        assert connection.connections_opened <= 2
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mail_id": None}, "needs either mail_id or subscribe_name"),
+        ({"subscribe_name": "Daily sales"}, "needs either mail_id or subscribe_name"),
+        ({"mail_id": " "}, "mail_id is empty"),
+        ({"statuses": []}, "statuses must name at least one"),
+        ({"poll_interval": -1}, "poll_interval must be"),
+    ],
+)
+def test_wrong_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        QuickBIMailTaskEventTrigger(**{"mail_id": "m", **arguments})
+
+
+def test_equal_arguments_are_the_same_trigger_and_hold_no_secret(connection: LocalQuickBI) -> None:
+    assert watcher().serialize() == watcher().serialize()
+    assert connection.access_key_secret not in repr(watcher().serialize())
