@@ -72,9 +72,11 @@ def texts(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         single = text(name, value)
         return () if single is None else (single,)
-    found = tuple(one for item in value if (one := text(name, item)) is not None)
-    if not found:
+    if not value:
         raise ArgumentError(f"{name} is an empty list")
+    found = tuple(one for item in value if (one := text(name, item)) is not None)
+    if len(found) < len(value):
+        raise ArgumentError(f"{name} has nothing (None) in its list")
     if len(set(found)) < len(found):
         raise ArgumentError(f"{name} names the same one twice")
     return found
@@ -126,7 +128,8 @@ def deadline(name: str, value: Any, day_of: datetime) -> datetime | None:
     if isinstance(value, str) and (found := _WALL_TIME.fullmatch(value.strip())):
         try:
             zone = ZoneInfo(found.group(2))
-            wall = time.fromisoformat(found.group(1).zfill(5))
+            written = found.group(1)
+            wall = time.fromisoformat(f"0{written}" if written[1] == ":" else written)
         except (KeyError, ValueError, OSError):
             raise ArgumentError(f"{name} is {value[:60]!r}; write a wall time as 09:00 Asia/Shanghai") from None
         return datetime.combine(day_of.astimezone(zone).date(), wall, zone)
@@ -146,7 +149,7 @@ def seconds(name: str, value: Any) -> float | None:
         if isinstance(value, bool):
             raise ValueError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ArgumentError(f"{name} must be seconds or a timedelta, not {str(value)[:60]!r}") from None
     if not 0 <= number < 1e10:
         raise ArgumentError(f"{name} must be a number of seconds from 0, not {number:g}")
@@ -237,7 +240,10 @@ def required_of(value: Any, total: int) -> int:
         return total
     if value == "any":
         return 1
-    number = count("require", value)
+    try:
+        number = count("require", value)
+    except ArgumentError:
+        number = None
     if number is None or number > total:
         raise ArgumentError(f"require must be all, any or a number up to {total}, not {str(value)[:60]!r}")
     return number

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi.api.credentials import AUTH_TYPES, CredentialSpec
@@ -18,6 +18,7 @@ from airflow_provider_quickbi.api.settings import (
     REGIONS,
     ClientSettings,
     Endpoint,
+    is_web_address,
     split_endpoint,
 )
 
@@ -82,16 +83,20 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "auth_type",
         "Authentication type",
-        "access_key uses login and password; the others use the fields below; default is the SDK's own chain "
+        "access_key uses AccessKey ID and Secret; the others use the fields below; default is the SDK's own chain "
         "(environment, OIDC, profile, instance metadata).",
         default="access_key",
-        choices=(*AUTH_TYPES, "AK"),
+        choices=tuple(AUTH_TYPES),
     ),
-    Field("access_key_id", "AccessKey ID", "Instead of the login, as an alibaba_cloud connection has it."),
+    Field(
+        "access_key_id",
+        "AccessKey ID (extra)",
+        "In place of the AccessKey ID of the standard fields; an alibaba_cloud connection has it here.",
+    ),
     Field(
         "access_key_secret",
-        "AccessKey Secret",
-        "Instead of the password, as an alibaba_cloud connection has it.",
+        "AccessKey Secret (extra)",
+        "In place of the AccessKey Secret of the standard fields; an alibaba_cloud connection has it here.",
         secret=True,
     ),
     Field(
@@ -257,6 +262,25 @@ def read_connection(raw: RawConnection) -> QuickBIConnection:
     return _Reader(raw).read()
 
 
+def check_extra(conn_id: str, extra: str | None) -> None:
+    """Refuse an extra that Airflow would silently take for an empty one.
+
+    :param conn_id: of the connection, for the error.
+    :param extra: as it is stored.
+    :raises ConnectionFieldError: if it is no JSON object.
+    """
+    if not extra:
+        return
+    remedy = "Write the extra as a JSON object."
+    try:
+        decoded = json.loads(extra)
+    except (ValueError, RecursionError) as error:
+        where = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ConnectionFieldError(f"Connection {conn_id!r}: extra is not JSON{where}. {remedy}") from None
+    if not isinstance(decoded, Mapping):
+        raise ConnectionFieldError(f"Connection {conn_id!r}: extra is not a JSON object. {remedy}")
+
+
 def secrets_of(raw: RawConnection) -> list[str]:
     """Return what must never be shown."""
     extra = raw.extra or {}
@@ -414,7 +438,7 @@ class _Reader:
         text = self.text("verify") or "true"
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
-        if not Path(text).exists():
+        if not _exists(text):
             raise self.wrong("verify", f"names {text[:200]!r}, which is not there", "Write true, false or a CA file")
         return text
 
@@ -429,15 +453,13 @@ class _Reader:
         if not isinstance(value, Mapping):
             raise self.wrong("proxies", f"is {type(value).__name__}", "Write an address or a JSON object of addresses")
         for scheme, address in value.items():
-            if scheme not in ("http", "https", "all") or not _is_web_address(address):
+            if scheme not in ("http", "https", "all") or not is_web_address(address):
                 raise self.wrong(
                     "proxies", "is not usable", 'Write it as {"https": "http://proxy:3128"}, keys http, https, all'
                 )
         return tuple(sorted((str(scheme), str(address)) for scheme, address in value.items()))
 
     def decoded(self, name: str, text: str) -> Any:
-        import json
-
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
@@ -447,9 +469,17 @@ class _Reader:
         url = self.text("console_url")
         if url is None:
             return CHINA_CONSOLE_URL if region == DEFAULT_REGION else None
-        if not _is_web_address(url):
+        if not is_web_address(url):
             raise self.wrong("console_url", "is not a web address", "It must begin with https:// or http://")
         return url
+
+
+def _exists(path: str) -> bool:
+    """Whether there is such a file; what is no path at all, such as one that is too long, is not there."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 _WHERE = {
@@ -463,16 +493,6 @@ def _field(name: str) -> Field:
 
 
 _BY_NAME = {field.name: field for field in FIELDS}
-
-
-def _is_web_address(text: Any) -> bool:
-    if not isinstance(text, str) or any(character.isspace() or ord(character) < 32 for character in text):
-        return False
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        return False
 
 
 def form_behaviour() -> dict[str, Any]:
@@ -492,7 +512,7 @@ def _schema(field: Field) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": [field.kind, "null"]}
     optional: tuple[tuple[str, Any], ...] = (
         ("default", field.default),
-        ("enum", [*field.choices, None] if field.choices else None),
+        ("enum", list(field.choices) or None),  # a null among them would be shown as a choice
         ("format", "password" if field.secret else None),
         ("minimum", field.minimum),
         ("maximum", field.maximum),

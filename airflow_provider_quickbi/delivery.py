@@ -6,6 +6,7 @@ answer of Quick BI and the time, and gives the next value and a :class:`Verdict`
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -335,11 +336,11 @@ def describe(wait: Wait, now: float) -> str:
 
 def _state(wait: Wait, now: float) -> str:
     if wait.error is not None and isinstance(wait.error, TransientError):
-        return f"Quick BI could not be asked: {wait.error}"
+        return f"Quick BI could not be asked: {_reason(wait.error)}"
     if wait.error is not None and isinstance(wait.error, ThrottledError):
         return "Quick BI throttled the question; asking again, slower."
     if wait.error is not None:
-        return f"Quick BI put the question off: {wait.error}"
+        return f"Quick BI put the question off: {_reason(wait.error)}"
     if wait.run is not None:
         odd = (
             ""
@@ -355,6 +356,13 @@ def _state(wait: Wait, now: float) -> str:
             f"{wait.overlooked.exec_time.isoformat()}, {wait.overlooked.status}."
         )
     return f"No run {wait.fence} yet."
+
+
+def _reason(error: QuickBIError) -> str:
+    """Return what an error says but for its RequestId, which is another one each time."""
+    same = copy(error)
+    same.request_id = ""
+    return str(same)
 
 
 def _named(wait: Wait, run: MailTaskRun) -> str:
@@ -466,7 +474,7 @@ class Delivery:
                 required=int(item["required"]),
                 late_at=item.get("late_at"),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a delivery: {type(error).__name__}: {error}") from None
         if not waits or len(waits) != len(delivery.verdicts) or not 1 <= delivery.required <= len(waits):
             raise ValueError("not a delivery: its parts do not fit together")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,7 @@ def tell(callbacks: Any, context: Any, delivery: Delivery, log: Any) -> None:
     if callbacks is None:
         return
     context["quickbi_late"] = message
-    for callback in callbacks if isinstance(callbacks, Iterable) else [callbacks]:
+    for callback in [callbacks] if callable(callbacks) else callbacks:
         try:
             callback(context)
         except Exception:

@@ -44,7 +44,7 @@ from airflow_provider_quickbi.starting import (
 from airflow_provider_quickbi.waiting import look, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
     from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
@@ -168,10 +168,10 @@ class Sending:
         with self._note_deleted_at_the_end():
             return self._go_on()
 
-    def resume(self, event: Any) -> dict[str, Any]:
+    def resume(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after a trigger's event, and return the run.
 
-        :param event: what Airflow hands over.
+        :param event: of a trigger of ours.
         """
         with self._note_deleted_at_the_end():
             note = self._stored_note()
@@ -217,7 +217,7 @@ class Sending:
         began = lateness.run_began(self.context)
         if self._store() is not None or began is None or not lateness.is_retry(self.task, self.context):
             return None
-        return Note(mail_id=self.mail_id, noted_at=began.timestamp(), guessed=True)
+        return Note(mail_id=self.mail_id, noted_at=int(began.timestamp()), guessed=True)
 
     def _keep(self, note: Note) -> None:
         self.course.note = note
@@ -286,7 +286,7 @@ class Sending:
         elif newest is not None and under_way(newest):
             self._meet(newest)
         else:
-            self._call(note or Note.of(self.mail_id, runs, time.time()), runs)
+            self._call(note or Note.of(self.mail_id, runs, int(time.time())), runs)
         return None
 
     def _meet(self, other: MailTaskRun) -> None:
@@ -294,7 +294,7 @@ class Sending:
         self.course.run = other
         if self._attaches():
             self.log.info("Run %s is under way: attached to it; nothing is started.", other.task_id)
-            self._keep(Note(mail_id=self.mail_id, noted_at=time.time(), joined=other.task_id))
+            self._keep(Note(mail_id=self.mail_id, noted_at=int(time.time()), joined=other.task_id))
             self.course.phase = Phase.FOLLOWING
             return
         self._refuse_running(f"run {other.task_id} of {other.exec_time.isoformat()} is {other.status}")
@@ -344,7 +344,7 @@ class Sending:
         if isinstance(error, NotStartedError):
             if self.given["on_schedule_limit"] == OnScheduleLimit.FAIL:
                 raise AirflowFailException(self._final(f"{error} (on_schedule_limit='fail')."))
-            self._pause(DEFAULT_PAUSE if error.retry_after is None else error.retry_after, error)
+            self._pause(error.retry_after or DEFAULT_PAUSE, error)
             return
         if self.course.note is not None:
             self.log.info("The run that is under way may be that of the earlier start: looking for it.")
@@ -352,7 +352,7 @@ class Sending:
         elif self._attaches():
             self.log.info("A run of mail task %s is under way that was not seen yet: looking for it.", self.mail_id)
             newest = latest(runs)
-            self._keep(Note.of(self.mail_id, runs, newest.exec_time.timestamp() if newest else 0.0))
+            self._keep(Note.of(self.mail_id, runs, int(newest.exec_time.timestamp()) if newest else 0))
             self.course.phase = Phase.LOOKING
         else:
             self._refuse_running("a run is under way")
@@ -521,11 +521,11 @@ class Sending:
         )
         raise AssertionError("defer() does not return")
 
-    def _read(self, event: Any) -> Delivery | None:
+    def _read(self, event: Mapping[str, Any]) -> Delivery | None:
         """Return what a trigger has found out; ``None`` after a mere pause."""
         from airflow_provider_quickbi.triggers.quickbi import EventKind
 
-        if self.course.phase is Phase.STARTING and isinstance(event, dict) and event.get("kind") == EventKind.OVER:
+        if self.course.phase in (Phase.PREPARING, Phase.STARTING) and event.get("kind") == EventKind.OVER:
             return None
         kind, delivery, message = read_event(event)
         if kind == EventKind.LATE and not delivery.verdict.outcome.final:
@@ -617,7 +617,7 @@ class Sending:
 
     def _forget_until(self, failed: MailTaskRun) -> None:
         """Let only runs count that are newer than one of an earlier try that ``FAILED``, where nothing is kept."""
-        noted_at = failed.exec_time.timestamp() + self._clock_skew()
+        noted_at = int(failed.exec_time.timestamp() + self._clock_skew())
         self.course.note = Note(mail_id=self.mail_id, noted_at=noted_at, known=(failed.task_id,), guessed=True)
         self.course.run = None
         self.course.phase = Phase.STARTING

@@ -31,7 +31,7 @@ def look(delivery: Delivery, client: Callable[[], QuickBIClient], retries: Retri
             try:
                 answer = client().get_mail_task_status(*question, retries=retries)
             except QuickBIError as error:
-                answer = error
+                answer = error.with_traceback(None)  # kept for as long as the wait, so without the call's frames
         delivery = delivery.judged(position, answer, time.time())
         if delivery.verdict.outcome.final:
             break

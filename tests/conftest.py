@@ -1,4 +1,4 @@
-"""What every test stands on: a throw-away Airflow home, a local Quick BI, and nothing left over from the test before."""
+"""What every test stands on: a throw-away Airflow home, a local Quick BI, and nothing left of the test before."""
 
 from __future__ import annotations
 

@@ -132,6 +132,8 @@ def steps_of(
             allowance.answered()
             yield Report(operation.action, "answered")
             return result
+        # What it came from holds the request, with its signature and whole answers, for as long as somebody keeps it.
+        failure.__traceback__ = failure.__context__ = None
         _hide_secrets(failure, credentials)
         yield Report(operation.action, failure.kind.value)
         if isinstance(failure, ThrottledError):
@@ -145,7 +147,10 @@ def steps_of(
             or attempt >= retries.attempts
             or not isinstance(failure, (ThrottledError, TransientError))
         ):
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback holds this frame, and this frame would hold it
         yield Pause(retries.delay(attempt, failure.retry_after))
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow_provider_quickbi.api import operations, vendor
@@ -67,11 +70,12 @@ class _Client:
         self.settings = settings
         self.retries = retries or Retries()
         self._on_call = on_call
+        self._account = settings.account
         self._credentials = CredentialSource(settings.credentials)
         _warn_without_tls(settings)
 
     def _steps(self, operation: Operation[T], retries: Retries | None) -> Any:
-        pace = allowance(self.settings.account, operation.action, self.settings.status_calls_per_second)
+        pace = allowance(self._account, operation.action, self.settings.status_calls_per_second)
         return steps_of(operation, self.settings.endpoint, pace, retries or self.retries)
 
     def _report(self, action: str, result: str) -> None:
@@ -114,7 +118,7 @@ class QuickBIClient(_Client):
     def close(self) -> None:
         """Close the connections; the client opens new ones if it is used again."""
         if self._session is not None:
-            self._session.close()
+            _close(self._session)
             self._session = None
 
     def get_mail_task_list(
@@ -230,19 +234,24 @@ class QuickBIClient(_Client):
             ) as response:
                 return response.status_code, response.headers, self._read(action, response)
         except requests.exceptions.SSLError as error:
-            raise _tls_failure(action, error) from None
+            raise _tls_failure(action, settings, error, handled) from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _no_answer(action, settings, error, handled) from None
         finally:
             if session is not self._session:
-                session.close()
+                _close(session)
 
     def _open_session(self) -> requests.Session:
         import requests
+        import urllib3
 
         settings = self.settings
         session = requests.Session()
         session.trust_env = False
+        if settings.endpoint.scheme == "https" and _trust(settings) is None:
+            # Said once in the log already; urllib3 would say it again for every call.
+            said = f"Unverified HTTPS request is being made to host '{re.escape(settings.endpoint.host)}'"
+            warnings.filterwarnings("ignore", said, urllib3.exceptions.InsecureRequestWarning)
         session.verify = settings.ca_bundle() or False
         if proxy := settings.proxy():
             session.proxies = {settings.endpoint.scheme: proxy}
@@ -282,6 +291,7 @@ class AsyncQuickBIClient(_Client):
         self._session: aiohttp.ClientSession | None = None
         self._opening: asyncio.Lock = asyncio.Lock()
         self._tls: ssl.SSLContext | bool = True
+        self._proxy: str | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -375,10 +385,10 @@ class AsyncQuickBIClient(_Client):
         import aiohttp  # noqa: F401 - imported here because it takes a third of a second
 
         vendor.signing()
+        self._proxy = self.settings.proxy()
         if self.settings.endpoint.scheme == "http":
             return True
-        bundle = self.settings.ca_bundle()
-        return False if bundle is None else ssl.create_default_context(cafile=bundle)
+        return _trust(self.settings) or False
 
     def _new_session(self, *, keep_connections: bool = True) -> aiohttp.ClientSession:
         import aiohttp
@@ -408,11 +418,11 @@ class AsyncQuickBIClient(_Client):
                 URL(request.url, encoded=True),
                 headers=request.headers,
                 allow_redirects=False,
-                proxy=self.settings.proxy(),
+                proxy=self._proxy,
             ) as response:
                 return response.status, response.headers, await self._read(action, response)
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise _tls_failure(action, error) from None
+        except aiohttp.ClientSSLError as error:
+            raise _tls_failure(action, self.settings, error, handled) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _no_answer(action, self.settings, error, handled) from None
         finally:
@@ -422,12 +432,22 @@ class AsyncQuickBIClient(_Client):
     async def _read(self, action: str, response: aiohttp.ClientResponse) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        async for chunk in response.content.iter_chunked(_READ_CHUNK):
+        while chunk := await response.content.readany():
             chunks.append(chunk)
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
                 raise _too_large(action)
         return b"".join(chunks)
+
+
+def _close(session: requests.Session) -> None:
+    """Close a session's connections now; by itself it leaves that to the garbage collector."""
+    adapters: list[Any] = list(session.adapters.values())
+    for adapter in adapters:
+        for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):
+            for pool in filter(None, map(manager.pools.get, manager.pools.keys())):
+                pool.close()
+    session.close()
 
 
 def _no_answer(
@@ -453,6 +473,7 @@ def _no_answer(
         "ConnectionTimeoutError",
         "ProxyError",
         "ClientProxyConnectionError",
+        "ClientHttpProxyError",
     }
     if names & {"ConnectTimeout", "ConnectTimeoutError", "ConnectionTimeoutError"}:
         what = f"no connection to {settings.endpoint.host_header} within {settings.connect_timeout:g} s"
@@ -465,17 +486,42 @@ def _no_answer(
     return TransientError(what, reached=not unreached, action=action, kind=ErrorKind.TRANSIENT)
 
 
-def _tls_failure(action: str, error: BaseException) -> QuickBIError:
-    text = str(error)
-    if "certificate" in text.lower():
+def _trust(settings: ClientSettings) -> ssl.SSLContext | None:
+    """Return what certificates are verified with, ``None`` if they are not to be verified.
+
+    :raises PermanentError: if there are no CA certificates where the settings or the environment say.
+    """
+    if (bundle := settings.ca_bundle()) is None:
+        return None
+    try:
+        if Path(bundle).is_dir():
+            return ssl.create_default_context(capath=bundle)
+        return ssl.create_default_context(cafile=bundle)
+    except (OSError, ValueError):
+        raise PermanentError(
+            f"there are no CA certificates in {bundle[:200]!r}",
+            kind=ErrorKind.BAD_REQUEST,
+            hint="Nothing was sent. Check verify, or the environment's REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE",
+        ) from None
+
+
+def _tls_failure(
+    action: str, settings: ClientSettings, error: BaseException, handled: BaseException | None
+) -> QuickBIError:
+    """Say that TLS failed; unless it is about the certificate, that may have been after the request arrived."""
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error, handled)):
         return PermanentError(
             "the endpoint's TLS certificate is not trusted",
             action=action,
             kind=ErrorKind.BAD_REQUEST,
             hint="Set verify to the file of the CA that issued it, or check the endpoint's host",
         )
-    # It may have failed while the answer was read, so the request may have arrived.
-    return TransientError("the TLS connection failed", action=action, kind=ErrorKind.TRANSIENT)
+    return TransientError(
+        f"the TLS connection to {settings.endpoint.host_header} failed: {_plain(error, handled)}",
+        action=action,
+        kind=ErrorKind.TRANSIENT,
+        hint="If it never works, check port and schema",
+    )
 
 
 def _too_large(action: str) -> TransientError:

@@ -30,7 +30,7 @@ class QuickBIError(Exception):
 
     :param message: the service's ``Message``, or what was seen instead of an answer.
     :param action: the operation that was called, such as ``GetMailTaskStatus``.
-    :param kind: what the error means for the caller.
+    :param kind: what the error means for the caller; the default is what its class means.
     :param code: the service's ``Code``; empty if there was no readable answer.
     :param request_id: the service's ``RequestId``, to be given to Alibaba Cloud's support; may be empty.
     :param http_status: HTTP status; ``None`` if no answer came.
@@ -38,12 +38,14 @@ class QuickBIError(Exception):
     :param hint: what a person can do about it.
     """
 
+    usual_kind = ErrorKind.UNKNOWN
+
     def __init__(
         self,
         message: str,
         *,
         action: str = "",
-        kind: ErrorKind = ErrorKind.UNKNOWN,
+        kind: ErrorKind | None = None,
         code: str = "",
         request_id: str = "",
         http_status: int | None = None,
@@ -53,7 +55,7 @@ class QuickBIError(Exception):
         super().__init__(message)
         self.message = message
         self.action = action
-        self.kind = kind
+        self.kind = self.usual_kind if kind is None else kind
         self.code = code
         self.request_id = request_id
         self.http_status = http_status
@@ -95,6 +97,8 @@ class QuickBIError(Exception):
 class ThrottledError(QuickBIError):
     """Too many calls: ask again later, slower."""
 
+    usual_kind = ErrorKind.THROTTLED
+
 
 class TransientError(QuickBIError):
     """The question could not be asked or not be answered this time; reading again is safe.
@@ -103,6 +107,8 @@ class TransientError(QuickBIError):
 
     :param reached: ``False`` where it is certain that the service never saw the request.
     """
+
+    usual_kind = ErrorKind.TRANSIENT
 
     def __init__(self, message: str, *, reached: bool = True, **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
@@ -116,9 +122,13 @@ class TransientError(QuickBIError):
 class NotStartedError(QuickBIError):
     """``ManualRunMailTask`` started nothing and may be tried after :attr:`retry_after` seconds."""
 
+    usual_kind = ErrorKind.NOT_STARTED
+
 
 class AlreadyRunningError(QuickBIError):
     """A run of the mail task is under way, so none was started."""
+
+    usual_kind = ErrorKind.CONFLICT
 
 
 class PermanentError(QuickBIError):
@@ -255,7 +265,7 @@ def error_for(
         minutes = minutes_to_wait(message)
         retry_after = None if minutes is None else minutes * 60.0
     return _CLASSES.get(kind, PermanentError)(
-        message.strip().rstrip("."),
+        message.partition("server string to sign")[0].strip().rstrip(".") or code,  # what follows helps no person
         action=action,
         kind=kind,
         code=code,

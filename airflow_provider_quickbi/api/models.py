@@ -11,8 +11,8 @@ from typing import Any
 
 #: How the service writes a TaskId: an int64, never more than 20 digits.
 _TASK_ID = re.compile(r"[0-9]{1,20}")
-
-EXEC_TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+#: How it writes ``execTime``.
+_EXEC_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
 
 class MalformedAnswer(ValueError):
@@ -149,7 +149,9 @@ class MailTaskRun:
             raise MalformedAnswer(f"{what} should have taskId as a whole number, the answer has {_shown(task_id)}")
         written = read_text(folded, "execTime", what)
         try:
-            exec_time = datetime.strptime(written, EXEC_TIME_FORMAT).replace(tzinfo=timezone)
+            if not _EXEC_TIME.fullmatch(written):
+                raise ValueError(written)
+            exec_time = datetime.fromisoformat(written).replace(tzinfo=timezone)
         except ValueError:
             raise MalformedAnswer(
                 f"{what} should have execTime as yyyy-MM-dd HH:mm:ss, the answer has {_shown(written)}"

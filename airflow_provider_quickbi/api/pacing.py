@@ -2,13 +2,21 @@
 
 The service allows ``GetMailTaskStatus`` and ``ManualRunMailTask`` once a second and every other operation 50 times
 (help.aliyun.com, document 412695). All callers of one account in a process share one :class:`Allowance` for each
-operation, first come first served. Other processes are not known: when the service throttles, a process slows down at
-once and speeds up again slowly (additive increase, multiplicative decrease), so that all of them find their share.
+operation, first come first served.
+
+Other processes are not known, but they have the same wall clock. It is divided into slots of one call each, and a
+process takes every slot, or every second, fourth, eighth or sixteenth. Throttled, it goes down a step at once; it earns
+the next step up again slowly (additive increase, multiplicative decrease). Two processes that take every second slot
+meet in all of them or in none, so they find slots of their own and stay there. Without slots they would meet again and
+again however slow they were: where one call a second is allowed, every call leaves no room for another in the second
+after it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -22,12 +30,27 @@ CALLS_PER_SECOND = {"GetMailTaskStatus": 1.0, "ManualRunMailTask": 1.0}
 OTHER_CALLS_PER_SECOND = 50.0
 
 #: Share of the allowance that is left unused, so that a call that travels faster than the one before is not too early.
-MARGIN = 0.04
-#: What throttling makes of the rate, and the share of the full rate that each answered call gives back.
-DECREASE = 0.7
-INCREASE = 0.006
-#: The rate never falls below this share of the full one.
-FLOOR = 1 / 64
+MARGIN = 0.07
+#: Slots without throttling after which a process that takes every second slot tries to take every one.
+PATIENCE = 48
+#: The same, after it turned out again and again that they are taken.
+MAX_PATIENCE = 256
+#: The smallest step: as many processes as this can share an allowance without being throttled all the time.
+SMALLEST_STEP = 1 / 16
+#: After so many slots without throttling, being throttled once does not cost the step: something stray.
+ESTABLISHED_SLOTS = 20
+#: Seconds that a slot counts for at least when slots without throttling are counted.
+SHORTEST_SLOT_SECONDS = 0.05
+#: Slots after being throttled for which a process reckons with others.
+CONTESTED_SLOTS = 500
+#: Slots that a call without throttling speaks for at the most, so that a pause is no proof of a free allowance.
+SLOTS_OF_A_CALL = 64
+#: Seconds in which throttled answers are about the same burst of calls.
+BURST_SECONDS = 0.05
+#: Seconds by which a caller may wake late without costing the next one its place.
+LATENESS_SECONDS = 0.02
+#: Seconds without a call after which the next one is a new beginning.
+PAUSE_SECONDS = 1.0
 
 
 class Allowance:
@@ -37,16 +60,36 @@ class Allowance:
 
     :param rate: calls a second that the service allows.
     :param clock: monotonic time in seconds.
+    :param wall_clock: the time that all processes share, in seconds.
+    :param uniform: gives a random number between two others.
     """
 
-    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        rate: float,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        uniform: Callable[[float, float], float] = random.uniform,  # noqa: S311 - spreads calls, protects nothing
+    ) -> None:
         self.limit = rate * (1 - MARGIN)
-        self.rate = self.limit
+        self.slot = 1 / self.limit
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._uniform = uniform
         self._guard = threading.Lock()
-        self._next_at = clock()
-        self._calm_from = clock()
-        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self.step = 1.0
+        self._patience = PATIENCE
+        self._calm_slots = 0.0
+        self._planned = self._next_at = self._answered_at = clock()
+        self._throttled_at = self._calm_from = self._not_before = -math.inf
+        self._refused_in_a_row = 0
+        self._raised = False
+        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
+
+    @property
+    def rate(self) -> float:
+        """Calls a second at present; :attr:`limit` at the most."""
+        return self.limit * self.step
 
     def take(self) -> float:
         """Take the next call, or say how long it is until there is one.
@@ -55,19 +98,26 @@ class Allowance:
         """
         with self._guard:
             now = self._clock()
+            if self._contested(now) and now - self._planned > max(PAUSE_SECONDS, self.slot):
+                self._plan(self._slot_from(now))
             if now < self._next_at:
                 return self._next_at - now
-            spacing = 1 / self.rate
-            # A caller that wakes late does not cost the next one its place, within half of the margin.
-            slack = MARGIN / 2 * max(1.0, 1 / self.limit)
-            self._next_at = max(self._next_at, now - slack) + spacing
+            lateness = max(LATENESS_SECONDS, MARGIN / 2 * self.slot)
+            self._plan(max(self._planned, now - lateness) + self.slot / self.step)
             return 0.0
 
     async def turn(self) -> None:
         """Wait in line until a call may be made."""
-        async with self._queue():
-            while (seconds := self.take()) > 0:  # noqa: ASYNC110 - until a known time, not for an event
-                await asyncio.sleep(seconds)
+        line = self._line()
+        if line.length == 0 and self.take() == 0:
+            return
+        line.length += 1
+        try:
+            async with line.front:
+                while (seconds := self.take()) > 0:  # noqa: ASYNC110 - until a known time, not for an event
+                    await asyncio.sleep(seconds)
+        finally:
+            line.length -= 1
 
     def turn_blocking(self, sleep: Callable[[float], None] = time.sleep) -> None:
         """Wait until a call may be made, holding the thread."""
@@ -77,28 +127,79 @@ class Allowance:
     def answered(self) -> None:
         """Speed up a little: the service answered a call."""
         with self._guard:
-            self.rate = min(self.limit, self.rate + self.limit * INCREASE)
+            now = self._clock()
+            self._calm_slots += min((now - self._answered_at) / max(SHORTEST_SLOT_SECONDS, self.slot), SLOTS_OF_A_CALL)
+            self._answered_at = now
+            if self._calm_slots >= ESTABLISHED_SLOTS and self._raised:
+                self._patience, self._raised = PATIENCE, False
+            if self.step < 1 and self._calm_slots >= self._patience * 2 * self.step:
+                self.step *= 2
+                self._calm_slots = 0.0
+                self._raised = True
+            self._refused_in_a_row = 0
 
     def throttled(self, retry_after: float | None = None) -> None:
         """Slow down at once: the service said that there are too many calls.
 
-        Answers that come together count once; they are about the same rate.
+        Answers that come together count once; they are about the same calls.
 
         :param retry_after: seconds during which the service wants no call, where it said so.
         """
         with self._guard:
             now = self._clock()
             if now >= self._calm_from:
-                self.rate = max(self.limit * FLOOR, self.rate * DECREASE)
-                self._calm_from = now + 1 / self.rate
-            self._next_at = max(self._next_at, now + max(retry_after or 0.0, 1 / self.rate))
+                if self._calm_slots < ESTABLISHED_SLOTS:
+                    if self._raised:
+                        self._patience = min(MAX_PATIENCE, 2 * self._patience)
+                    self.step = max(SMALLEST_STEP, self.step / 2)
+                self._raised = False
+                self._calm_slots = 0.0
+                self._calm_from = now + max(BURST_SECONDS, self.slot / 2)
+            self._answered_at = self._throttled_at = now
+            self._refused_in_a_row += 1
+            spacing = self.slot / self.step
+            self._not_before = max(self._not_before, now + max(retry_after or 0.0, spacing))
+            if self._refused_in_a_row > 1:
+                # The slots that are left are somebody else's as well: take others, whichever.
+                self._plan(self._slot_from(now + self._uniform(0.0, spacing)))
+            if (early := self._not_before - self._planned) > 0:
+                self._plan(self._planned + math.ceil(early / spacing) * spacing)
 
-    def _queue(self) -> asyncio.Lock:
+    def _contested(self, now: float) -> bool:
+        return now - self._throttled_at < CONTESTED_SLOTS * self.slot
+
+    def _plan(self, instant: float) -> None:
+        """Plan the next call for an instant, or for the slot that begins there."""
+        slot = self._slot_from(instant - MARGIN / 2 * self.slot)
+        if self._contested(self._clock()):
+            # Now before, now after a process that takes the same slot, so that both notice.
+            self._planned = slot
+            self._next_at = max(self._not_before, slot + self._uniform(-MARGIN / 4, MARGIN / 4) * self.slot)
+        else:
+            # Into the slots little by little: who calls twice in a row need not wait for the second one to begin.
+            self._planned = self._next_at = min(max(slot, instant), instant + MARGIN / 2 * self.slot)
+
+    def _slot_from(self, instant: float) -> float:
+        """Return the beginning of the first slot at or after an instant."""
+        ahead = self._wall_clock() - self._clock()
+        return math.ceil((instant + ahead) / self.slot) * self.slot - ahead
+
+    def _line(self) -> _Line:
         loop = asyncio.get_running_loop()
         with self._guard:
-            if (queue := self._queues.get(loop)) is None:
-                queue = self._queues[loop] = asyncio.Lock()
-            return queue
+            if (line := self._lines.get(loop)) is None:
+                line = self._lines[loop] = _Line()
+            return line
+
+
+class _Line:
+    """The callers of one event loop that wait for a call; the one at the front holds the lock."""
+
+    __slots__ = ("front", "length")
+
+    def __init__(self) -> None:
+        self.front = asyncio.Lock()
+        self.length = 0
 
 
 _allowances: dict[tuple[tuple[str, str], str, float], Allowance] = {}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
-from uuid import uuid4
 
 from airflow_provider_quickbi import __version__
 from airflow_provider_quickbi.api import vendor
@@ -117,8 +117,7 @@ def sign(
     :param nonce: a value never used before; the default is random.
     :raises PermanentError: if the query is too long, or the credentials have characters that no header can hold.
     """
-    secrets = (credentials.access_key_secret, credentials.security_token, credentials.bearer_token)
-    if not all(text.isascii() and text.isprintable() for text in (credentials.access_key_id, *secrets)):
+    if not _can_be_sent(credentials):
         raise PermanentError(
             "the credentials have characters that cannot be sent",
             action=action,
@@ -132,8 +131,8 @@ def sign(
         "x-acs-action": action,
         "x-acs-version": VERSION,
         "x-acs-content-sha256": _EMPTY_BODY_HASH,
-        "x-acs-date": (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "x-acs-signature-nonce": nonce or uuid4().hex,
+        "x-acs-date": (now.astimezone(UTC) if now else datetime.now(UTC)).isoformat(timespec="seconds")[:19] + "Z",
+        "x-acs-signature-nonce": nonce or os.urandom(16).hex(),
     }
     if credentials.bearer_token:
         headers["x-acs-bearer-token"] = credentials.bearer_token
@@ -160,6 +159,13 @@ def sign(
             hint="Nothing was sent",
         )
     return SignedRequest(f"{endpoint.url}?{encoded}" if encoded else endpoint.url, headers)
+
+
+def _can_be_sent(credentials: Credentials) -> bool:
+    """Whether a header can hold the credentials; apart, so that no traceback with local variables shows them."""
+    secrets = f"{credentials.access_key_secret}{credentials.security_token}{credentials.bearer_token}"
+    everything = f"{credentials.access_key_id}{secrets}"
+    return everything.isascii() and everything.isprintable()
 
 
 def read_answer(action: str, status: int, headers: Mapping[str, str], body: bytes) -> Any:
@@ -202,17 +208,11 @@ def read_answer(action: str, status: int, headers: Mapping[str, str], body: byte
     message = _text(folded.get("message"))
     if code and (status >= 400 or succeeded is not None or "result" not in folded):
         return _raise_for_code(action, status, headers, code, message, request_id)
-    if status >= 500 or status == 429 or status < 400:
-        raise TransientError(
-            message or ("the answer says neither Success: true nor a Code" if status < 400 else "the service failed"),
-            action=action,
-            kind=ErrorKind.TRANSIENT,
-            request_id=request_id,
-            http_status=status,
-        )
-    raise PermanentError(
-        message or "the service refused the call without a Code",
+    # Without a Code it is not the service's refusal, whatever the status: something on the way may have made it up.
+    raise TransientError(
+        message or ("the answer says neither Success: true nor a Code" if status < 500 else "the service failed"),
         action=action,
+        kind=ErrorKind.TRANSIENT,
         request_id=request_id,
         http_status=status,
     )

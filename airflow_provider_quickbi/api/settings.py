@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 from zoneinfo import ZoneInfo
+
+from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi.api.credentials import CredentialSpec
@@ -123,14 +125,27 @@ class ClientSettings:
         return self.connect_timeout + 3 * self.read_timeout
 
     def proxy(self) -> str | None:
-        """Return the proxy for the endpoint: the settings' own, else the environment's, else ``None``."""
-        own = dict(self.proxies)
-        if own:
-            return own.get(self.endpoint.scheme) or own.get("all")
-        if proxy_bypass(self.endpoint.host):
+        """Return the proxy for the endpoint: the settings' own, else the environment's, else ``None``.
+
+        :raises PermanentError: if it is no address of an HTTP proxy.
+        """
+        proxies = dict(self.proxies)
+        if not proxies:
+            if proxy_bypass(self.endpoint.host_header):
+                return None
+            proxies = getproxies()
+        address = proxies.get(self.endpoint.scheme) or proxies.get("all")
+        if address is None:
             return None
-        environment = getproxies()
-        return environment.get(self.endpoint.scheme) or environment.get("all")
+        if "://" not in address:  # as the environment often has it
+            address = f"http://{address}"
+        if not is_web_address(address):
+            raise PermanentError(
+                "the proxy's address cannot be used",
+                kind=ErrorKind.BAD_REQUEST,
+                hint="Nothing was sent. Write it as http://host:port, in proxies or in the environment",
+            )
+        return address
 
     def ca_bundle(self) -> str | None:
         """Return the file of CA certificates to trust; ``None`` where certificates are not verified."""
@@ -143,6 +158,17 @@ class ClientSettings:
         return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
 
 
+def is_web_address(text: Any) -> bool:
+    """Whether a value is an address of HTTP or HTTPS with a host."""
+    if not isinstance(text, str) or any(character.isspace() or ord(character) < 32 for character in text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+
+
 def split_endpoint(text: str) -> tuple[str | None, str, int | None]:
     """Read an endpoint as people write it: ``host``, ``host:port`` or ``https://host:port/``.
 
@@ -152,6 +178,7 @@ def split_endpoint(text: str) -> tuple[str | None, str, int | None]:
     has_scheme = "://" in text
     parts = urlsplit(text if has_scheme else f"//{text}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"{text[:100]!r} has more than a scheme, a host and a port")
+        written = "it" if "@" in text else repr(text[:100])  # a password may be among what it has more
+        raise ValueError(f"{written} has more than a scheme, a host and a port")
     host = parts.hostname or ""
     return (parts.scheme if has_scheme else None), (f"[{host}]" if ":" in host else host), parts.port

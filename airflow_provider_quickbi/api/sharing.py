@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Question(NamedTuple):
 class Answer(NamedTuple):
     """What came back.
 
-    :param asked_at: monotonic seconds at which the call was ready to be made.
+    :param asked_at: monotonic seconds at which it came.
     :param outcome: the runs, oldest first, or the error.
     """
 
@@ -75,10 +76,10 @@ class StatusBoard:
         if topic.watches == 0:
             del self._topics[question]
 
-    async def look(self, question: Question, max_age: float, retries: Retries) -> Answer:
-        """Ask, or join the call that is under way; see :meth:`Watch.look`."""
+    async def look(self, question: Question, newer_than: float, retries: Retries) -> Answer:
+        """Ask, or join the call that is under way, unless there is an answer that is newer than an instant."""
         topic = self._topics[question]
-        if topic.latest is not None and time.monotonic() - topic.latest.asked_at < max_age:
+        if topic.latest is not None and topic.latest.asked_at > newer_than:
             return topic.latest
         if topic.call is None:
             topic.call = asyncio.create_task(self._ask(question, topic, retries))
@@ -94,17 +95,14 @@ class StatusBoard:
 
     async def _ask(self, question: Question, topic: _Topic, retries: Retries) -> Answer:
         try:
-            outcome: tuple[MailTaskRun, ...] | QuickBIError = await self.client.get_mail_task_status(
-                question.mail_id, question.task_id, retries=retries
-            )
+            outcome = await self.client.get_mail_task_status(question.mail_id, question.task_id, retries=retries)
         except QuickBIError as error:
-            outcome = error.with_traceback(None)
-        answer = Answer(time.monotonic(), outcome)
-        if topic.call is asyncio.current_task():
-            topic.call = None
-        if isinstance(outcome, tuple):
-            topic.latest = answer
-        return answer
+            return Answer(time.monotonic(), error.with_traceback(None))
+        finally:
+            if topic.call is asyncio.current_task():
+                topic.call = None
+        topic.latest = Answer(time.monotonic(), outcome)
+        return topic.latest
 
 
 class Watch:
@@ -113,14 +111,15 @@ class Watch:
     :param board: where it looks.
     """
 
-    __slots__ = ("_board", "_question")
+    __slots__ = ("_board", "_known_at", "_question")
 
     def __init__(self, board: StatusBoard) -> None:
         self._board = board
         self._question: Question | None = None
+        self._known_at = -math.inf
 
     async def look(self, question: Question, *, max_age: float = 0.0, retries: Retries = ONE_ATTEMPT) -> Answer:
-        """Ask, or join a call that is under way for the same question.
+        """Ask, unless others have asked since this wait looked last, or join a call that is under way.
 
         :param question: what to ask; it may change from look to look.
         :param max_age: seconds; an answer that others got is taken if it is younger. Errors are not kept.
@@ -130,7 +129,10 @@ class Watch:
             self._board.enter(question)
             self.close()
             self._question = question
-        return await self._board.look(question, max_age, retries)
+        answer = await self._board.look(question, max(self._known_at, time.monotonic() - max_age), retries)
+        if not isinstance(answer.outcome, QuickBIError):
+            self._known_at = answer.asked_at
+        return answer
 
     def close(self) -> None:
         """Let go of what was kept for this wait."""

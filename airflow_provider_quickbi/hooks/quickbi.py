@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_quickbi import connection
+from airflow_provider_quickbi.api.attempts import Retries
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
-from airflow_provider_quickbi.api.operations import DEFAULT_PAGE_SIZE
+from airflow_provider_quickbi.api.operations import DEFAULT_PAGE_SIZE, get_mail_task_list
 from airflow_provider_quickbi.connection import QuickBIConnection, RawConnection
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRequestError, task_error
 from airflow_provider_quickbi.metrics import count_call
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Mail tasks a page when a name is looked up, so that few pages are enough.
 _LOOKUP_PAGE_SIZE = 100
+#: While a connection is tested somebody is waiting.
+_TEST_RETRIES = Retries(attempts=2)
 
 
 class QuickBIHook(BaseHook):
@@ -67,6 +70,7 @@ class QuickBIHook(BaseHook):
         if self._connection is None:
             with self._explained():
                 found = self.get_connection(self.quickbi_conn_id)
+                connection.check_extra(self.quickbi_conn_id, found.extra)
                 self._connection = self._understand(found, found.extra_dejson)
         return self._connection
 
@@ -79,6 +83,7 @@ class QuickBIHook(BaseHook):
 
         with self._explained():
             found = await get_async_connection(self.quickbi_conn_id)
+            connection.check_extra(self.quickbi_conn_id, found.extra)
             return self._understand(found, await get_async_extra_dejson(found))
 
     @contextmanager
@@ -89,8 +94,9 @@ class QuickBIHook(BaseHook):
             raise QuickBIConnectionError(str(error)) from None
         except AirflowNotFoundException:
             raise QuickBIConnectionError(
-                f"Connection {self.quickbi_conn_id!r} does not exist. Add one of type {connection.CONN_TYPE!r}, in the "
-                f"environment as AIRFLOW_CONN_{self.quickbi_conn_id.upper()} or under Admin > Connections."
+                f"Connection {self.quickbi_conn_id!r} does not exist, or Airflow cannot read it and its log says why. "
+                f"Add one of type {connection.CONN_TYPE!r}, in the environment as "
+                f"AIRFLOW_CONN_{self.quickbi_conn_id.upper()} or under Admin > Connections."
             ) from None
 
     def _understand(self, found: Any, extra: Any) -> QuickBIConnection:
@@ -244,7 +250,7 @@ class QuickBIHook(BaseHook):
             settings = self.quickbi_connection.settings
             who = f"{settings.endpoint.host_header} as {_shown_identity(settings.credentials.identity)}"
             with self:
-                page = self.get_conn().get_mail_task_list(page_size=1)
+                page = self.get_conn().do(get_mail_task_list(page_size=1), retries=_TEST_RETRIES)
         except PermanentError as error:
             region = ""
             if error.kind in (ErrorKind.DENIED, ErrorKind.CREDENTIALS):

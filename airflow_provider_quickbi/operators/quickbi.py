@@ -195,6 +195,8 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         if (mail_id is None) == (subscribe_name is None):
             raise ValueError(f"{type(self).__name__} needs either mail_id or subscribe_name")
         arguments.check_known(self, _RUN_ARGUMENTS)
+        if not arguments.is_template(deadline):
+            arguments.deadline("deadline", deadline, datetime.now(UTC))
 
     def execute(self, context: Context) -> Any:
         """Send the mail, unless a note says that an earlier try may have done so; then wait for its run."""

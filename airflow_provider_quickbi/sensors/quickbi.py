@@ -286,6 +286,8 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
 
     def _delivery_of(self, context: Context) -> Delivery:
         given = arguments.read_all(self, _ARGUMENTS)
+        if not given["mail_id"] and not given["subscribe_name"]:
+            raise arguments.ArgumentError("neither mail_id nor subscribe_name was rendered to anything")
         since = self._begun_at(context)
         unreachable = given["unreachable_timeout"]
         unreachable = _FOREVER if self.silent_fail or unreachable is None else unreachable

@@ -38,6 +38,10 @@ ARGUMENTS_VERSION = 1
 MAX_SPREAD_SECONDS = 30.0
 #: An answer that others got this many seconds ago is still new.
 FRESH_SECONDS = 0.5
+#: Seconds for which the last look may wait for its turn after ``timeout`` is over.
+LAST_LOOK_SECONDS = 600.0
+#: So long the look may take that comes before somebody is told that a delivery is late.
+LATE_LOOK_SECONDS = 30.0
 
 
 class EventKind:
@@ -61,7 +65,7 @@ class QuickBIMailTaskTrigger(BaseTrigger):
     :param exponential_backoff: whether the interval grows from look to look, as Airflow's sensors do it.
     :param max_wait: seconds between two looks at the most; ``None`` for no limit.
     :param execute_by: when ``execution_timeout`` is over, in seconds since the epoch; ``None`` for never.
-    :param carry: plain JSON that comes back with the event; ``dag.test()`` loses what is given to ``defer(kwargs=...)``.
+    :param carry: plain JSON that comes back with the event; ``dag.test()`` loses what ``defer(kwargs=...)`` is given.
     :param version: of these arguments.
     """
 
@@ -132,15 +136,16 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         if len(positions) == 1:
             return await self._settle_one(account, positions[0])
         tasks = {asyncio.create_task(self._settle_one(account, position)) for position in positions}
+        ended: set[str] = set()
         try:
             while tasks:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                kinds = {task.result() for task in done}
-                if ended := sorted(kinds - {EventKind.SETTLED}):
-                    return ended[0]
+                ended |= {task.result() for task in done}
                 if self.delivery.verdict.outcome.final:
-                    break
-            return EventKind.SETTLED
+                    return EventKind.SETTLED
+                if EventKind.EXECUTION_TIMEOUT in ended:
+                    return EventKind.EXECUTION_TIMEOUT
+            return EventKind.LATE if EventKind.LATE in ended else EventKind.SETTLED
         finally:
             for task in tasks:
                 task.cancel()
@@ -161,13 +166,17 @@ class QuickBIMailTaskTrigger(BaseTrigger):
                 now = await self._sleep_until(look_at, position)
                 wait = self.delivery.waits[position]
                 age = 0.0
-                if now >= look_at or self._out_of_time(wait, now):
+                urgent = self._out_of_time(wait, now) or self.delivery.is_late(now)
+                if urgent or now >= look_at:
                     last = wait.finish_by is not None and now >= wait.finish_by
                     age = await self._look(
-                        account, watch, position, FRESH_SECONDS if last else max_age, Retries() if last else ONE_ATTEMPT
+                        account,
+                        watch,
+                        position,
+                        FRESH_SECONDS if urgent else max_age,
+                        Retries() if last else ONE_ATTEMPT,
                     )
                     looks += 1
-                    max_age = FRESH_SECONDS
                 now = time.time()
                 self.delivery = self.delivery.judged(position, None, now) if self._open(position) else self.delivery
                 wait = self.delivery.waits[position]
@@ -188,13 +197,29 @@ class QuickBIMailTaskTrigger(BaseTrigger):
     async def _look(
         self, account: Account, watch: AccountWatch, position: int, max_age: float, retries: Retries
     ) -> float:
-        """Ask once, learn from the answer, and return the answer's age in seconds."""
-        question = self.delivery.waits[position].question(time.time())
+        """Ask once, learn from the answer, and return the answer's age in seconds.
+
+        The turn to ask may be long in coming; what is due meanwhile is not late for it.
+        """
+        now = time.time()
+        wait = self.delivery.waits[position]
+        question = wait.question(now)
         if question is None:
             return 0.0
-        answer = await watch.look(question, max_age=max_age, retries=retries)
-        if isinstance(answer.outcome, QuickBIError) and await account.renew_after(answer.outcome, watch):
-            answer = await watch.look(question, max_age=0.0, retries=retries)
+        late_at = self.delivery.late_at
+        due = [
+            now + LATE_LOOK_SECONDS if late_at is not None and now >= late_at else late_at,
+            self.execute_by,
+            wait.finish_by and wait.finish_by + LAST_LOOK_SECONDS,
+        ]
+        patience = min((instant - now for instant in due if instant is not None and instant > now), default=None)
+        try:
+            async with asyncio.timeout(patience):
+                answer = await watch.look(question, max_age=max_age, retries=retries)
+                if isinstance(answer.outcome, QuickBIError) and await account.renew_after(answer.outcome, watch):
+                    answer = await watch.look(question, max_age=0.0, retries=retries)
+        except TimeoutError:
+            return 0.0
         self.delivery = self.delivery.judged(position, answer.outcome, time.time())
         return max(0.0, time.monotonic() - answer.asked_at)
 
@@ -223,9 +248,7 @@ class QuickBIPauseTrigger(BaseTrigger):
     :param version: of these arguments.
     """
 
-    def __init__(
-        self, *, until: float, carry: dict[str, Any] | None = None, version: int = ARGUMENTS_VERSION
-    ) -> None:
+    def __init__(self, *, until: float, carry: dict[str, Any] | None = None, version: int = ARGUMENTS_VERSION) -> None:
         super().__init__()
         self.until = until
         self.carry = carry or {}

@@ -125,9 +125,7 @@ def connect(kind: str, quickbi: LocalQuickBI) -> Iterator[Callable[..., Caller]]
     """Make clients of the kind for the local Quick BI or another one; fields of the settings may be changed."""
     callers: list[Caller] = []
 
-    def make(
-        to: LocalQuickBI | None = None, *, retries: Any = None, on_call: Any = None, **changes: Any
-    ) -> Caller:
+    def make(to: LocalQuickBI | None = None, *, retries: Any = None, on_call: Any = None, **changes: Any) -> Caller:
         caller = Caller(kind, settings_for(to or quickbi, **changes), retries=retries, on_call=on_call)
         callers.append(caller)
         return caller

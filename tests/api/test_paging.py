@@ -1,4 +1,4 @@
-"""Reading a list of many pages: no more calls than needed, and each mail task once although the list changes meanwhile."""
+"""Reading a list of many pages: few calls, and each mail task once although the list changes meanwhile."""
 
 from __future__ import annotations
 

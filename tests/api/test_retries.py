@@ -21,10 +21,12 @@ OK = (200, {}, b'{"Success": true, "Result": [], "RequestId": "R"}')
 BUSY = (503, {}, b"")
 
 
-def played(answers: list[Any], operation: Any = None, retries: Retries | None = None) -> tuple[list[Any], Any]:
+def played(
+    answers: list[Any], operation: Any = None, retries: Retries | None = None, pace: Allowance | None = None
+) -> tuple[list[Any], Any]:
     """Carry the steps of a call out with given answers; return the steps and the result or the error."""
     operation = operation or operations.any_operation("GetSomething", {}, repeatable=True)
-    steps = steps_of(operation, Endpoint("quickbi.example"), Allowance(50), retries or Retries())
+    steps = steps_of(operation, Endpoint("quickbi.example"), pace or Allowance(50), retries or Retries())
     taken: list[Any] = []
     answer: Any = None
     left = iter(answers)
@@ -155,19 +157,21 @@ def test_an_operation_that_may_not_be_repeated_takes_one_turn_and_makes_no_pause
         assert [type(step) for step in steps] == [GetCredentials, TakeTurn, Send, Report]
 
 
-def test_throttling_slows_the_allowance_and_an_answer_speeds_it_up():
-    pace = Allowance(50)
-    steps = steps_of(operations.any_operation("A", {}, repeatable=True), Endpoint("e.example"), pace, Retries())
-    throttled = (400, {}, b'{"Code": "Throttling.User", "Message": "slow"}')
-    replies = iter([Credentials("id", "secret"), None, throttled, None, None, Credentials("id", "secret"), None, OK])
-    next(steps)
-    slowest = pace.limit
-    for reply in replies:
-        step = steps.send(reply)
-        slowest = min(slowest, pace.rate)
-        if isinstance(step, Report) and step.result == "answered":
-            assert pace.rate > slowest
-    assert slowest < pace.limit
+def test_the_allowance_is_told_of_throttling_and_of_answers_and_of_nothing_else():
+    told: list[Any] = []
+
+    class Telling(Allowance):
+        def answered(self) -> None:
+            told.append("answered")
+
+        def throttled(self, retry_after: float | None = None) -> None:
+            told.append(("throttled", retry_after))
+
+    throttled = (400, {"x-acs-retry-after": "1500"}, b'{"Code": "Throttling.User", "Message": "slow"}')
+    refused = (400, {}, b'{"Code": "Mail.Not.Found", "Message": "no"}')
+    played([throttled, BUSY, OK], pace=Telling(50))
+    played([BUSY, refused], pace=Telling(50))
+    assert told == [("throttled", 1.5), "answered"]
 
 
 def test_the_blocking_client_waits_with_the_function_it_was_given(

@@ -42,7 +42,7 @@ def shown(error: BaseException) -> str:
     texts = [str(error), repr(error), repr(error.args), "".join(traceback.format_exception(error))]
     if isinstance(error, QuickBIError):
         texts += [json.dumps(error.as_dict()), repr(vars(error))]
-        texts += [repr(pickle.dumps(error)), str(pickle.loads(pickle.dumps(error)))]  # noqa: S301 - just made
+        texts += [repr(pickle.dumps(error)), str(pickle.loads(pickle.dumps(error)))]  # noqa: S301 - made just before
     return "\n".join(texts)
 
 

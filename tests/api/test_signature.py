@@ -7,6 +7,7 @@ import hmac
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_quickbi.api import protocol, vendor
-from airflow_provider_quickbi.api.attempts import Retries
 from airflow_provider_quickbi.api.credentials import Credentials, CredentialSpec
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
 from airflow_provider_quickbi.api.protocol import encode_parameters, sign
@@ -61,7 +61,7 @@ class Wire(LocalQuickBI):
 @pytest.fixture
 def wire() -> Iterator[Wire]:
     with Wire() as server:
-        server.register("Echo", lambda params: dict(params))
+        server.register("Echo", dict)
         yield server
 
 
@@ -194,10 +194,8 @@ def test_every_attempt_has_the_date_at_which_it_is_sent(
     quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=2)
     client.get_mail_task_status(mail_id)
     dates = [datetime.fromisoformat(call.headers["x-acs-date"]) for call in quickbi.calls]
-    assert [(later - earlier) >= timedelta(seconds=59) for earlier, later in zip(dates, dates[1:], strict=False)] == [
-        True,
-        True,
-    ]
+    assert len(dates) == 3
+    assert all(later - earlier >= timedelta(seconds=59) for earlier, later in pairwise(dates))
 
 
 def test_a_used_nonce_is_signed_anew(quickbi: LocalQuickBI, client: Any):

@@ -1,0 +1,115 @@
+"""A delivery that is late: somebody is told once, and the wait goes on."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+
+@pytest.fixture
+def told(quickbi):
+    """Note what an ``on_late_callback`` is told; the run is sent some looks later."""
+
+    class Told(list):
+        looks_until_sent = 3
+
+        def __call__(self, context):
+            self.append(context["quickbi_late"])
+            looks = itertools.count(1)
+
+            def note(call):
+                if next(looks) == self.looks_until_sent:
+                    quickbi.finish_run(quickbi.runs("report")[-1]["task_id"])
+
+            quickbi.when_called("GetMailTaskStatus", note)
+
+    return Told()
+
+
+@pytest.fixture
+def report(quickbi):
+    quickbi.add_mail_task("report", mail_id="report")
+    return quickbi.add_run("report", status="PROCESSING")
+
+
+def test_a_delivery_that_becomes_late_is_told_once(airflow, report, sensor, told, run_of, remembers):
+    # A rescheduled sensor that remembers nothing tells it in the first poke_interval after the deadline.
+    poke_interval, told.looks_until_sent = (0.05, 3) if remembers else (4, 1)
+    deadline = datetime.now(UTC) + timedelta(seconds=1)
+
+    ran = airflow.run(
+        lambda: sensor("report", deadline=deadline.isoformat(), on_late_callback=told, poke_interval=poke_interval)
+    )
+
+    assert ran.states == {"report": "success"}
+    assert ran.xcoms() == {"report": run_of("report")}
+    assert len(told) == 1
+    assert f"Late: Mail task report: Run {report}" in told[0]
+    assert len(ran.told("Late: Mail task report", "The wait goes on.")) == 1
+
+
+def test_a_delivery_that_is_late_from_the_beginning_is_told_once(airflow, report, sensor, told):
+    deadline = datetime.now(UTC) - timedelta(hours=1)
+
+    ran = airflow.run(lambda: sensor("report", deadline=deadline, on_late_callback=[told]))
+
+    assert ran.states == {"report": "success"}
+    assert len(told) == 1
+
+
+def test_a_callback_that_fails_ends_nothing_and_keeps_nobody_from_being_told(airflow, report, sensor, told):
+    def fail(context):
+        raise RuntimeError("the pager is broken")
+
+    ran = airflow.run(
+        lambda: sensor("report", deadline=datetime.now(UTC) - timedelta(hours=1), on_late_callback=[fail, told])
+    )
+
+    assert ran.states == {"report": "success"}
+    assert len(told) == 1
+    assert "the pager is broken" in ran.log
+
+
+def test_nobody_is_told_of_a_delivery_in_time(airflow, quickbi, report, sensor, told, at_look):
+    at_look("report", 3, lambda: quickbi.finish_run(report))
+
+    ran = airflow.run(
+        lambda: sensor("report", deadline="{{ macros.datetime(2100, 1, 1).isoformat() }}", on_late_callback=told)
+    )
+
+    assert ran.states == {"report": "success"}
+    assert told == []
+
+
+def test_the_limits_of_the_wait_stay_after_somebody_was_told(airflow, report, sensor, told):
+    told.looks_until_sent = 10_000
+
+    ran = airflow.run(
+        lambda: [
+            sensor("report", deadline=datetime.now(UTC) - timedelta(hours=1), on_late_callback=told, timeout=0.8),
+        ]
+    )
+
+    assert ran.states == {"report": "failed"}
+    assert type(ran.error("report")).__name__ == "AirflowSensorTimeout"
+    assert len(told) == 1
+
+
+def test_execution_timeout_stays_after_somebody_was_told(airflow, report, sensor_of, told):
+    told.looks_until_sent = 10_000
+
+    ran = airflow.run(
+        lambda: sensor_of(
+            "deferrable",
+            "report",
+            deadline=datetime.now(UTC) - timedelta(hours=1),
+            on_late_callback=told,
+            execution_timeout=timedelta(seconds=1),
+        )
+    )
+
+    assert ran.states == {"report": "up_for_retry"}
+    assert type(ran.error("report")).__name__ == "AirflowTaskTimeout"
+    assert len(told) == 1

@@ -1,0 +1,111 @@
+"""What a task leaves behind besides its XCom: the link to the console, and the extras of asset events."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def report(quickbi):
+    quickbi.add_mail_task("report", mail_id="report")
+    quickbi.add_run("report")
+
+
+def link_of(ran, task_id):
+    """Return the link as the web server makes it, from the serialized DAG."""
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        find = getattr(SerializedDagModel, "get_dag", None)
+        dag = find(ran.dag_id, session=session) if find else SerializedDagModel.get(ran.dag_id, session=session).dag
+        task_instance = session.query(TaskInstance).filter_by(dag_id=ran.dag_id, task_id=task_id).one()
+        return dag.get_task(task_id).get_extra_links(task_instance, "Quick BI")
+
+
+def test_the_console_link_needs_no_connection_to_be_shown(airflow, quickbi, report, sensor, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_HONGKONG", quickbi.connection_uri_json(region="cn-hongkong"))
+    monkeypatch.setenv("AIRFLOW_CONN_OWN", quickbi.connection_uri_json(console_url="https://bi.example.com/console"))
+
+    ran = airflow.run(
+        lambda: [
+            sensor("report"),
+            sensor("unknown", mail_id="report", quickbi_conn_id="hongkong"),
+            sensor("own", mail_id="report", quickbi_conn_id="own"),
+        ]
+    )
+
+    for name in ("QUICKBI_DEFAULT", "HONGKONG", "OWN"):
+        monkeypatch.delenv(f"AIRFLOW_CONN_{name}")
+    assert link_of(ran, "report") == "https://bi.aliyun.com/"
+    assert link_of(ran, "own") == "https://bi.example.com/console"
+    assert link_of(ran, "unknown") == ""
+
+
+def test_the_link_is_there_although_the_task_failed(airflow, quickbi, sensor):
+    quickbi.deny("Mail.Forbidden.Access")
+
+    ran = airflow.run(lambda: sensor("report"))
+
+    assert ran.states == {"report": "failed"}
+    assert link_of(ran, "report") == "https://bi.aliyun.com/"
+
+
+def test_asset_events_carry_the_run(airflow, quickbi, report, sensor, run_of):
+    from airflow.providers.common.compat.sdk import Asset
+
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+    ran = airflow.run(lambda: sensor("report", outlets=[mail_task_asset("report"), Asset(uri="s3://reports/daily")]))
+
+    assert ran.asset_extras() == [run_of("report"), run_of("report")]
+
+
+def test_each_asset_gets_the_run_of_its_mail_task(airflow, quickbi, report, sensor, run_of):
+    from airflow.providers.common.compat.sdk import Asset
+
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+    quickbi.add_mail_task("Stock", mail_id="Umsatz/täglich")
+    quickbi.add_run("Umsatz/täglich")
+    outlets = {
+        "report": mail_task_asset("report"),
+        "other": mail_task_asset("Umsatz/täglich"),
+        "both": Asset(uri="s3://reports/both"),
+    }
+
+    ran = airflow.run(lambda: sensor("wait", mail_id=["report", "Umsatz/täglich"], outlets=list(outlets.values())))
+
+    runs = [run_of("report"), run_of("Umsatz/täglich")]
+    assert ran.states == {"wait": "success"}
+    assert sorted(ran.asset_extras(), key=str) == sorted([runs[0], runs[1], {"runs": runs}], key=str)
+
+
+def test_a_wait_that_fails_causes_no_asset_event(airflow, quickbi, sensor):
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+    quickbi.add_mail_task("report", mail_id="report")
+    quickbi.add_run("report", status="FAILED")
+
+    ran = airflow.run(
+        lambda: [
+            sensor("report", outlets=[mail_task_asset("report")]),
+            sensor("soft", mail_id="report", soft_fail=True, outlets=[mail_task_asset("report")]),
+        ]
+    )
+
+    assert ran.states == {"report": "failed", "soft": "skipped"}
+    assert ran.asset_extras() == []
+
+
+def test_an_alias_gets_an_event_for_the_asset_of_each_mail_task(airflow, quickbi, report, sensor, run_of):
+    try:
+        from airflow.sdk import AssetAlias
+    except ImportError:
+        from airflow.datasets import DatasetAlias as AssetAlias
+
+    ran = airflow.run(lambda: sensor("report", outlets=[AssetAlias("delivered")]))
+
+    assert ran.states == {"report": "success"}
+    assert ran.asset_extras() == [run_of("report")]

@@ -1,0 +1,398 @@
+"""The trigger: what it is made of, how it waits on an event loop, and what a sensor makes of its events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_quickbi.delivery import Delivery, Fence, Outcome, Verdict, Wait
+from airflow_provider_quickbi.testing import Fault
+
+
+@pytest.fixture
+def trigger():
+    """Make a trigger that waits for mail tasks."""
+
+    def make(*mail_ids, poke_interval=0.05, late_at=None, execute_by=None, required=None, **of_each_wait):
+        from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
+
+        now = time.time()
+        given = {"fence": Fence(), "since": now, "finish_by": now + 120, **of_each_wait}
+        waits = [Wait(mail_id=mail_id, **given) for mail_id in mail_ids]
+        return QuickBIMailTaskTrigger(
+            quickbi_conn_id="quickbi_default",
+            delivery=Delivery.of(waits, required=required, late_at=late_at).as_dict(),
+            poke_interval=poke_interval,
+            execute_by=execute_by,
+            carry={"execute_by": execute_by},
+        )
+
+    return make
+
+
+@pytest.fixture
+def report(quickbi):
+    quickbi.add_mail_task("report", mail_id="report")
+    return quickbi.add_run("report", status="PROCESSING")
+
+
+async def _event(trigger):
+    return (await anext(trigger.run())).payload
+
+
+def _events(*triggers, limit=120):
+    """Run triggers together on one event loop, as a triggerer does, and return their events."""
+
+    async def run():
+        async with asyncio.timeout(limit):
+            return await asyncio.gather(*map(_event, triggers))
+
+    return asyncio.run(run())
+
+
+def _restarted(trigger):
+    """Return the trigger that a triggerer makes of what Airflow stored of another one."""
+    from importlib import import_module
+
+    from airflow.models.trigger import Trigger
+
+    row = Trigger.from_object(trigger)
+    row = Trigger(classpath=row.classpath, kwargs=json.loads(json.dumps(row.kwargs)))
+    module, _, name = row.classpath.rpartition(".")
+    return getattr(import_module(module), name)(**row.kwargs)
+
+
+# What it is made of
+
+
+def test_a_trigger_survives_being_stored(trigger, airflow):
+    waiting = trigger("a", "b", late_at=5.0, execute_by=7.5, required=1, start_timeout=3.0, fence=Fence(task_id="1"))
+
+    assert _restarted(waiting).serialize() == waiting.serialize()
+    assert json.loads(json.dumps(waiting.serialize()[1])) == waiting.serialize()[1]
+
+
+def test_a_trigger_holds_nothing_of_the_connection_but_its_id(trigger, quickbi, report):
+    waiting = trigger("report", finish_by=time.time() + 0.3)
+    (event,) = _events(waiting)
+
+    for text in (json.dumps(waiting.serialize()), json.dumps(event), repr(waiting)):
+        for secret in (quickbi.access_key_secret, quickbi.access_key_id, str(quickbi.port)):
+            assert secret not in text
+    assert waiting.serialize()[1]["quickbi_conn_id"] == "quickbi_default"
+
+
+def test_arguments_of_the_first_release_are_understood(quickbi, report):
+    """Waits in flight survive an upgrade: these are literal on purpose."""
+    from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
+
+    waiting = QuickBIMailTaskTrigger(
+        version=1,
+        quickbi_conn_id="quickbi_default",
+        delivery={
+            "waits": [{"mail_id": "report", "since": 1.0, "finish_by": 4102444800.0}],
+            "verdicts": [{"outcome": "waiting", "message": ""}],
+            "required": 1,
+        },
+        poke_interval=0.05,
+    )
+    quickbi.finish_run(report)
+
+    assert _events(waiting)[0]["kind"] == "settled"
+
+
+# How it waits
+
+
+def test_many_waits_for_one_mail_task_ask_together(trigger, quickbi, report, at_look, looks):
+    at_look("report", 5, lambda: quickbi.finish_run(report))
+
+    events = _events(*[trigger("report", poke_interval=0.2) for _ in range(30)])
+
+    assert {event["kind"] for event in events} == {"settled"}
+    assert all(event["delivery"]["verdicts"][0]["run"]["task_id"] == report for event in events)
+    assert len(looks("report")) < 60
+    assert quickbi.connections_opened < 10
+
+
+def test_waits_for_several_mail_tasks_do_not_wait_for_each_other(trigger, quickbi, at_look):
+    for number in range(5):
+        quickbi.add_mail_task(str(number), mail_id=str(number))
+        task_id = quickbi.add_run(str(number), status="PROCESSING")
+        at_look(str(number), number + 1, lambda task_id=task_id: quickbi.finish_run(task_id))
+    quickbi.add_mail_task("slow", mail_id="slow")
+    quickbi.add_run("slow", status="PROCESSING")
+
+    *events, slow = _events(
+        *[trigger(str(number)) for number in range(5)], trigger("slow", finish_by=time.time() + 1.5)
+    )
+
+    assert [event["delivery"]["verdicts"][0]["outcome"] for event in events] == ["sent"] * 5
+    assert slow["delivery"]["verdicts"][0]["outcome"] == "timed_out"
+
+
+def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_look):
+    for mail_id in ("a", "b", "c"):
+        quickbi.add_mail_task(mail_id, mail_id=mail_id)
+        quickbi.add_run(mail_id, status="PROCESSING")
+    at_look("b", 3, lambda: quickbi.finish_run(quickbi.runs("b")[0]["task_id"]))
+    at_look("c", 5, lambda: quickbi.finish_run(quickbi.runs("c")[0]["task_id"]))
+
+    (event,) = _events(trigger("a", "b", "c", required=2))
+
+    assert event["kind"] == "settled"
+    assert [verdict["outcome"] for verdict in event["delivery"]["verdicts"]] == ["waiting", "sent", "sent"]
+
+
+def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, at_look, looks):
+    """A triggerer that is stopped cancels its triggers; another one makes them anew."""
+    waiting = trigger("report")
+
+    async def stopped():
+        task = asyncio.create_task(_event(waiting))
+        async with asyncio.timeout(120):
+            while len(looks("report")) < 3:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(stopped())
+    moved = _restarted(waiting)
+    assert moved.serialize() == waiting.serialize()
+    assert moved.delivery.waits[0].run.task_id == report
+
+    later = quickbi.add_run("report", status="SENT")
+    quickbi.finish_run(report, "FAILED")
+    (event,) = _events(moved)
+
+    assert event["delivery"]["verdicts"][0]["outcome"] == "failed"
+    assert event["delivery"]["verdicts"][0]["run"]["task_id"] == report != later
+
+
+def test_a_trigger_that_is_moved_before_it_learnt_anything_reaches_the_same_end(trigger, quickbi, report):
+    stored = _restarted(trigger("report"))
+    quickbi.finish_run(report)
+
+    assert [event["delivery"]["verdicts"][0]["outcome"] for event in _events(stored, _restarted(stored))] == [
+        "sent"
+    ] * 2
+
+
+def test_a_deadline_and_execution_timeout_are_events_of_their_own(trigger, quickbi, report):
+    soon = time.time() + 0.3
+
+    late, out_of_time = _events(
+        trigger("report", poke_interval=100, late_at=soon), trigger("report", poke_interval=100, execute_by=soon)
+    )
+
+    assert late["kind"] == "late"
+    assert out_of_time["kind"] == "execution_timeout"
+    assert out_of_time["carry"] == {"execute_by": soon}
+
+
+@pytest.mark.parametrize("limit", ["late_at", "finish_by", "start_timeout", "unreachable_timeout"])
+def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_look, looks, monkeypatch):
+    """The next look would be long after it, and what the one before said is old."""
+    from airflow_provider_quickbi.triggers import quickbi as triggers
+
+    monkeypatch.setattr(triggers, "MAX_SPREAD_SECONDS", 0.0)
+    quickbi.add_mail_task("report", mail_id="report")
+    if limit == "unreachable_timeout":
+        monkeypatch.setattr(triggers, "MAX_SPREAD_SECONDS", 50.0)
+        monkeypatch.setattr(triggers.random, "uniform", lambda low, high: low)
+        quickbi.fail("GetMailTaskStatus", Fault.reset())
+    at_look("report", 2, lambda: quickbi.add_run("report"))
+    limits = {"late_at": time.time() + 2, "finish_by": time.time() + 2, "start_timeout": 2, "unreachable_timeout": 2}
+
+    (event,) = _events(trigger("report", poke_interval=100, **{limit: limits[limit]}))
+
+    assert event["kind"] == "settled"
+    assert event["delivery"]["verdicts"][0]["outcome"] == "sent"
+    assert len(looks("report")) == 2
+
+
+def test_each_of_several_mail_tasks_is_looked_at_before_somebody_is_told(trigger, quickbi):
+    for mail_id in ("a", "b", "c"):
+        quickbi.add_mail_task(mail_id, mail_id=mail_id)
+        quickbi.add_run(mail_id)
+
+    (event,) = _events(trigger("a", "b", "c", poke_interval=100, late_at=time.time() - 60))
+
+    assert event["kind"] == "settled"
+    assert [verdict["outcome"] for verdict in event["delivery"]["verdicts"]] == ["sent"] * 3
+
+
+def test_a_connection_that_is_gone_is_final(airflow, quickbi, report, sensor_of, at_look, monkeypatch, expect):
+    quickbi.fail("GetMailTaskStatus", Fault.throttled())
+    at_look("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
+
+    ran = airflow.run(lambda: sensor_of("deferrable", "report"))
+
+    assert ran.states == {"report": "failed"}
+    expect.raised(ran, "report", "AirflowFailException", "Connection 'quickbi_default' does not exist")
+
+
+def test_a_secret_that_is_changed_while_waiting_is_taken(
+    airflow, quickbi, report, sensor, at_look, monkeypatch, run_of
+):
+    """First the connection gets the new secret, then the old one is switched off."""
+
+    def change_connection():
+        new = quickbi.connection(status_calls_per_second=1000) | {"password": "the-new-secret"}
+        monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(new))
+
+    at_look("report", 2, change_connection)
+    at_look("report", 3, lambda: quickbi.change_account(quickbi.access_key_id, access_key_secret="the-new-secret"))
+    at_look("report", 6, lambda: quickbi.finish_run(report))
+
+    ran = airflow.run(lambda: sensor("report"))
+
+    assert ran.states == {"report": "success"}
+    assert ran.xcoms() == {"report": run_of("report")}
+    assert "the-new-secret" not in ran.log
+
+
+def test_a_trigger_takes_the_right_secret_after_a_wrong_one(trigger, quickbi, report, at_look, monkeypatch):
+    right = quickbi.connection_uri_json(status_calls_per_second=1000)
+    wrong = quickbi.connection(status_calls_per_second=1000) | {"password": "a-wrong-secret"}
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(wrong))
+    at_look("report", 1, lambda: monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", right))
+    quickbi.finish_run(report)
+
+    (event,) = _events(trigger("report"))
+
+    assert event["delivery"]["verdicts"][0]["outcome"] == "sent"
+    assert quickbi.count(code="SignatureDoesNotMatch") == 1
+
+
+def test_a_trigger_gives_a_wrong_secret_up(trigger, quickbi, report, monkeypatch):
+    wrong = quickbi.connection(status_calls_per_second=1000) | {"password": "a-wrong-secret"}
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(wrong))
+
+    (event,) = _events(trigger("report"))
+
+    assert event["delivery"]["verdicts"][0]["outcome"] == "refused"
+    assert quickbi.count() == 1
+    assert "a-wrong-secret" not in json.dumps(event)
+
+
+# What a sensor makes of its events
+
+
+def _settled(outcome=Outcome.SENT, status="SENT", mail_id="report", kind="settled", **changes):
+    from datetime import UTC, datetime
+
+    from airflow_provider_quickbi.api.models import MailTaskRun
+
+    run = MailTaskRun(mail_id=mail_id, task_id="1", status=status, exec_time=datetime(2026, 1, 1, tzinfo=UTC))
+    wait = Wait(mail_id="report", fence=Fence(), since=1.0, finish_by=4102444800.0)
+    delivery = replace(Delivery.of([wait]), verdicts=(Verdict(outcome, "It is over.", run),))
+    return {
+        "version": 1,
+        "kind": kind,
+        "message": "It is over.",
+        "carry": {},
+        "delivery": delivery.as_dict(),
+        **changes,
+    }
+
+
+def _without(event, *keys):
+    """Leave something out of an event, however deep it is."""
+    copy = json.loads(json.dumps(event))
+    inner = copy
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    return copy
+
+
+BAD_EVENTS = {
+    "lost": None,
+    "empty": {},
+    "text": "SENT",
+    "number": 1,
+    "list": [_settled()],
+    "of_another_provider": {"status": "success", "message": "Job completed", "run_id": 1},
+    "of_an_unknown_kind": _settled(kind="done"),
+    "without_kind": _without(_settled(), "kind"),
+    "without_delivery": _without(_settled(), "delivery"),
+    "delivery_is_text": _settled(delivery="SENT"),
+    "without_waits": _settled(delivery={"waits": [], "verdicts": [], "required": 0}),
+    "without_verdicts": _settled(delivery={**_settled()["delivery"], "verdicts": []}),
+    "requires_nothing": _settled(delivery={**_settled()["delivery"], "required": 0}),
+    "unknown_outcome": _settled(
+        delivery={**_settled()["delivery"], "verdicts": [{"outcome": "success", "message": "", "run": None}]}
+    ),
+    "not_over": _settled(outcome=Outcome.WAITING, status="PROCESSING"),
+    "sent_without_a_run": _settled(
+        delivery={**_settled()["delivery"], "verdicts": [{"outcome": "sent", "message": "", "run": None}]}
+    ),
+    "sent_with_a_run_that_failed": _settled(status="FAILED"),
+    "sent_with_the_run_of_another_mail": _settled(mail_id="other"),
+    "sent_with_half_a_run": _without(_settled(), "delivery", "verdicts", 0, "run", "exec_time"),
+}
+
+
+@pytest.fixture
+def deceived(airflow_session):
+    """Make a sensor whose trigger gives an event of the test's choice, or none at all."""
+    import sys
+
+    from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+    from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+
+    class LyingTrigger(BaseTrigger):
+        def __init__(self, payload):
+            super().__init__()
+            self.payload = payload
+
+        def serialize(self):
+            return f"{module.__name__}.LyingTrigger", {"payload": self.payload}
+
+        async def run(self):
+            if self.payload is not None:
+                yield TriggerEvent(self.payload)
+
+    class DeceivedSensor(QuickBIMailTaskSensor):
+        def __init__(self, *, payload, **kwargs):
+            super().__init__(**kwargs)
+            self.payload = payload
+
+        def execute(self, context):
+            self.defer(trigger=LyingTrigger(self.payload), method_name="execute_complete")
+
+    module = sys.modules["quickbi_dag_of_this_test"]
+    module.LyingTrigger = LyingTrigger
+    return DeceivedSensor
+
+
+def test_no_event_but_a_right_one_is_a_success(airflow, deceived, expect):
+    ran = airflow.run(
+        lambda: [
+            deceived(task_id=name, payload=payload, mail_id="report", deferrable=True)
+            for name, payload in {**BAD_EVENTS, "right": _settled()}.items()
+        ]
+    )
+
+    assert ran.states == {**dict.fromkeys(BAD_EVENTS, "up_for_retry"), "right": "success"}
+    assert list(ran.xcoms()) == ["right"]
+    for name in BAD_EVENTS:
+        assert type(ran.error(name)).__name__ == "RuntimeError"
+
+
+def test_never_fail_makes_no_success_of_a_wrong_event(airflow, deceived):
+    ran = airflow.run(
+        lambda: [
+            deceived(task_id=name, payload=BAD_EVENTS[name], mail_id="report", deferrable=True, never_fail=True)
+            for name in ("lost", "empty", "of_an_unknown_kind")
+        ]
+    )
+
+    assert set(ran.states.values()) == {"skipped"}

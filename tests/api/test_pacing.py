@@ -1,0 +1,310 @@
+"""How fast an operation may be called: the rate, whose turn it is, and what throttling does; time is controlled."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+import threading
+import time
+from itertools import pairwise
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_quickbi.api import pacing
+from airflow_provider_quickbi.api.pacing import Allowance, allowance
+
+ACCOUNT = ("https://quickbi.example/", "access_key:id")
+
+
+class Clock:
+    """Time that passes only when somebody sleeps, and then perhaps a little more; also the time that all share."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.late: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds + (self.late.pop() if self.late else 0.0)
+
+
+def paced(rate: float, clock: Clock) -> Allowance:
+    return Allowance(rate, clock=clock, wall_clock=clock)
+
+
+def calls(pace: Allowance, clock: Clock, number: int) -> list[float]:
+    """Return when each of some calls was made."""
+    made = []
+    for _ in range(number):
+        pace.turn_blocking(clock.sleep)
+        made.append(clock.now)
+    return made
+
+
+def gaps(made: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(made)]
+
+
+@pytest.mark.parametrize("rate", [0.01, 1, 50])
+def test_the_first_call_need_not_wait(rate: float):
+    assert paced(rate, Clock()).take() == 0.0
+
+
+@pytest.mark.parametrize("rate", [0.1, 1, 2.5, 50])
+def test_calls_are_nearly_as_many_as_the_service_allows_and_never_more(rate: float):
+    clock = Clock()
+    made = calls(paced(rate, clock), clock, 101)
+    assert rate * 0.9 <= 100 / (made[-1] - made[0]) <= rate
+    assert min(gaps(made)) >= 0.9 / rate
+
+
+def test_one_that_comes_too_early_learns_how_long_to_wait():
+    clock = Clock()
+    pace = paced(1, clock)
+    pace.take()
+    first = pace.take()
+    assert 1.0 <= first <= 1.2
+    clock.now += 0.5
+    assert pace.take() == pytest.approx(first - 0.5)
+    clock.now += first - 0.5
+    assert pace.take() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_time_that_nobody_used_is_not_saved_up():
+    clock = Clock()
+    pace = paced(1, clock)
+    pace.take()
+    clock.now += 3600
+    assert min(gaps(calls(pace, clock, 5))) >= 1.0
+
+
+@given(st.lists(st.floats(min_value=0, max_value=3), max_size=40))
+@settings(deadline=None)
+def test_however_late_callers_wake_two_calls_are_never_less_than_a_second_apart(late: list[float]):
+    clock = Clock()
+    clock.late = late
+    assert min(gaps(calls(paced(1, clock), clock, 40))) >= 1.0
+
+
+@given(st.lists(st.floats(min_value=0, max_value=0.2), max_size=200))
+@settings(max_examples=30, deadline=None)
+def test_however_late_callers_wake_no_second_has_more_calls_than_allowed(late: list[float]):
+    clock = Clock()
+    clock.late = late
+    made = calls(paced(50, clock), clock, 200)
+    assert max(sum(begin <= other < begin + 1 for other in made) for begin in made) <= 50
+
+
+def test_waking_a_little_late_each_time_does_not_cost_calls():
+    clock = Clock()
+    clock.late = [0.015] * 100
+    made = calls(paced(1, clock), clock, 101)
+    assert (made[-1] - made[0]) / 100 <= 1.1
+
+
+# Throttling
+
+
+def test_throttling_again_and_again_slows_down_but_never_to_a_standstill():
+    clock = Clock()
+    pace = paced(1, clock)
+    full = pace.rate
+    for _ in range(50):
+        pace.turn_blocking(clock.sleep)
+        pace.throttled()
+    assert full / 32 <= pace.rate <= full / 8
+
+
+def test_a_burst_of_throttled_answers_counts_once():
+    clock = Clock()
+    pace = paced(10, clock)
+    full = pace.rate
+    pace.take()
+    pace.throttled()
+    clock.now += 10
+    for _ in range(20):
+        pace.throttled()
+    assert pace.rate >= full / 4
+
+
+def test_answers_without_throttling_bring_the_full_rate_back_and_no_more():
+    clock = Clock()
+    pace = paced(1, clock)
+    full = pace.rate
+    for _ in range(10):
+        pace.turn_blocking(clock.sleep)
+        pace.throttled()
+    assert pace.rate < full / 2
+    for _ in range(3000):
+        pace.turn_blocking(clock.sleep)
+        pace.answered()
+    assert pace.rate == full
+    assert min(gaps(calls(pace, clock, 20))) >= 1.0
+
+
+def test_a_throttled_call_is_not_repeated_at_once():
+    clock = Clock()
+    pace = paced(1, clock)
+    pace.take()
+    pace.throttled()
+    assert pace.take() >= 0.5
+
+
+@pytest.mark.parametrize("seconds", [5.0, 30.0, 600.0])
+def test_what_the_service_asks_for_is_waited(seconds: float):
+    clock = Clock()
+    pace = paced(10, clock)
+    pace.take()
+    pace.throttled(retry_after=seconds)
+    begin = clock.now
+    pace.turn_blocking(clock.sleep)
+    assert seconds <= clock.now - begin <= seconds + 2.0
+
+
+def test_a_shorter_wish_does_not_shorten_a_longer_one():
+    clock = Clock()
+    pace = paced(10, clock)
+    pace.take()
+    pace.throttled(retry_after=30.0)
+    pace.throttled(retry_after=1.0)
+    begin = clock.now
+    pace.turn_blocking(clock.sleep)
+    assert clock.now - begin >= 30.0
+
+
+@pytest.mark.parametrize("processes", [2, 4, 8])
+def test_processes_that_know_nothing_of_each_other_share_one_limit(processes: int):
+    """The service allows one call a second; each process calls whenever its own allowance lets it."""
+    clock = Clock()
+    random = Random(processes)
+    paces = [Allowance(1.0, clock=clock, wall_clock=clock, uniform=random.uniform) for _ in range(processes)]
+    passed, made, refused = -math.inf, [0] * processes, 0
+    due = [(clock.now + random.random(), index) for index in range(processes)]
+    heapq.heapify(due)
+    while clock.now < 1000.0 + 1800:
+        clock.now, index = heapq.heappop(due)
+        wait = paces[index].take()
+        if wait == 0:
+            if clock.now - passed >= 1.0:
+                passed = clock.now
+                made[index] += 1
+                paces[index].answered()
+            else:
+                refused += 1
+                paces[index].throttled()
+        heapq.heappush(due, (clock.now + wait + random.uniform(0.0005, 0.003), index))
+    assert sum(made) >= 0.5 * 1800
+    assert min(made) >= 0.2 * sum(made) / processes
+    assert refused <= 0.5 * sum(made)
+
+
+# Whose turn it is
+
+
+def test_waiting_callers_of_one_event_loop_are_served_first_come_first_served(monkeypatch: pytest.MonkeyPatch):
+    clock = Clock()
+
+    async def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        await asyncio.sleep(0)
+
+    patched = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
+    monkeypatch.setattr(pacing, "asyncio", patched)
+    pace = paced(1, clock)
+    served: list[tuple[int, float]] = []
+
+    async def caller(number: int) -> None:
+        await pace.turn()
+        served.append((number, clock.now))
+
+    async def main() -> None:
+        await asyncio.gather(*(caller(number) for number in range(50)))
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    assert [number for number, _ in served] == list(range(50))
+    assert min(gaps([moment for _, moment in served])) >= 1.0
+
+
+def test_one_who_leaves_the_line_does_not_hold_up_the_others():
+    pace = Allowance(1000)
+    served: list[int] = []
+
+    async def caller(number: int) -> None:
+        await pace.turn()
+        served.append(number)
+
+    async def main() -> None:
+        waiting = [asyncio.create_task(caller(number)) for number in range(10)]
+        await asyncio.sleep(0)
+        for left in (0, 3, 4, 9):
+            waiting[left].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    assert [number for number in served if number not in {0, 3, 4, 9}] == [1, 2, 5, 6, 7, 8]
+
+
+def test_threads_and_event_loops_share_one_allowance():
+    pace = Allowance(500)
+    begin = time.monotonic()
+
+    def blocking() -> None:
+        for _ in range(25):
+            pace.turn_blocking()
+
+    async def waiting() -> None:
+        for _ in range(25):
+            await pace.turn()
+
+    threads = [threading.Thread(target=blocking) for _ in range(2)]
+    threads.append(threading.Thread(target=lambda: asyncio.run(waiting())))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert time.monotonic() - begin >= 74 / 500 - 0.05
+
+
+# Which allowance
+
+
+def test_all_callers_of_one_account_share_the_allowance_of_an_operation():
+    assert allowance(ACCOUNT, "GetMailTaskList") is allowance(ACCOUNT, "GetMailTaskList")
+    assert allowance(ACCOUNT, "GetMailTaskStatus", 5.0) is allowance(ACCOUNT, "GetMailTaskStatus", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((ACCOUNT, "GetMailTaskList"), (ACCOUNT, "GetMailTaskStatus")),
+        ((ACCOUNT, "GetMailTaskList"), (("https://other.example/", "access_key:id"), "GetMailTaskList")),
+        ((ACCOUNT, "GetMailTaskList"), (("https://quickbi.example/", "access_key:other"), "GetMailTaskList")),
+        ((ACCOUNT, "GetMailTaskStatus", 1.0), (ACCOUNT, "GetMailTaskStatus", 2.0)),
+    ],
+)
+def test_other_operations_accounts_and_rates_have_allowances_of_their_own(first: Any, second: Any):
+    assert allowance(*first) is not allowance(*second)
+
+
+@pytest.mark.parametrize(
+    ("action", "configured", "rate"),
+    [
+        ("GetMailTaskStatus", 1.0, 1.0),
+        ("GetMailTaskStatus", 0.2, 0.2),
+        ("ManualRunMailTask", 7.0, 1.0),
+        ("GetMailTaskList", 7.0, 50.0),
+        ("AnythingElse", 7.0, 50.0),
+    ],
+)
+def test_the_documented_limits_hold_and_only_that_of_the_status_can_be_set(action: str, configured: float, rate: float):
+    assert 0.9 * rate <= allowance(ACCOUNT, action, configured).rate <= rate

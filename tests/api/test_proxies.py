@@ -1,0 +1,262 @@
+"""Proxies of the settings and of the environment, the same for both clients; ``~/.netrc`` never."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT
+from airflow_provider_quickbi.api.credentials import CredentialSpec
+from airflow_provider_quickbi.api.errors import QuickBIError, TransientError
+from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
+from airflow_provider_quickbi.testing import LocalQuickBI
+
+BOUND = 10.0
+
+
+class Tunnel:
+    """A proxy that knows ``CONNECT`` only; every tunnel leads to the same port of this machine.
+
+    :param port: where the tunnels lead.
+    :param refusal: the status line with which tunnels are refused, if they are.
+    """
+
+    def __init__(self, port: int, refusal: str = "") -> None:
+        self.port = port
+        self.refusal = refusal
+        self.asked: list[str] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(BOUND)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.threads: list[threading.Thread] = []
+        self.start(self.accept)
+
+    def start(self, target: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.start(self.serve, connection)
+
+    def serve(self, client: socket.socket) -> None:
+        with client:
+            client.settimeout(BOUND)
+            head = b""
+            while b"\r\n\r\n" not in head and (more := client.recv(65536)):
+                head += more
+            self.asked.append(head.decode())
+            if self.refusal:
+                client.sendall(f"HTTP/1.1 {self.refusal}\r\nContent-Length: 0\r\n\r\n".encode())
+                return
+            with socket.create_connection(("127.0.0.1", self.port), BOUND) as server:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                self.start(self.pump, server, client)
+                self.pump(client, server)
+
+    @staticmethod
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        self.listener.close()
+
+
+@pytest.fixture
+def tunnel_to() -> Iterator[Callable[..., Tunnel]]:
+    tunnels: list[Tunnel] = []
+
+    def make(port: int, refusal: str = "") -> Tunnel:
+        tunnels.append(Tunnel(port, refusal))
+        return tunnels[-1]
+
+    yield make
+    for tunnel in tunnels:
+        tunnel.close()
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(authority: trustme.CA, tmp_path: Path) -> str:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return str(tmp_path / "ca.pem")
+
+
+@pytest.fixture
+def secure(authority: trustme.CA) -> Iterator[LocalQuickBI]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("quickbi.example").configure_cert(context)
+    with LocalQuickBI(ssl_context=context) as server:
+        yield server
+
+
+#: A host without an address: whoever reaches Quick BI with it went through the proxy.
+NOWHERE = Endpoint("quickbi.example", "http")
+NOWHERE_SECURE = Endpoint("quickbi.example", "https")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+# The local Quick BI understands the form in which a proxy is asked, so it can stand for one.
+
+
+@pytest.mark.parametrize("scheme", ["http", "all"])
+def test_a_proxy_of_the_settings_is_used(quickbi: LocalQuickBI, connect: Callable[..., Any], scheme: str):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    caller = connect(endpoint=NOWHERE, proxies=((scheme, quickbi.url),))
+    assert caller.get_mail_task_list().total_num == 1
+    assert caller.manual_run_mail_task(mail_id)
+    assert quickbi.starts(mail_id) == 1
+    assert quickbi.calls[-1].headers["host"] == "quickbi.example"
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("with_scheme", [True, False])
+def test_a_proxy_of_the_environment_is_used(
+    quickbi: LocalQuickBI,
+    connect: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    with_scheme: bool,
+):
+    monkeypatch.setenv(name, quickbi.url if with_scheme else quickbi.url.removeprefix("http://"))
+    assert connect(endpoint=NOWHERE).get_mail_task_list().total_num == 0
+
+
+def test_a_proxy_for_https_is_not_used_for_http(
+    quickbi: LocalQuickBI, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
+    assert connect().get_mail_task_list().total_num == 0
+    assert connect(proxies=(("https", f"http://127.0.0.1:{free_port()}"),)).get_mail_task_list().total_num == 0
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1", "other.example, 127.0.0.1", "127.0.0.1:{port}", "*"])
+def test_a_host_of_no_proxy_is_reached_without_one(
+    quickbi: LocalQuickBI, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, value: str
+):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("no_proxy", value.format(port=quickbi.port))
+    assert connect().get_mail_task_list().total_num == 0
+
+
+def test_the_proxies_of_the_settings_count_more_than_the_environment(
+    quickbi: LocalQuickBI, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("no_proxy", "*")
+    assert connect(endpoint=NOWHERE, proxies=(("http", quickbi.url),)).get_mail_task_list().total_num == 0
+
+
+def test_the_environment_is_read_for_each_answer_of_the_question_which_proxy(monkeypatch: pytest.MonkeyPatch):
+    settings = ClientSettings(Endpoint("quickbi.example"), CredentialSpec())
+    assert settings.proxy() is None
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    assert settings.proxy() == "http://proxy.example:3128"
+    monkeypatch.setenv("NO_PROXY", ".example")
+    assert settings.proxy() is None
+
+
+def test_https_goes_through_a_tunnel(
+    secure: LocalQuickBI, connect: Callable[..., Any], tunnel_to: Callable[..., Tunnel], ca_file: str
+):
+    mail_id = secure.add_mail_task("Daily sales")
+    tunnel = tunnel_to(secure.port)
+    caller = connect(secure, endpoint=NOWHERE_SECURE, proxies=(("https", tunnel.url),), verify=ca_file)
+    assert caller.get_mail_task_list().total_num == 1
+    assert caller.manual_run_mail_task(mail_id)
+    assert [asked.split(" HTTP/")[0] for asked in tunnel.asked] == ["CONNECT quickbi.example:443"] * 2
+    assert not any("x-acs" in asked.lower() for asked in tunnel.asked)
+
+
+def test_user_and_password_of_a_proxy_are_sent_to_it_and_to_nobody_else(
+    secure: LocalQuickBI, connect: Callable[..., Any], tunnel_to: Callable[..., Tunnel], ca_file: str
+):
+    tunnel = tunnel_to(secure.port)
+    address = tunnel.url.replace("http://", "http://user:pass-word@")
+    connect(secure, endpoint=NOWHERE_SECURE, proxies=(("https", address),), verify=ca_file).get_mail_task_list()
+    wanted = base64.b64encode(b"user:pass-word").decode()
+    assert f"proxy-authorization: basic {wanted}".lower() in tunnel.asked[0].lower()
+    assert "proxy-authorization" not in secure.calls[-1].headers
+
+
+@pytest.mark.parametrize("refusal", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"])
+def test_a_tunnel_that_is_refused_has_carried_nothing(
+    secure: LocalQuickBI,
+    connect: Callable[..., Any],
+    tunnel_to: Callable[..., Tunnel],
+    ca_file: str,
+    refusal: str,
+):
+    mail_id = secure.add_mail_task("Daily sales")
+    tunnel = tunnel_to(secure.port, refusal)
+    address = tunnel.url.replace("http://", "http://user:pass-word@")
+    caller = connect(secure, endpoint=NOWHERE_SECURE, proxies=(("https", address),), verify=ca_file)
+    with pytest.raises(TransientError) as caught:
+        caller.manual_run_mail_task(mail_id)
+    assert not caught.value.reached
+    assert "pass-word" not in f"{caught.value} {caught.value!r} {caught.value.as_dict()}"
+    assert secure.count() == 0
+
+
+@pytest.mark.parametrize("endpoint", [NOWHERE, NOWHERE_SECURE], ids=["http", "https"])
+def test_a_proxy_that_is_not_there_has_carried_nothing(connect: Callable[..., Any], endpoint: Endpoint):
+    address = f"http://user:pass-word@127.0.0.1:{free_port()}"
+    caller = connect(endpoint=endpoint, proxies=(("all", address),))
+    with pytest.raises(TransientError) as caught:
+        caller.manual_run_mail_task("m")
+    assert not caught.value.reached
+    assert "pass-word" not in f"{caught.value} {caught.value!r}"
+
+
+@pytest.mark.parametrize(
+    "address", ["socks5://127.0.0.1:1", "socks5h://127.0.0.1:1", "ftp://127.0.0.1:1", "http://", "://", "http://[:1"]
+)
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_an_error_of_ours(
+    connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, address: str
+):
+    monkeypatch.setenv("ALL_PROXY", address)
+    with pytest.raises(QuickBIError) as caught:
+        connect(endpoint=NOWHERE, connect_timeout=1.0).get_mail_task_status("m", retries=ONE_ATTEMPT)
+    assert "prox" in str(caught.value)
+
+
+def test_netrc_is_never_used(
+    quickbi: LocalQuickBI, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login intruder password stolen\ndefault login intruder password stolen\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(netrc))
+    caller = connect()
+    assert caller.get_mail_task_list().total_num == 0
+    quickbi.add_bearer_token("the-token")
+    bearer = connect(credentials=CredentialSpec.of("bearer", bearer_token="the-token"))
+    assert bearer.get_mail_task_list().total_num == 0
+    assert quickbi.count(code="OK") == quickbi.count() == 2

@@ -1,0 +1,101 @@
+"""One real Airflow for all live tests: standalone on sqlite, talking to a Quick BI in the process of the tests."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_quickbi.testing import DOCUMENTED_CALLS_PER_SECOND, LocalQuickBI
+from example_dags.standalone import Airflow, Api, Program, ending_on
+from tests.live.runs import Run, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_DAGS = Path(__file__).parent / "dags"
+_SETTINGS = {
+    # A triggerer that was killed is given up soon, so that the test need not wait for it.
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+}
+
+
+@pytest.fixture(scope="session")
+def quickbi() -> Iterator[LocalQuickBI]:
+    """A Quick BI with the documented limits."""
+    with LocalQuickBI(calls_per_second=DOCUMENTED_CALLS_PER_SECOND) as local:
+        yield local
+
+
+@pytest.fixture(scope="session")
+def airflow(quickbi: LocalQuickBI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """A healthy ``airflow standalone``; nothing of it is left afterwards."""
+    home = tmp_path_factory.mktemp("airflow")
+    connection = {"AIRFLOW_CONN_QUICKBI_DEFAULT": quickbi.connection_uri_json()}
+    with ending_on(signal.SIGINT, signal.SIGTERM), Airflow(home, _DAGS, settings=_SETTINGS | connection) as airflow:
+        airflow.start("standalone")
+        airflow.wait_until_healthy()
+        yield airflow
+        assert airflow.stop() == []
+
+
+@pytest.fixture(scope="session")
+def api(airflow: Airflow) -> Iterator[Api]:
+    """Its REST API, once the DAGs of the tests are known there."""
+    api = airflow.api()
+    expected = {path.stem for path in _DAGS.glob("live_*.py")}
+
+    def known() -> bool:
+        return expected <= {Path(dag["fileloc"]).stem for dag in api.get("/dags?limit=100")["dags"]}
+
+    until(known, "the DAGs are parsed", explain=lambda: str(api.get("/importErrors")))
+    assert api.get("/importErrors")["import_errors"] == []
+    yield api
+    api.close()
+
+
+@pytest.fixture(scope="session")
+def trigger(airflow: Airflow, api: Api) -> Callable[..., Run]:
+    """Triggers a run of a DAG through the REST API."""
+
+    def trigger(dag_id: str, conf: dict[str, Any] | None = None) -> Run:
+        return Run.triggered(airflow, api, dag_id, conf)
+
+    return trigger
+
+
+class Triggerer:
+    """The triggerer of a standalone Airflow, to be killed and started anew."""
+
+    def __init__(self, airflow: Airflow) -> None:
+        self._airflow = airflow
+        self._again: Program | None = None
+
+    def kill(self) -> None:
+        """Kill the triggerer and what it started with SIGKILL, and nothing else."""
+        leaders = [process for process in self._airflow.processes("triggerer") if self._is_command(process)]
+        assert leaders, "No triggerer runs"
+        for leader in leaders:
+            for process in [*leader.children(recursive=True), leader]:
+                process.kill()
+        until(lambda: not any(leader.is_running() and leader.status() != "zombie" for leader in leaders), "it is dead")
+
+    def start(self) -> None:
+        """Start a new one in the same environment."""
+        self._again = self._airflow.start("triggerer")
+
+    def _is_command(self, process: Any) -> bool:
+        parent = process.parent()
+        return parent is None or "triggerer" not in parent.cmdline()
+
+
+@pytest.fixture
+def triggerer(airflow: Airflow) -> Iterator[Triggerer]:
+    """The triggerer; one runs again afterwards."""
+    triggerer = Triggerer(airflow)
+    yield triggerer
+    if not airflow.processes("triggerer"):
+        triggerer.start()

@@ -1,0 +1,166 @@
+"""Waits as they live: a first look in a worker, triggers that are killed and made anew, or a worker that is held."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT
+from airflow_provider_quickbi.delivery import Delivery, Fence
+from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+from airflow_provider_quickbi.outcomes import read_event
+from airflow_provider_quickbi.triggers.quickbi import EventKind, QuickBIMailTaskTrigger
+from airflow_provider_quickbi.waiting import look, settle
+
+from .stories import Story, WaitPlan, named_run
+
+log = logging.getLogger(__name__)
+
+
+def through_json(value: Any) -> Any:
+    """Return what comes out of a database that holds plain JSON."""
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+class Triggerer:
+    """Runs triggers in the event loop, kills them at random and makes them anew, as a triggerer that is restarted.
+
+    :param counts: what happened.
+    """
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self.counts = counts
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def restart(self) -> None:
+        """Kill every trigger at once; each is made anew from what was serialised."""
+        for task in self._running:
+            task.cancel()
+
+    async def run(self, trigger: Any, dice: random.Random) -> Any:
+        """Run a trigger until it gives its event, whatever happens to the triggerer.
+
+        :param trigger: as the task deferred to it.
+        :param dice: decide when it is killed, and whether what it has learnt was kept.
+        :returns: the event's payload, out of the database.
+        """
+        path, kept = trigger.serialize()
+        module, _, name = path.rpartition(".")
+        make: Callable[..., Any] = getattr(import_module(module), name)
+        while True:
+            kept = through_json(kept)
+            self.counts["triggers"] += 1
+            incarnation = make(**kept)
+            task = asyncio.create_task(self._events(incarnation))
+            self._running.add(task)
+            try:
+                await asyncio.wait({task}, timeout=dice.choice((None, None, dice.uniform(0.0, 1.0))))
+                task.cancel()
+                await asyncio.wait({task})
+            finally:
+                task.cancel()
+                self._running.discard(task)
+            if not task.cancelled():
+                (payload,) = task.result()
+                return through_json(payload)
+            self.counts["triggers killed and made anew"] += 1
+            # Airflow makes it from what was deferred to; what was learnt since may be lost.
+            kept = dice.choice((kept, incarnation.serialize()[1]))
+
+    @staticmethod
+    async def _events(trigger: Any) -> list[Any]:
+        try:
+            return [event.payload async for event in trigger.run()]
+        finally:
+            await trigger.cleanup()
+
+
+class Waiters:
+    """Those who wait in a soak.
+
+    :param triggerer: where they wait deferred.
+    :param workers: where they look first, or wait.
+    :param counts: what happened.
+    :param steady_conn_id: a connection that never changes.
+    :param changing_conn_id: a connection whose secret is replaced now and then.
+    """
+
+    def __init__(
+        self,
+        triggerer: Triggerer,
+        workers: ThreadPoolExecutor,
+        counts: Counter[str],
+        steady_conn_id: str,
+        changing_conn_id: str,
+    ) -> None:
+        self.triggerer = triggerer
+        self.workers = workers
+        self.counts = counts
+        self.steady_conn_id = steady_conn_id
+        self.changing_conn_id = changing_conn_id
+
+    async def wait(self, story: Story, plan: WaitPlan, dice: random.Random) -> Delivery:
+        """Wait to the end.
+
+        :param story: whose mail task is waited for.
+        :param plan: how.
+        :param dice: decide what is left open.
+        """
+        await asyncio.sleep(plan.joins_after)
+        if (run := named_run(story, plan)) is not None:
+            while not run.task_id:
+                await asyncio.sleep(0.01)
+            plan.wait = replace(plan.wait, fence=Fence(task_id=run.task_id))
+        late_at = None if plan.late_after is None else time.time() + plan.late_after
+        delivery = Delivery.of([plan.wait], late_at=late_at)
+        told: list[float] = []
+        if plan.holds_worker:
+            self.counts["waits in a worker"] += 1
+            delivery = await self._in_worker(self._settle, delivery, plan, told)
+        else:
+            self.counts["waits in the triggerer"] += 1
+            delivery = await self._deferred(delivery, plan, dice, told)
+        if len(told) > 1:
+            raise AssertionError(f"{story.mail_id}: somebody was told {len(told)} times that it is late")
+        self.counts["told that it is late"] += len(told)
+        return delivery
+
+    async def _in_worker(self, work: Callable[..., Delivery], *args: Any) -> Delivery:
+        return await asyncio.get_running_loop().run_in_executor(self.workers, work, *args)
+
+    def _settle(self, delivery: Delivery, plan: WaitPlan, told: list[float]) -> Delivery:
+        def on_late(late: Delivery) -> Delivery:
+            told.append(time.time())
+            return late.told()
+
+        with QuickBIHook(self.steady_conn_id) as hook:
+            return settle(delivery, hook.get_conn, interval=plan.poke_interval, log=log, on_late=on_late)
+
+    def _first_look(self, delivery: Delivery) -> Delivery:
+        with QuickBIHook(self.steady_conn_id) as hook:
+            return look(delivery, hook.get_conn, ONE_ATTEMPT)
+
+    async def _deferred(self, delivery: Delivery, plan: WaitPlan, dice: random.Random, told: list[float]) -> Delivery:
+        conn_id = dice.choice((self.steady_conn_id, self.changing_conn_id))
+        if conn_id == self.steady_conn_id:
+            delivery = await self._in_worker(self._first_look, delivery)
+        while not delivery.verdict.outcome.final:
+            trigger = QuickBIMailTaskTrigger(
+                quickbi_conn_id=conn_id, delivery=delivery.as_dict(), poke_interval=plan.poke_interval
+            )
+            kind, delivery, message = read_event(await self.triggerer.run(trigger, dice))
+            if kind == EventKind.LATE:
+                told.append(time.time())
+                delivery = delivery.told()
+            elif kind != EventKind.SETTLED:
+                raise AssertionError(f"the trigger ended with {kind}: {message}")
+        return delivery

@@ -1,0 +1,348 @@
+"""Arguments are read as DAG authors and templates give them; what cannot be right is refused by its name."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from airflow_provider_quickbi import arguments
+from airflow_provider_quickbi.arguments import ArgumentError
+
+SHANGHAI = ZoneInfo("Asia/Shanghai")
+DAY = datetime(2026, 7, 1, 20, 0, tzinfo=UTC)  # the 2nd in Shanghai
+WITHOUT_ZONE = datetime.fromisoformat("2026-07-01T09:00")
+DIGITS_OF_ANOTHER_SCRIPT = "\u0660\u0669:\u0660\u0660 UTC"
+
+ANYTHING = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=5)
+    | st.datetimes()
+    | st.timedeltas()
+    | st.lists(st.text(max_size=3) | st.integers(), max_size=3)
+    | st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
+    | st.sampled_from(["None", "", " ", "true", "[1, 2]", "['a']", "[", "nan", "inf", "1e400", "09:00 UTC", "\ud800"])
+    | st.sampled_from([10**400, -(10**400), float("nan"), float("inf"), object()])
+)
+
+
+@pytest.mark.parametrize("value", ["{{ ds }}", "a {{ x }} b", "{% if x %}y{% endif %}", SimpleNamespace(), lambda: 1])
+def test_what_is_only_known_when_the_task_runs_is_a_template(value: Any):
+    assert arguments.is_template(value)
+
+
+@pytest.mark.parametrize("value", [None, "m-1", "{ x }", "", 7, 1.5, True, [], (), {}, DAY, timedelta(1)])
+def test_plain_data_is_no_template(value: Any):
+    assert not arguments.is_template(value)
+
+
+# Texts
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, None), (" m-1 ", "m-1"), (7, "7"), ("日报", "日报"), ("a b", "a b")]
+)
+def test_text_is_stripped(value: Any, expected: str | None):
+    assert arguments.text("mail_id", value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "mail_id is empty; if it is a template, it rendered to ''"),
+        ("  ", "mail_id is empty"),
+        ("None", "mail_id is empty; if it is a template, it rendered to 'None'"),
+        ("x" * 257, "mail_id has 257 characters, more than 256"),
+        ("a\nb", "mail_id has a line break or another control character"),
+        ("a\x7fb", "mail_id has a line break or another control character"),
+        ("\ud800", "mail_id is not valid Unicode text"),
+        (1.5, "mail_id must be text, not float"),
+        (True, "mail_id must be text, not bool"),
+        ([], "mail_id must be text, not list"),
+        (b"m", "mail_id must be text, not bytes"),
+    ],
+)
+def test_what_is_no_text_is_refused(value: Any, said: str):
+    with pytest.raises(ArgumentError) as caught:
+        arguments.text("mail_id", value)
+    assert str(caught.value).startswith(said)
+
+
+def test_optional_text_may_render_to_nothing():
+    assert arguments.optional_text("mail_owner", " None ") is None
+    assert arguments.optional_text("mail_owner", "") is None
+    assert arguments.optional_text("mail_owner", " Wang ") == "Wang"
+    with pytest.raises(ArgumentError, match="mail_owner must be text"):
+        arguments.optional_text("mail_owner", 1.5)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, ()),
+        ("m-1", ("m-1",)),
+        (["m-1", " m-2 "], ("m-1", "m-2")),
+        (("m-1",), ("m-1",)),
+        ([1, "2"], ("1", "2")),
+        ("['m-1', 'm-2']", ("m-1", "m-2")),
+        ('["m-1"]', ("m-1",)),
+        ("[EMEA] weekly", ("[EMEA] weekly",)),
+        ("[not python", ("[not python",)),
+        ("[a, b]", ("[a, b]",)),
+    ],
+)
+def test_one_text_or_several_may_be_given(value: Any, expected: tuple[str, ...]):
+    assert arguments.texts("mail_id", value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([], "mail_id is an empty list"),
+        ("[]", "mail_id is an empty list"),
+        ([None], "mail_id has nothing"),
+        (["m-1", None], "mail_id has nothing"),
+        (["a", " a"], "mail_id names the same one twice"),
+        (["a", ""], "mail_id is empty"),
+        ([["a"]], "mail_id must be text, not list"),
+        ({"a": 1}, "mail_id must be text, not dict"),
+    ],
+)
+def test_lists_that_cannot_be_right_are_refused(value: Any, said: str):
+    with pytest.raises(ArgumentError, match=said):
+        arguments.texts("mail_id", value)
+
+
+# Instants
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (datetime(2026, 7, 1, 8, tzinfo=SHANGHAI), datetime(2026, 7, 1, tzinfo=UTC)),
+        (WITHOUT_ZONE, datetime(2026, 7, 1, 9, tzinfo=UTC)),
+        ("2026-07-01T08:00:00+08:00", datetime(2026, 7, 1, tzinfo=UTC)),
+        ("2026-07-01 08:00:00+08:00", datetime(2026, 7, 1, tzinfo=UTC)),
+        (" 2026-07-01T00:00:00Z ", datetime(2026, 7, 1, tzinfo=UTC)),
+        ("2026-07-01", datetime(2026, 7, 1, tzinfo=UTC)),
+        ("2026-07-01T00:00:00.123456", datetime(2026, 7, 1, 0, 0, 0, 123456, tzinfo=UTC)),
+    ],
+)
+def test_an_instant_is_a_datetime_or_its_text_and_in_utc_without_a_zone(value: Any, expected: datetime | None):
+    found = arguments.instant("executed_after", value)
+    assert found == expected
+    assert found is None or found.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "executed_after is '', which is no instant; give one such as {{ data_interval_end }}"),
+        ("None", "executed_after is 'None', which is no instant"),
+        ("yesterday", "executed_after is 'yesterday', which is no instant"),
+        ("1782864000", "which is no instant"),
+        (1782864000, "executed_after must be a datetime or ISO 8601 text such as {{ data_interval_end }}"),
+        (date(2026, 7, 1), "not date"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), "out of range"),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))), "out of range"),
+    ],
+)
+def test_what_is_no_instant_is_refused(value: Any, said: str):
+    with pytest.raises(ArgumentError) as caught:
+        arguments.instant("executed_after", value)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("executed_after ")
+
+
+@given(st.datetimes(timezones=st.none() | st.timezones()))
+def test_every_datetime_is_the_same_instant_as_its_text(value: datetime):
+    def read(given: Any) -> Any:
+        try:
+            return arguments.instant("executed_after", given)
+        except ArgumentError as error:
+            return str(error)
+
+    assert read(value) == read(value.isoformat())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("09:00 Asia/Shanghai", datetime(2026, 7, 2, 9, tzinfo=SHANGHAI)),
+        (" 9:00  Asia/Shanghai ", datetime(2026, 7, 2, 9, tzinfo=SHANGHAI)),
+        ("9:00:30 Asia/Shanghai", datetime(2026, 7, 2, 9, 0, 30, tzinfo=SHANGHAI)),
+        ("23:59:59 UTC", datetime(2026, 7, 1, 23, 59, 59, tzinfo=UTC)),
+        ("00:00 America/New_York", datetime(2026, 7, 1, tzinfo=ZoneInfo("America/New_York"))),
+        ("09:00 Etc/GMT+5", datetime(2026, 7, 1, 9, tzinfo=ZoneInfo("Etc/GMT+5"))),
+        ("2026-07-01T09:00:00+08:00", datetime(2026, 7, 1, 9, tzinfo=SHANGHAI)),
+        (WITHOUT_ZONE, datetime(2026, 7, 1, 9, tzinfo=UTC)),
+        (None, None),
+    ],
+)
+def test_a_deadline_is_an_instant_or_a_wall_time_on_the_day_of_the_run(value: Any, expected: datetime | None):
+    assert arguments.deadline("deadline", value, DAY) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "25:00 UTC",
+        "09:61 UTC",
+        "09:00 Mars/Base",
+        "09:00",
+        "UTC 09:00",
+        "09:00 Asia",
+        DIGITS_OF_ANOTHER_SCRIPT,
+        "9 UTC",
+    ],
+)
+def test_what_is_no_deadline_is_refused(value: str):
+    with pytest.raises(ArgumentError, match=r"^deadline is "):
+        arguments.deadline("deadline", value, DAY)
+
+
+# Numbers and flags
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("None", None),
+        (0, 0.0),
+        (1.5, 1.5),
+        ("90", 90.0),
+        (" 1e3 ", 1000.0),
+        (timedelta(minutes=5), 300.0),
+        (timedelta(0), 0.0),
+    ],
+)
+def test_seconds_are_a_number_a_timedelta_or_the_text_of_a_number(value: Any, expected: float | None):
+    assert arguments.seconds("start_timeout", value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [-1, "-0.5", timedelta(seconds=-1), float("nan"), float("inf"), "soon", True, [], {}, 1e10, 10**400, timedelta.max],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_no_number_of_seconds_is_refused(value: Any):
+    with pytest.raises(ArgumentError, match=r"^start_timeout must be "):
+        arguments.seconds("start_timeout", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, None), (True, True), (False, False), ("true", True), (" False ", False), ("None", None), ("", None)],
+)
+def test_a_flag_may_have_been_rendered_to_text(value: Any, expected: bool | None):
+    assert arguments.flag("paused", value) is expected
+
+
+@pytest.mark.parametrize("value", ["yes", 0, 1, [], "2"])
+def test_what_is_no_flag_is_refused(value: Any):
+    with pytest.raises(ArgumentError, match=r"^paused must be true or false"):
+        arguments.flag("paused", value)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, None), ("", None), ("None", None), (1, 1), ("25", 25)])
+def test_a_count_is_a_whole_number_from_1(value: Any, expected: int | None):
+    assert arguments.count("limit", value) == expected
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "1.5", "many", [], 10**10, "9" * 5000])
+def test_what_is_no_count_is_refused(value: Any):
+    with pytest.raises(ArgumentError, match=r"^limit must be a whole number from 1"):
+        arguments.count("limit", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "total", "expected"), [("all", 3, 3), ("any", 3, 1), (2, 3, 2), ("2", 3, 2), (3, 3, 3), ("all", 1, 1)]
+)
+def test_how_many_must_go_out_is_all_any_or_a_number(value: Any, total: int, expected: int):
+    assert arguments.required_of(value, total) == expected
+
+
+@pytest.mark.parametrize("value", [0, 4, "most", None, "", 1.5, [], "None"])
+def test_more_than_there_are_cannot_be_required(value: Any):
+    with pytest.raises(ArgumentError, match=r"^require must be "):
+        arguments.required_of(value, 3)
+
+
+def test_one_of_the_choices_is_taken_and_nothing_else():
+    assert arguments.choice("on_failed", " wait ", ["fail", "wait"]) == "wait"
+    for value in ("Wait", "", None, 7, [], {}):
+        with pytest.raises(ArgumentError, match=r"^on_failed must be one of fail, wait, not "):
+            arguments.choice("on_failed", value, ["fail", "wait"])
+
+
+READERS = {
+    "text": arguments.text,
+    "optional_text": arguments.optional_text,
+    "texts": arguments.texts,
+    "instant": arguments.instant,
+    "deadline": lambda name, value: arguments.deadline(name, value, DAY),
+    "seconds": arguments.seconds,
+    "flag": arguments.flag,
+    "count": arguments.count,
+    "choice": lambda name, value: arguments.choice(name, value, ["fail", "wait"]),
+    "require": lambda name, value: arguments.required_of(value, 3),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@given(value=ANYTHING)
+@example(value=10**400)
+@example(value="9" * 5000)
+@example(value="[" * 100_000)
+def test_whatever_is_given_there_is_a_value_or_an_error_that_names_the_argument(reader: str, value: Any):
+    name = "require" if reader == "require" else "the_argument"
+    try:
+        READERS[reader](name, value)
+    except ArgumentError as error:
+        said = str(error)
+    else:
+        return
+    assert said.startswith(f"{name} ")
+    assert len(said) < 300
+
+
+# Together
+
+
+def task(**values: Any) -> Any:
+    return SimpleNamespace(task_id="wait_for_report", **values)
+
+
+def test_what_cannot_be_right_is_refused_while_the_dag_is_parsed():
+    with pytest.raises(ArgumentError, match=r"^start_timeout must be "):
+        arguments.check_known(
+            task(mail_id="m", start_timeout="soon"), {"mail_id": arguments.text, "start_timeout": arguments.seconds}
+        )
+
+
+@pytest.mark.parametrize("value", ["{{ x }}", ["m-1", "{{ x }}"], SimpleNamespace(operator="upstream")])
+def test_what_a_template_will_give_is_not_checked_before(value: Any):
+    arguments.check_known(task(mail_id=value), {"mail_id": arguments.texts})
+
+
+def test_rendered_arguments_are_read_and_an_error_names_task_and_argument():
+    from airflow.providers.common.compat.sdk import AirflowFailException
+
+    readers = {"mail_id": arguments.text, "start_timeout": arguments.seconds}
+    assert arguments.read_all(task(mail_id=" m ", start_timeout="5"), readers) == {"mail_id": "m", "start_timeout": 5.0}
+    with pytest.raises(AirflowFailException, match=r"^wait_for_report: mail_id is empty") as caught:
+        arguments.read_all(task(mail_id="", start_timeout="5"), readers)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__

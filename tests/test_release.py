@@ -1,0 +1,93 @@
+"""What is built and installed is what it should be."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_quickbi
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+IN_THE_WHEEL = re.compile(r"airflow_provider_quickbi/.*\.py|airflow_provider_quickbi/py\.typed|[^/]+\.dist-info/.*")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The sdist, and the wheel that is built from it."""
+    if find_spec("build") is None or find_spec("hatchling") is None:
+        pytest.skip("build and hatchling are in the development extra only")
+    target = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,), (sdist,) = target.glob("*.whl"), target.glob("*.tar.gz")
+    return {"wheel": wheel, "sdist": sdist}
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built: dict[str, Path]) -> None:
+    with zipfile.ZipFile(built["wheel"]) as wheel:
+        names = wheel.namelist()
+    assert [name for name in names if not IN_THE_WHEEL.fullmatch(name) or "__pycache__" in name] == []
+    package = {str(path.relative_to(ROOT)) for path in (ROOT / "airflow_provider_quickbi").rglob("*.py")}
+    assert package | {"airflow_provider_quickbi/py.typed"} <= set(names)
+    assert any(name.endswith("/LICENSE") for name in names)
+
+
+def test_the_sdist_holds_what_is_documented_and_no_tests(built: dict[str, Path]) -> None:
+    with tarfile.open(built["sdist"]) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "docs/README.md"} <= names
+    assert "example_dags/quickbi_send_report.py" in names
+    assert [name for name in names if name.startswith(("tests", ".venv")) or "cache" in name] == []
+
+
+def test_the_metadata_say_what_airflow_and_people_look_for(built: dict[str, Path]) -> None:
+    with zipfile.ZipFile(built["wheel"]) as wheel:
+        files = {
+            name.rpartition("/")[2]: wheel.read(name).decode() for name in wheel.namelist() if ".dist-info" in name
+        }
+    assert f"Version: {airflow_provider_quickbi.__version__}" in files["METADATA"]
+    assert "License-Expression: Apache-2.0" in files["METADATA"]
+    assert "Requires-Python: >=3.11" in files["METADATA"]
+    assert "provider_info = airflow_provider_quickbi.get_provider_info:get_provider_info" in files["entry_points.txt"]
+
+
+def test_the_version_stands_in_one_place_and_heads_the_changelog() -> None:
+    version = airflow_provider_quickbi.__version__
+    assert "version" in PROJECT["dynamic"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)", changelog, re.MULTILINE)[0] == version
+
+
+def test_every_runtime_dependency_is_named_with_its_licence() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `([\w-]+)` \| ([^|]+?) \|", page, re.MULTILINE))
+    needed = {re.split(r"[<>=!~\[ ]", requirement)[0] for requirement in PROJECT["dependencies"]}
+    assert set(documented) == needed
+    for package, licence in documented.items():
+        about = metadata.metadata(package)
+        stated = " ".join(
+            [about.get("License-Expression") or "", about.get("License") or "", *about.get_all("Classifier", [])]
+        )
+        assert "apache" in stated.lower(), (package, stated[:200])
+        assert licence.startswith("Apache-2.0")
+
+
+@pytest.mark.parametrize("constraints", sorted((ROOT / "constraints").glob("*.txt")), ids=lambda path: path.stem)
+def test_constraints_name_packages_and_versions_only(constraints: Path) -> None:
+    lines = constraints.read_text(encoding="utf-8").splitlines()
+    wrong = [
+        line for line in lines if line and not line.startswith("#") and not re.fullmatch(r"[\w.-]+==[\w.!+-]+", line)
+    ]
+    assert wrong == []
+    assert not [line for line in lines if "://" in line]
