@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-all test-live test-distributed bench soak airflow dist install clean
+.PHONY: help demo test coverage lint test-all test-live test-distributed soak airflow dist install clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -29,7 +29,10 @@ $(VENV)/.installed: pyproject.toml constraints/airflow-$(AIRFLOW).txt
 demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
 	@$(BIN)/python -m example_dags.demo
 
-test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version)
+test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part)
+	@$(BIN)/python -m pytest $(TESTS)
+
+coverage: $(VENV)/.installed ## run the test suite and say which lines and branches it does not reach
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest
 	@$(BIN)/python -m coverage combine --quiet
@@ -50,11 +53,10 @@ test-distributed: $(VENV)/.installed ## CeleryExecutor with PostgreSQL and Redis
 	@$(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[distributed]'
 	@$(BIN)/python -m pytest -p no:cacheprovider tests/distributed
 
-bench: $(VENV)/.installed ## measure pacing, sharing, cost of a poll, memory, paging and imports
-	@$(BIN)/python -m benchmarks
-
 soak: $(VENV)/.installed ## faults at random for a quarter of an hour (SEED=..., SECONDS=...)
 	@$(BIN)/python -m tests.reliability.soak
+
+export SEED SECONDS
 
 airflow: $(VENV)/.installed ## an Airflow to click around in, with a local Quick BI and the example DAGs
 	@$(BIN)/python -m example_dags.playground

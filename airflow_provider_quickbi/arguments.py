@@ -25,6 +25,14 @@ def is_template(value: Any) -> bool:
     return value is not None and not isinstance(value, (int, float, bool, list, tuple, dict, datetime, timedelta))
 
 
+def _written(value: Any) -> str:
+    """Return a value as text, whatever it is."""
+    try:
+        return str(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too large to be written"
+
+
 def text(name: str, value: Any) -> str | None:
     """Return stripped text; ``None`` for nothing at all.
 
@@ -33,6 +41,8 @@ def text(name: str, value: Any) -> str | None:
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= 10**MAX_ID_LENGTH:
+            raise ArgumentError(f"{name} has more than {MAX_ID_LENGTH} digits")
         value = str(value)
     if not isinstance(value, str):
         raise ArgumentError(f"{name} must be text, not {type(value).__name__}")
@@ -88,7 +98,7 @@ def _decoded_list(value: str) -> Any:
 
     try:
         decoded = ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return value
     return decoded if isinstance(decoded, list) else value
 
@@ -150,7 +160,7 @@ def seconds(name: str, value: Any) -> float | None:
             raise ValueError
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ArgumentError(f"{name} must be seconds or a timedelta, not {str(value)[:60]!r}") from None
+        raise ArgumentError(f"{name} must be seconds or a timedelta, not {_written(value)[:60]!r}") from None
     if not 0 <= number < 1e10:
         raise ArgumentError(f"{name} must be a number of seconds from 0, not {number:g}")
     return number
@@ -168,7 +178,7 @@ def flag(name: str, value: Any) -> bool | None:
             return None
         if value.strip().lower() in ("true", "false"):
             return value.strip().lower() == "true"
-    raise ArgumentError(f"{name} must be true or false, not {str(value)[:60]!r}")
+    raise ArgumentError(f"{name} must be true or false, not {_written(value)[:60]!r}")
 
 
 def count(name: str, value: Any) -> int | None:
@@ -185,7 +195,7 @@ def count(name: str, value: Any) -> int | None:
     except (TypeError, ValueError):
         number = 0
     if not 1 <= number <= 1_000_000_000:
-        raise ArgumentError(f"{name} must be a whole number from 1, not {str(value)[:60]!r}")
+        raise ArgumentError(f"{name} must be a whole number from 1, not {_written(value)[:60]!r}")
     return number
 
 
@@ -196,7 +206,7 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> str:
     """
     chosen = value.strip() if isinstance(value, str) else value
     if chosen not in choices:
-        raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {str(value)[:60]!r}")
+        raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {_written(value)[:60]!r}")
     return str(chosen)
 
 
@@ -245,5 +255,5 @@ def required_of(value: Any, total: int) -> int:
     except ArgumentError:
         number = None
     if number is None or number > total:
-        raise ArgumentError(f"require must be all, any or a number up to {total}, not {str(value)[:60]!r}")
+        raise ArgumentError(f"require must be all, any or a number up to {total}, not {_written(value)[:60]!r}")
     return number

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import Any
+from unicodedata import category
 
 #: How the service writes a TaskId: an int64, never more than 20 digits.
 _TASK_ID = re.compile(r"[0-9]{1,20}")
@@ -51,7 +52,7 @@ def read_text(item: Mapping[str, Any], name: str, what: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, str) and value.strip():
-        return value.strip()
+        return printable(value.strip())
     raise MalformedAnswer(f"{what} should have {name} as text or a whole number, the answer has {_shown(value)}")
 
 
@@ -66,11 +67,24 @@ def _read_flag(item: Mapping[str, Any], name: str, what: str) -> bool:
 
 def _read_optional_text(item: Mapping[str, Any], name: str) -> str:
     value = item.get(name.lower())
-    return str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    return printable(str(value).strip()) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+
+
+def printable(text: str) -> str:
+    """Return text that logs, terminals and databases can hold.
+
+    :param text: of the service; control characters and halves of surrogate pairs in it become U+FFFD.
+    """
+    if text.isprintable():
+        return text
+    return "".join("\ufffd" if category(character) in ("Cc", "Cs", "Zl", "Zp") else character for character in text)
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "something that is nested too deep"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -152,7 +166,8 @@ class MailTaskRun:
             if not _EXEC_TIME.fullmatch(written):
                 raise ValueError(written)
             exec_time = datetime.fromisoformat(written).replace(tzinfo=timezone)
-        except ValueError:
+            exec_time.astimezone(UTC)  # the first and the last day of the calendar have no such instant everywhere
+        except (ValueError, OverflowError):
             raise MalformedAnswer(
                 f"{what} should have execTime as yyyy-MM-dd HH:mm:ss, the answer has {_shown(written)}"
             ) from None

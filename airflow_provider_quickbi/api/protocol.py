@@ -26,6 +26,7 @@ from airflow_provider_quickbi.api.errors import (
     TransientError,
     error_for,
 )
+from airflow_provider_quickbi.api.models import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -270,7 +271,7 @@ def _text(value: Any) -> str:
     """Return one line of at most 1,000 characters; what the service sends ends up in logs."""
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         return ""
-    return " ".join(str(value)[:1000].split())
+    return printable(" ".join(str(value)[:1000].split()))
 
 
 def _describe(body: bytes) -> str:

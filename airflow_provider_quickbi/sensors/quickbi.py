@@ -65,6 +65,10 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
     ``exponential_backoff``, ``max_wait``, ``silent_fail``, ``never_fail``) and ``execution_timeout`` mean the same
     deferred as not deferred.
 
+    Below Airflow 3.3 a sensor with ``mode="reschedule"`` begins anew with each look: it does not stay with the run that
+    it has seen, an outage ends in its ``timeout`` and not in ``unreachable_timeout``, and it knows by the time only
+    whether somebody was told that the delivery is late. Let it be deferrable there.
+
     Source: operation ``GetMailTaskStatus`` of product ``quickbi-public``, version ``2022-01-01``.
 
     :param mail_id: the mail task, or a list of them. (templated)

@@ -36,6 +36,9 @@ ARGUMENTS_VERSION = 1
 
 #: First looks of waits that begin together are spread over this many seconds at the most.
 MAX_SPREAD_SECONDS = 30.0
+#: Where the interval allows it, the first look is not before that many seconds: Airflow 3 may need 5 to notice that a
+#: task has deferred itself, and it fails one that is to go on earlier.
+FIRST_LOOK_SECONDS = 6.0
 #: An answer that others got this many seconds ago is still new.
 FRESH_SECONDS = 0.5
 #: Seconds for which the last look may wait for its turn after ``timeout`` is over.
@@ -158,8 +161,9 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         try:
             looks = 1
             wait = self.delivery.waits[position]
+            spread = min(self.poke_interval, MAX_SPREAD_SECONDS)
             look_at = max(time.time(), wait.asks_from) + random.uniform(  # noqa: S311 - spreads calls
-                0, min(self.poke_interval, MAX_SPREAD_SECONDS)
+                min(spread, FIRST_LOOK_SECONDS), spread
             )
             max_age = self.poke_interval
             while True:

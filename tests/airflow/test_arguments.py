@@ -97,6 +97,7 @@ RENDERED = {
 }
 
 
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_what_a_template_renders_to_is_refused_before_any_call(airflow, quickbi, sensor):
     def make():
         for task_id, (arguments, _) in RENDERED.items():
@@ -160,6 +161,7 @@ def test_executed_after_without_a_zone_is_utc(instant, airflow, quickbi, sensor_
     assert ran.xcoms()["report"]["exec_time"] == "2026-01-31T17:00:00+08:00"
 
 
+@pytest.mark.parametrize("mode", ["reschedule", "deferrable"])
 def test_templates_may_render_to_native_objects(airflow, quickbi, sensor, run_of):
     for mail_id in ("1001", "1002"):
         quickbi.add_mail_task(mail_id, mail_id=mail_id)
@@ -190,6 +192,7 @@ def test_templates_may_render_to_native_objects(airflow, quickbi, sensor, run_of
     }
 
 
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_a_mail_that_a_template_renders_to_nothing_is_never_a_success(airflow, quickbi, sensor):
     quickbi.add_mail_task("a", mail_id="a")
     quickbi.add_run("a")
@@ -212,6 +215,7 @@ def test_a_mail_that_a_template_renders_to_nothing_is_never_a_success(airflow, q
     assert quickbi.calls == []
 
 
+@pytest.mark.parametrize("mode", ["poke"])
 def test_templates_may_render_to_text(airflow, quickbi, sensor, run_of):
     for mail_id in ("1001", "1002"):
         quickbi.add_mail_task(mail_id, mail_id=mail_id)

@@ -24,6 +24,7 @@ def link_of(ran, task_id):
         return dag.get_task(task_id).get_extra_links(task_instance, "Quick BI")
 
 
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_the_console_link_needs_no_connection_to_be_shown(airflow, quickbi, report, sensor, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_HONGKONG", quickbi.connection_uri_json(region="cn-hongkong"))
     monkeypatch.setenv("AIRFLOW_CONN_OWN", quickbi.connection_uri_json(console_url="https://bi.example.com/console"))
@@ -43,6 +44,7 @@ def test_the_console_link_needs_no_connection_to_be_shown(airflow, quickbi, repo
     assert link_of(ran, "unknown") == ""
 
 
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_the_link_is_there_although_the_task_failed(airflow, quickbi, sensor):
     quickbi.deny("Mail.Forbidden.Access")
 
@@ -82,6 +84,7 @@ def test_each_asset_gets_the_run_of_its_mail_task(airflow, quickbi, report, sens
     assert sorted(ran.asset_extras(), key=str) == sorted([runs[0], runs[1], {"runs": runs}], key=str)
 
 
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_a_wait_that_fails_causes_no_asset_event(airflow, quickbi, sensor):
     from airflow_provider_quickbi.assets.quickbi import mail_task_asset
 
@@ -99,6 +102,7 @@ def test_a_wait_that_fails_causes_no_asset_event(airflow, quickbi, sensor):
     assert ran.asset_extras() == []
 
 
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_an_alias_gets_an_event_for_the_asset_of_each_mail_task(airflow, quickbi, report, sensor, run_of):
     try:
         from airflow.sdk import AssetAlias

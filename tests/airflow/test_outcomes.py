@@ -119,7 +119,9 @@ def test_a_run_that_is_not_over_in_time_is_a_timeout_that_says_what_it_was_doing
     ran = wait(lambda mail_id: quickbi.add_run(mail_id, status="PROCESSING"), poke_interval=1000, timeout=2)
 
     expect.final(ran, "AirflowSensorTimeout", "timeout (2 s) is over", run_of("hard")["task_id"], "is PROCESSING")
-    assert len(looks("hard")) == len(looks("soft")) == 2
+    for mail_id in ("hard", "soft"):
+        first, *_, last = looks(mail_id)
+        assert last.monotonic_time - first.monotonic_time > 1
 
 
 def test_a_run_that_the_last_look_finds_sent_is_a_success(wait, quickbi, at_look, looks, run_of, expect):
@@ -130,7 +132,6 @@ def test_a_run_that_the_last_look_finds_sent_is_a_success(wait, quickbi, at_look
     ran = wait(prepare, poke_interval=1000, timeout=2)
 
     expect.success(ran, {"hard": run_of("hard"), "soft": run_of("soft")})
-    assert len(looks("hard")) == 2
 
 
 def test_there_is_no_call_before_executed_after(wait, quickbi, run_of, expect):

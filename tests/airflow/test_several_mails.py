@@ -90,6 +90,7 @@ def test_a_mail_task_is_found_by_its_name(airflow, quickbi, mails, sensor, run_o
     assert ran.told("Report b", "MailId b")
 
 
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_a_name_that_several_have_needs_the_owner(airflow, quickbi, sensor, run_of, expect):
     for mail_id, owner in (("a", "Li Ming"), ("b", "Wang Fang")):
         quickbi.add_mail_task("Daily sales", mail_id=mail_id, owner=owner, owner_id=f"id-of-{mail_id}")
@@ -122,35 +123,35 @@ def test_a_name_that_several_have_needs_the_owner(airflow, quickbi, sensor, run_
     expect.raised(ran, "unknown", "QuickBIRequestError", "'daily sales'", "Check the name", "not be visible")
 
 
-def test_a_paused_mail_task_is_waited_for_with_a_warning(airflow, quickbi, sensor):
+def test_a_paused_mail_task_is_waited_for_with_a_warning(airflow, quickbi, sensor_of):
     quickbi.add_mail_task("Daily sales", mail_id="a", paused=True)
     quickbi.add_run("a")
 
-    ran = airflow.run(lambda: sensor("wait", subscribe_name="Daily sales"))
+    ran = airflow.run(lambda: sensor_of("poke", "wait", subscribe_name="Daily sales"))
 
     assert ran.states == {"wait": "success"}
     assert ran.told("'Daily sales' (MailId a) is paused")
 
 
 @pytest.mark.parametrize("fault", [Fault.throttled(), Fault.reset()], ids=lambda fault: fault.kind)
-def test_looking_a_name_up_is_as_patient_as_waiting(fault, airflow, quickbi, mails, sensor, run_of):
+def test_looking_a_name_up_is_as_patient_as_waiting(fault, airflow, quickbi, mails, sensor_of, run_of):
     mails(a="SENT")
-    quickbi.fail("GetMailTaskList", fault, times=12)
+    quickbi.fail("GetMailTaskList", fault, times=6)
 
-    ran = airflow.run(lambda: sensor("wait", subscribe_name="Report a"))
+    ran = airflow.run(lambda: sensor_of("poke", "wait", subscribe_name="Report a"))
 
     assert ran.states == {"wait": "success"}
     assert ran.xcoms() == {"wait": run_of("a")}
 
 
-def test_a_name_that_cannot_be_looked_up_for_long_is_unavailability(airflow, quickbi, mails, sensor, expect):
+def test_a_name_that_cannot_be_looked_up_for_long_is_unavailability(airflow, quickbi, mails, sensor_of, expect):
     mails(a="SENT")
     quickbi.fail("GetMailTaskList", Fault.reset(), times=None)
 
     ran = airflow.run(
         lambda: [
-            sensor("patient", subscribe_name="Report a", unreachable_timeout=0.3),
-            sensor("out_of_time", subscribe_name="Report a", timeout=0.3),
+            sensor_of("deferrable", "patient", subscribe_name="Report a", unreachable_timeout=0.3),
+            sensor_of("poke", "out_of_time", subscribe_name="Report a", timeout=0.3),
         ]
     )
 

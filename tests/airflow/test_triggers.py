@@ -373,18 +373,29 @@ def deceived(airflow_session):
     return DeceivedSensor
 
 
-def test_no_event_but_a_right_one_is_a_success(airflow, deceived, expect):
+@pytest.mark.parametrize("event", BAD_EVENTS)
+def test_an_event_that_is_not_understood_is_an_error(event, airflow_session):
+    from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+
+    sensor = QuickBIMailTaskSensor(task_id="wait", mail_id="report", deferrable=True)
+
+    with pytest.raises(RuntimeError, match=r"trigger's event|is no end"):
+        sensor.execute_complete({}, BAD_EVENTS[event])
+
+
+def test_no_event_but_a_right_one_is_a_success(airflow, deceived):
+    bad = ("lost", "of_another_provider", "of_an_unknown_kind", "not_over", "sent_with_a_run_that_failed")
+
     ran = airflow.run(
         lambda: [
             deceived(task_id=name, payload=payload, mail_id="report", deferrable=True)
-            for name, payload in {**BAD_EVENTS, "right": _settled()}.items()
+            for name, payload in {**{name: BAD_EVENTS[name] for name in bad}, "right": _settled()}.items()
         ]
     )
 
-    assert ran.states == {**dict.fromkeys(BAD_EVENTS, "up_for_retry"), "right": "success"}
+    assert ran.states == {**dict.fromkeys(bad, "up_for_retry"), "right": "success"}
     assert list(ran.xcoms()) == ["right"]
-    for name in BAD_EVENTS:
-        assert type(ran.error(name)).__name__ == "RuntimeError"
+    assert {type(ran.error(name)).__name__ for name in bad} == {"RuntimeError"}
 
 
 def test_never_fail_makes_no_success_of_a_wrong_event(airflow, deceived):

@@ -94,6 +94,17 @@ def test_a_run_that_the_schedule_had_started_an_hour_before_is_never_ours(
     assert (starts(), result) == (1, newest())
 
 
+def test_a_run_that_began_before_the_note_and_shows_up_after_it_is_not_ours(
+    task: Any, quickbi: Any, mail_id: str, starts: Any
+) -> None:
+    began = quickbi.clock.now() - timedelta(seconds=120)
+    quickbi.add_run(mail_id, exec_time=began, status="SENT", appears_after=140)
+    quickbi.set_manual_start(mail_id, appears_after=100)
+    result = task.run()
+    ours = next(run for run in quickbi.runs(mail_id) if run["origin"] == "manual")
+    assert (starts(), result["task_id"], task.errors) == (1, ours["task_id"], [])
+
+
 def test_the_run_stays_pinned_when_the_triggerer_restarts_after_a_scheduled_one_began(
     make_task: Any, store: Any, quickbi: Any, mail_id: str, starts: Any, world: Any, crash: Any
 ) -> None:

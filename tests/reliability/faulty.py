@@ -45,8 +45,10 @@ TROUBLES: tuple[tuple[int, str, Callable[[random.Random], Fault]], ...] = (
     (3, "late answer", lambda rng: Fault.delay(rng.choice((0.02, 0.1)))),
 )
 
-#: Those after which nothing is known of the question, however often it is asked.
-SILENCES = tuple(trouble for trouble in TROUBLES if "throttled" not in trouble[1] and trouble[1] != "late answer")
+#: Those that end without an answer that can be read.
+UNANSWERED = tuple(trouble for trouble in TROUBLES if trouble[1] != "late answer")
+#: Those among them that count as not being able to ask.
+SILENCES = tuple(trouble for trouble in UNANSWERED if "throttled" not in trouble[1])
 
 #: How a start can go wrong; some of them send the mail, some do not, and the client cannot tell.
 START_TROUBLES: tuple[tuple[int, str, Callable[[random.Random], Fault]], ...] = (
@@ -156,7 +158,7 @@ class FaultyQuickBI(LocalQuickBI):
         elif call.action == STATUS and profile.silent:
             chosen = _draw(dice, SILENCES)
         elif call.action == STATUS and not self.calm and dice.random() < profile.trouble:
-            chosen = _draw(dice, TROUBLES)
+            chosen = _draw(dice, TROUBLES if profile.refusal is None else UNANSWERED)
         else:
             chosen = None
         if chosen is None:
