@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint test-all test-live test-distributed soak airflow dist install clean
+.PHONY: help demo test coverage lint test-all test-live test-distributed bench soak airflow dist install clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -52,6 +52,9 @@ test-live: $(VENV)/.installed ## a real Airflow with scheduler, triggerer and AP
 test-distributed: $(VENV)/.installed ## CeleryExecutor with PostgreSQL and Redis, two workers, two triggerers
 	@$(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[distributed]'
 	@$(BIN)/python -m pytest -p no:cacheprovider tests/distributed
+
+bench: $(VENV)/.installed ## measure pacing, sharing, cost of a poll, memory, paging and imports
+	@$(BIN)/python -m benchmarks
 
 soak: $(VENV)/.installed ## faults at random for a quarter of an hour (SEED=..., SECONDS=...)
 	@$(BIN)/python -m tests.reliability.soak

@@ -162,8 +162,9 @@ class QuickBIMailTaskTrigger(BaseTrigger):
             looks = 1
             wait = self.delivery.waits[position]
             spread = min(self.poke_interval, MAX_SPREAD_SECONDS)
+            soonest = min(spread, FIRST_LOOK_SECONDS)
             look_at = max(time.time(), wait.asks_from) + random.uniform(  # noqa: S311 - spreads calls
-                min(spread, FIRST_LOOK_SECONDS), spread
+                soonest, max(spread, 1.5 * soonest)
             )
             max_age = self.poke_interval
             while True:
