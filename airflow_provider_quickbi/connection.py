@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi.api.credentials import AUTH_TYPES, CredentialSpec
+from airflow_provider_quickbi.api.models import printable
 from airflow_provider_quickbi.api.settings import (
     DEFAULT_PORTS,
     NETWORKS,
@@ -295,9 +296,8 @@ class _Reader:
         if not isinstance(extra, Mapping):
             raise self.wrong("extra", "is not a JSON object", "Write the extra as a JSON object")
         if not self.borrowed and (unknown := sorted(set(map(str, extra)) - FIELD_NAMES)):
-            raise self.wrong(
-                unknown[0][:100], "is not known", f"The extra takes {', '.join(field.name for field in FIELDS)}"
-            )
+            known = ", ".join(field.name for field in FIELDS)
+            raise self.wrong(printable(unknown[0][:100]), "is not known", f"The extra takes {known}")
         self.extra = extra
 
     def wrong(self, field: str, what: str, remedy: str) -> ConnectionFieldError:

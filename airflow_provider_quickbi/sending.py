@@ -217,7 +217,7 @@ class Sending:
         began = lateness.run_began(self.context)
         if self._store() is not None or began is None or not lateness.is_retry(self.task, self.context):
             return None
-        return Note(mail_id=self.mail_id, noted_at=int(began.timestamp()), guessed=True)
+        return Note(mail_id=self.mail_id, noted_at=began.timestamp(), guessed=True)
 
     def _keep(self, note: Note) -> None:
         self.course.note = note
@@ -286,7 +286,7 @@ class Sending:
         elif newest is not None and under_way(newest):
             self._meet(newest)
         else:
-            self._call(note or Note.of(self.mail_id, runs, int(time.time())), runs)
+            self._call(note or Note.of(self.mail_id, runs, time.time()), runs)
         return None
 
     def _meet(self, other: MailTaskRun) -> None:
@@ -294,7 +294,7 @@ class Sending:
         self.course.run = other
         if self._attaches():
             self.log.info("Run %s is under way: attached to it; nothing is started.", other.task_id)
-            self._keep(Note(mail_id=self.mail_id, noted_at=int(time.time()), joined=other.task_id))
+            self._keep(Note(mail_id=self.mail_id, noted_at=time.time(), joined=other.task_id))
             self.course.phase = Phase.FOLLOWING
             return
         self._refuse_running(f"run {other.task_id} of {other.exec_time.isoformat()} is {other.status}")
@@ -352,7 +352,7 @@ class Sending:
         elif self._attaches():
             self.log.info("A run of mail task %s is under way that was not seen yet: looking for it.", self.mail_id)
             newest = latest(runs)
-            self._keep(Note.of(self.mail_id, runs, int(newest.exec_time.timestamp()) if newest else 0))
+            self._keep(Note.of(self.mail_id, runs, newest.exec_time.timestamp() if newest else 0.0))
             self.course.phase = Phase.LOOKING
         else:
             self._refuse_running("a run is under way")
@@ -617,7 +617,7 @@ class Sending:
 
     def _forget_until(self, failed: MailTaskRun) -> None:
         """Let only runs count that are newer than one of an earlier try that ``FAILED``, where nothing is kept."""
-        noted_at = int(failed.exec_time.timestamp() + self._clock_skew())
+        noted_at = failed.exec_time.timestamp() + self._clock_skew()
         self.course.note = Note(mail_id=self.mail_id, noted_at=noted_at, known=(failed.task_id,), guessed=True)
         self.course.run = None
         self.course.phase = Phase.STARTING

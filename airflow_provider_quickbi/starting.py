@@ -73,7 +73,7 @@ class Note:
     """What is known before a start, kept where it survives a retry.
 
     :param mail_id: the mail task.
-    :param noted_at: when it was noted, whole seconds since the epoch, as the service counts them.
+    :param noted_at: when it was noted, seconds since the epoch.
     :param known: TaskIds of the runs that were there already, the latest first.
     :param accepted: whether the service is known to have accepted the call.
     :param joined: TaskId of the run that is ours, once it is known.
@@ -81,19 +81,19 @@ class Note:
     """
 
     mail_id: str
-    noted_at: int
+    noted_at: float
     known: tuple[str, ...] = ()
     accepted: bool = False
     joined: str | None = None
     guessed: bool = False
 
     @classmethod
-    def of(cls, mail_id: str, runs: Iterable[MailTaskRun], noted_at: int) -> Note:
+    def of(cls, mail_id: str, runs: Iterable[MailTaskRun], noted_at: float) -> Note:
         """Note what there is.
 
         :param mail_id: the mail task.
         :param runs: that there are already.
-        :param noted_at: whole seconds since the epoch.
+        :param noted_at: seconds since the epoch.
         """
         newest_first = sorted(runs, key=lambda run: run.age_order, reverse=True)
         return cls(mail_id=mail_id, noted_at=noted_at, known=tuple(run.task_id for run in newest_first[:KNOWN_RUNS]))
@@ -105,7 +105,7 @@ class Note:
         """
         if self.joined is not None:
             return Fence(task_id=self.joined)
-        noted = datetime.fromtimestamp(self.noted_at, UTC)
+        noted = datetime.fromtimestamp(int(self.noted_at), UTC)
         return Fence(other_than=self.known, executed_after=noted - timedelta(seconds=clock_skew))
 
     def as_dict(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Note:
         try:
             return cls(
                 mail_id=str(item["mail_id"]),
-                noted_at=int(item["noted_at"]),
+                noted_at=float(item["noted_at"]),
                 known=tuple(item.get("known", ())),
                 accepted=bool(item.get("accepted")),
                 joined=item.get("joined"),

@@ -70,11 +70,12 @@ def run(quick: bool) -> Section:
                 ours.cpu_ms <= 1.5 * bare.cpu_ms,
             ),
         ],
-        f"One process asks for one mail, {_AT_ONCE} calls at a time (the official client {_OFFICIAL_AT_ONCE}, or its calls time out), the three clients by turns in "
-        f"{rounds} rounds; the best round of each counts, so that other work on the machine does not. Ours "
-        "paces, signs, checks and parses every call; *bare aiohttp* keeps one session, sends an unsigned "
-        "request and decodes the JSON. The server checks no signatures here: it answers the unsigned "
-        "requests too, and is not what limits the clients.",
+        f"One process asks for one mail, {_AT_ONCE} calls at a time (the official client "
+        f"{_OFFICIAL_AT_ONCE}, or its calls time out), the three clients by turns in {rounds} rounds; the "
+        "best round of each counts, so that other work on the machine does not. Ours paces, signs, checks "
+        "and parses every call; *bare aiohttp* keeps one session, sends an unsigned request and decodes "
+        "the JSON. The server checks no signatures here: it answers the unsigned requests too, and is not "
+        "what limits the clients.",
     )
 
 

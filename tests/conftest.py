@@ -8,11 +8,16 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Airflow reads these once, when it is imported first.
 _AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-provider-quickbi-tests-")
 os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+# Nothing depends on the machine's speed.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 pytest_plugins = ["airflow_provider_quickbi.testing.fixtures"]
 

@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:ProvidersManager.* is deprecated"),
 ]
 
+AIRFLOW = tuple(int(part) for part in metadata.version("apache-airflow").split(".")[:2])
+
 with_widgets = pytest.mark.skipif(
     find_spec("flask_appbuilder") is None, reason="only Airflow 2.11 has Flask-AppBuilder, which the widgets are for"
 )
@@ -90,17 +92,50 @@ def test_a_field_with_choices_takes_no_others(widgets: dict[str, Any]):
 
 
 @installed
-def test_airflow_discovers_the_connection_type_with_all_its_fields():
+def test_airflow_discovers_the_connection_type():
     from airflow.providers_manager import ProvidersManager
 
     manager = ProvidersManager()
     hook = manager.hooks[connection.CONN_TYPE]
     assert hook is not None
     assert (hook.hook_name, hook.connection_testable) == (connection.HOOK_NAME, True)
+
+
+@installed
+@with_widgets
+def test_airflow_2_shows_all_fields_and_hides_secrets():
+    from airflow.providers_manager import ProvidersManager
+
+    manager = ProvidersManager()
     names = [name for name in manager.connection_form_widgets if name.startswith("extra__quickbi__")]
     assert [name.removeprefix("extra__quickbi__") for name in names] == [field.name for field in connection.FIELDS]
     sensitive = {name for name in names if manager.connection_form_widgets[name].is_sensitive}
     assert {name.removeprefix("extra__quickbi__") for name in sensitive} == set(connection.SECRET_FIELDS)
-    behaviour = manager.field_behaviours[connection.CONN_TYPE]
-    assert behaviour["relabeling"]["login"] == "AccessKey ID"
-    assert behaviour["hidden_fields"] == ["extra"]
+    assert manager.field_behaviours[connection.CONN_TYPE]["relabeling"]["login"] == "AccessKey ID"
+
+
+@installed
+@pytest.mark.skipif(
+    AIRFLOW < (3, 1), reason="Airflow 2.11 has another form, and 3.0 shows no provider's fields by itself"
+)
+@pytest.mark.filterwarnings("ignore")  # the API server and its dependencies warn about each other
+def test_airflow_3_shows_all_fields_and_hides_secrets(monkeypatch: pytest.MonkeyPatch):
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    if AIRFLOW < (3, 2):
+        # It has stand-ins for Flask-AppBuilder, but keeps what it has found without them before.
+        from airflow.utils.singleton import Singleton
+
+        monkeypatch.setattr(Singleton, "_instances", {})
+
+    [described] = [item for item in HookMetaService.hook_meta_data() if item.connection_type == connection.CONN_TYPE]
+    assert described.hook_name == connection.HOOK_NAME
+    assert list(described.extra_fields) == [field.name for field in connection.FIELDS]
+    for field in connection.FIELDS:
+        shown = described.extra_fields[field.name]
+        schema = shown["schema"]
+        assert schema["title"] == field.label
+        assert shown["description"] == field.description
+        assert (schema.get("format") == "password") is field.secret
+        assert set(field.choices) <= set(schema.get("enum", ()))
+    assert described.standard_fields.password.title == "AccessKey Secret"

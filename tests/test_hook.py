@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,16 @@ from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 VARIABLE = "AIRFLOW_CONN_QUICKBI_DEFAULT"
 SECRETS = {"password": "password-to-be-masked", "security_token": "token-to-be-masked"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _airflow_has_warned() -> None:
+    """Let Airflow import what it needs to find connections; it and its dependencies warn about each other."""
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore")
+        patch.setenv("AIRFLOW_CONN_WARM_UP", '{"conn_type": "quickbi", "login": "the-id", "password": "the-secret"}')
+        read(QuickBIHook("warm_up"), "blocking")
+        read(QuickBIHook("warm_up"), "async")
 
 
 @pytest.fixture(autouse=True)

@@ -101,7 +101,7 @@ class CredentialSpec:
         names = ("role_arn", "access_key_id", "role_name", "credentials_uri")
         named = next((f"{name}={known[name]}" for name in names if known.get(name)), "")
         if not named and "bearer_token" in known:
-            named = hashlib.sha256(str(known["bearer_token"]).encode()).hexdigest()
+            named = hashlib.sha256(str(known["bearer_token"]).encode(errors="replace")).hexdigest()
         return f"{self.auth_type}:{named}"
 
 

@@ -5,7 +5,7 @@ The service allows ``GetMailTaskStatus`` and ``ManualRunMailTask`` once a second
 operation, first come first served.
 
 Other processes are not known, but they have the same wall clock. It is divided into slots of one call each, and a
-process takes every slot, or every second, fourth, eighth or sixteenth. Throttled, it goes down a step at once; it earns
+process takes every slot, or every second, fourth or eighth. Throttled, it goes down a step at once; it earns
 the next step up again slowly (additive increase, multiplicative decrease). Two processes that take every second slot
 meet in all of them or in none, so they find slots of their own and stay there. Without slots they would meet again and
 again however slow they were: where one call a second is allowed, every call leaves no room for another in the second
@@ -35,8 +35,8 @@ MARGIN = 0.07
 PATIENCE = 48
 #: The same, after it turned out again and again that they are taken.
 MAX_PATIENCE = 256
-#: The smallest step: as many processes as this can share an allowance without being throttled all the time.
-SMALLEST_STEP = 1 / 16
+#: The smallest step: so many processes find slots of their own; with more, some calls are always throttled.
+SMALLEST_STEP = 1 / 8
 #: After so many slots without throttling, being throttled once does not cost the step: something stray.
 ESTABLISHED_SLOTS = 20
 #: Seconds that a slot counts for at least when slots without throttling are counted.
@@ -158,10 +158,12 @@ class Allowance:
             self._answered_at = self._throttled_at = now
             self._refused_in_a_row += 1
             spacing = self.slot / self.step
-            self._not_before = max(self._not_before, now + max(retry_after or 0.0, spacing))
+            self._not_before = max(self._not_before, now + (retry_after or 0.0))
             if self._refused_in_a_row > 1:
                 # The slots that are left are somebody else's as well: take others, whichever.
-                self._plan(self._slot_from(now + self._uniform(0.0, spacing)))
+                self._plan(self._slot_from(now + self._uniform(0.5, 1.5) * spacing))
+            else:
+                self._not_before = max(self._not_before, now + spacing)
             if (early := self._not_before - self._planned) > 0:
                 self._plan(self._planned + math.ceil(early / spacing) * spacing)
 
@@ -172,9 +174,11 @@ class Allowance:
         """Plan the next call for an instant, or for the slot that begins there."""
         slot = self._slot_from(instant - MARGIN / 2 * self.slot)
         if self._contested(self._clock()):
-            # Now before, now after a process that takes the same slot, so that both notice.
+            # Now before, now after a process that takes the same slot, so that both notice; one that is refused again
+            # and again goes first.
             self._planned = slot
-            self._next_at = max(self._not_before, slot + self._uniform(-MARGIN / 4, MARGIN / 4) * self.slot)
+            early = -MARGIN / 2 if self._refused_in_a_row > 1 else self._uniform(-MARGIN / 4, MARGIN / 4)
+            self._next_at = max(self._not_before, slot + early * self.slot)
         else:
             # Into the slots little by little: who calls twice in a row need not wait for the second one to begin.
             self._planned = self._next_at = min(max(slot, instant), instant + MARGIN / 2 * self.slot)

@@ -294,7 +294,10 @@ def airflow_session() -> Airflow:
     home = Path(os.environ["AIRFLOW_HOME"])
     assert home.name.startswith("airflow-provider-quickbi-tests-")
     from airflow.utils import db
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
 
+    event.listen(Engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF").close())
     db.initdb()
     sys.modules[_CASE.__name__] = _CASE
     airflow = Airflow(home / "dags")

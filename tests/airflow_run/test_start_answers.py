@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import ssl
+import threading
 from typing import Any
 
 import pytest
+import trustme
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout
 
 from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
@@ -303,3 +308,41 @@ def test_the_run_of_an_earlier_try_that_appears_while_a_limit_is_waited_for_is_j
     assert quickbi.count("ManualRunMailTask", "MailApi.Beyond.ScheduleLimit") == 1
     assert (starts(), result) == (1, newest())
     assert not task.noted
+
+
+def test_a_tls_connection_that_breaks_off_may_have_carried_the_start(tmp_path: Any) -> None:
+    """A device on the way that answers in the clear makes the same error as a handshake that fails."""
+    from airflow_provider_quickbi.api.client import QuickBIClient
+    from airflow_provider_quickbi.api.credentials import CredentialSpec
+    from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
+    from airflow_provider_quickbi.starting import StartAnswer, meaning_of
+
+    authority = trustme.CA()
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server_side)
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    received: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        spoken = server_side.wrap_socket(connection, server_side=True)
+        received.append(spoken.recv(65536))
+        plain = spoken.detach()
+        os.write(plain, b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+        os.close(plain)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        endpoint = Endpoint("localhost", "https", listener.getsockname()[1])
+        credentials = CredentialSpec.of("access_key", access_key_id="id", access_key_secret="secret")
+        with (
+            QuickBIClient(ClientSettings(endpoint, credentials, verify=str(bundle))) as client,
+            pytest.raises(TransientError) as raised,
+        ):
+            client.manual_run_mail_task("daily-sales")
+        thread.join(20)
+    assert received
+    assert meaning_of(raised.value) is StartAnswer.UNKNOWN

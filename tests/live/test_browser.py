@@ -27,22 +27,35 @@ pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=browser.mi
 
 #: A picture must not be larger than that, in bytes, to be read as part of a page.
 LARGEST_PICTURE = 300_000
+WIDTH, HEIGHT = 1280, 880
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    with browser.opened(1280, 880) as page:
+    with browser.opened(WIDTH, HEIGHT) as page:
         yield page
 
 
+@pytest.fixture(scope="module", autouse=True)
+def report(quickbi: LocalQuickBI, trigger: Callable[..., Run]) -> Run:
+    """A DAG run that sends a report while the other tests look at something else."""
+    quickbi.add_mail_task("Daily report", mail_id="daily-report", owner="Wang Fang", run_duration=3)
+    return trigger("daily_report")
+
+
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Page | Locator, str], None]:
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     """Takes a picture of what is shown."""
     folder = browser.screenshots(tmp_path_factory.mktemp("screenshots"))
 
-    def take(shown: Page | Locator, name: str) -> None:
+    def take(shown: Page | Locator, name: str, down_to: Locator | None = None) -> None:
         path: Path = folder / f"{name}.png"
-        shown.screenshot(path=path, animations="disabled")
+        if down_to is None:
+            shown.screenshot(path=path, animations="disabled")
+        else:
+            box = down_to.bounding_box()
+            area = {"x": 0, "y": 0, "width": WIDTH, "height": box["y"] + box["height"] + 1}
+            shown.screenshot(path=path, animations="disabled", clip=area)
         assert path.stat().st_size < LARGEST_PICTURE
 
     return take
@@ -102,29 +115,31 @@ def test_each_field_of_the_form_is_of_its_kind_and_shows_its_default(form: Locat
 
 
 def test_a_connection_is_filled_in_saved_and_tested(
-    form: Locator, page: Page, quickbi: LocalQuickBI, api: Api, picture: Callable[[Page | Locator, str], None]
+    form: Locator, page: Page, quickbi: LocalQuickBI, api: Api, picture: Callable[..., None]
 ) -> None:
     form.locator("[name=connection_id]").fill("quickbi_reports")
     form.locator("[name=description]").fill("Daily reports of the sales department")
     form.locator("[name=password]").fill(quickbi.access_key_secret)
     form.locator("[name=login]").fill("LTAI5tExampleExample")
+    form.get_by_text("Add Connection", exact=True).click()  # so that no field has the focus
     picture(form, "connection-form")
     form.locator("[name=login]").fill(quickbi.access_key_id)
     form.locator("[name=host]").fill(quickbi.host)
     form.locator("[name=port]").fill(str(quickbi.port))
     form.locator("[name=schema]").fill(quickbi.scheme)
     open_extra_fields(form)
-    page.set_viewport_size({"width": 1280, "height": 3600})
+    page.set_viewport_size({"width": WIDTH, "height": 4 * HEIGHT})
     picture(form, "connection-form-extra")
-    page.set_viewport_size({"width": 1280, "height": 880})
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     field_of(form, "read_timeout").fill("20")
     field_of(form, "console_url").fill("https://bi.example.com/")
     form.get_by_role("button", name="Save", exact=True).click()
 
-    quickbi.add_mail_task("Daily sales", mail_id="daily-sales")
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT * 2 // 3})
     page.get_by_role("row").filter(has_text="quickbi_reports").get_by_role("button", name="Test Connection").click()
     told = page.get_by_text("Reached Quick BI").inner_text()
     picture(page, "connection-tested")
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
     visible = len(quickbi.mail_tasks())
     assert told == (
@@ -159,23 +174,18 @@ def test_a_wrong_secret_is_explained_in_the_browser(
 
 
 def test_the_page_of_a_task_has_the_link_to_quick_bi(
-    airflow: Airflow,
-    page: Page,
-    quickbi: LocalQuickBI,
-    trigger: Callable[..., Run],
-    picture: Callable[[Page | Locator, str], None],
+    airflow: Airflow, page: Page, report: Run, picture: Callable[..., None]
 ) -> None:
-    quickbi.add_mail_task("Daily report", mail_id="daily-report", owner="Wang Fang", run_duration=3)
-    run = trigger("daily_report")
-    run.succeed()
+    report.succeed()
 
-    page.goto(f"{airflow.url}/dags/daily_report/runs/{run.run_id}")
-    for task in run.states():
-        page.get_by_role("link", name=task, exact=True).last.wait_for()
-    picture(page, "dag-run")
-    page.goto(f"{airflow.url}/dags/daily_report/runs/{run.run_id}/tasks/send_report/details")
+    page.goto(f"{airflow.url}/dags/daily_report/runs/{report.run_id}")
+    rows = page.get_by_role("row")
+    for task in report.states():
+        rows.filter(has_text=task).last.wait_for()
+    picture(page, "dag-run", down_to=rows.last)
+    page.goto(f"{airflow.url}/dags/daily_report/runs/{report.run_id}/tasks/send_report/details")
     link = page.get_by_role("link", name="Quick BI", exact=True)
     link.wait_for()
-    picture(page, "task-with-link")
+    picture(page, "task-with-link", down_to=rows.filter(has_text="End Date").last)
 
     assert link.get_attribute("href") == "https://bi.aliyun.com/"
