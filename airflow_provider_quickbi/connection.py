@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi.api.credentials import AUTH_TYPES, CredentialSpec
@@ -193,6 +195,9 @@ FIELDS: tuple[Field, ...] = (
     ),
 )
 
+#: The password in a proxy's address.
+_PROXY_PASSWORD = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
+
 FIELD_NAMES = frozenset(field.name for field in FIELDS)
 SECRET_FIELDS = tuple(field.name for field in FIELDS if field.secret)
 
@@ -284,8 +289,10 @@ def check_extra(conn_id: str, extra: str | None) -> None:
 
 def secrets_of(raw: RawConnection) -> list[str]:
     """Return what must never be shown."""
-    extra = raw.extra or {}
-    return [str(value) for value in (raw.password, *(extra.get(name) for name in SECRET_FIELDS)) if value]
+    extra = raw.extra if isinstance(raw.extra, Mapping) else {}
+    found = [raw.password, *(extra.get(name) for name in SECRET_FIELDS)]
+    found += _PROXY_PASSWORD.findall(str(extra.get("proxies", "")))
+    return [str(value) for value in found if value]
 
 
 class _Reader:
@@ -471,6 +478,8 @@ class _Reader:
             return CHINA_CONSOLE_URL if region == DEFAULT_REGION else None
         if not is_web_address(url):
             raise self.wrong("console_url", "is not a web address", "It must begin with https:// or http://")
+        if "@" in urlsplit(url).netloc:
+            raise self.wrong("console_url", "has a user name or password", "Take it out: everybody sees the link")
         return url
 
 

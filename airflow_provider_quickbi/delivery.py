@@ -20,11 +20,15 @@ from airflow_provider_quickbi.api.errors import (
     TransientError,
     error_from_dict,
 )
-from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus
-from airflow_provider_quickbi.api.sharing import Question
+from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus, Question
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+#: Version of what is kept in Airflow's database: trigger arguments, events, and what they carry. A release reads what
+#: all earlier ones have kept. What is added is ignored by those who do not know it; the version is raised if that would
+#: be wrong.
+KEPT_VERSION = 1
 
 DEFAULT_UNREACHABLE_TIMEOUT = 1800.0
 #: Of so many earlier runs is remembered that they do not count; older ones are before the fence.
@@ -32,6 +36,19 @@ KNOWN_RUNS = 20
 
 #: Errors after which asking again makes sense.
 _ASK_AGAIN = (ThrottledError, TransientError, NotStartedError, AlreadyRunningError)
+
+
+def check_version(version: Any) -> None:
+    """Refuse what a later release has kept if this one would misunderstand it.
+
+    :param version: with which it was kept.
+    :raises ValueError: if it is later than :data:`KEPT_VERSION`, or no version.
+    """
+    if not isinstance(version, int) or version > KEPT_VERSION:
+        raise ValueError(
+            f"it is of version {version!r:.20}, and this release of airflow-provider-quickbi understands version "
+            f"{KEPT_VERSION}. Install the same release on scheduler, workers and triggerers, and restart them"
+        )
 
 
 class Outcome(StrEnum):
@@ -147,7 +164,7 @@ class Wait:
     :param mail_id: the mail task.
     :param fence: which runs count.
     :param since: when the wait began.
-    :param on_failed: what a run that failed means.
+    :param on_failed: what a run that failed means; if only one run counts, there is no later one to wait for.
     :param start_timeout: seconds within which a run that counts must be seen; ``None`` for no limit. They are counted
         from the beginning of the wait, or from ``executed_after`` where that is later.
     :param finish_by: when the wait is given up; ``None`` for never.
@@ -271,7 +288,7 @@ def judge(wait: Wait, answer: Sequence[MailTaskRun] | QuickBIError | None, now: 
         if wait.run is not None and wait.run.status == MailTaskStatus.SENT:
             return wait, Verdict(Outcome.SENT, f"{_named(wait, wait.run)} is SENT.", wait.run)
         if wait.run is not None and wait.run.status == MailTaskStatus.FAILED:
-            if wait.on_failed is OnFailed.FAIL:
+            if wait.on_failed is OnFailed.FAIL or wait.fence.task_id is not None:
                 return wait, Verdict(
                     Outcome.FAILED,
                     f"{_named(wait, wait.run)} FAILED: Quick BI did not send the report. "

@@ -10,7 +10,8 @@ name                                      kind     what it counts
 ``quickbi.deliveries``                    counter  mail tasks that were seen ``SENT``
 ``quickbi.mails_started``                 counter  mails that the run operator started
 ``quickbi.detection_delay``               timer    milliseconds between the last look that did not see the end and the
-                                                   one that did: the end is known at most this late
+                                                   one that did: the end is known at most this late; not in
+                                                   ``reschedule`` mode, in which each look is a process of its own
 ========================================  =======  ================================================================
 """
 
@@ -53,9 +54,23 @@ def count_start() -> None:
     Stats.incr("quickbi.mails_started")
 
 
-def time_detection(seconds: float) -> None:
-    """Record how late the end of a run can have been seen.
+class Detection:
+    """Records how late the ends of a delivery's runs can have been seen, as far as one process looks at them."""
 
-    :param seconds: between the last look that did not see the end and the one that did.
-    """
-    Stats.timing("quickbi.detection_delay", timedelta(seconds=seconds))
+    __slots__ = ("_unseen_at",)
+
+    def __init__(self) -> None:
+        self._unseen_at: dict[int, float] = {}
+
+    def looked(self, delivery: Delivery, position: int, now: float) -> None:
+        """Take note of a look.
+
+        :param delivery: after the look.
+        :param position: of the wait that was looked at.
+        :param now: seconds since the epoch.
+        """
+        if delivery.verdicts[position].outcome in (Outcome.SENT, Outcome.FAILED):
+            if (unseen_at := self._unseen_at.pop(position, None)) is not None:
+                Stats.timing("quickbi.detection_delay", timedelta(seconds=now - unseen_at))
+        elif delivery.waits[position].error is None:
+            self._unseen_at[position] = now

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
 from airflow_provider_quickbi.api.models import MailTaskStatus
-from airflow_provider_quickbi.delivery import Delivery, Outcome, Verdict
+from airflow_provider_quickbi.delivery import KEPT_VERSION, Delivery, Outcome, Verdict, check_version
 from airflow_provider_quickbi.exceptions import (
     QuickBIMailTaskFailed,
     QuickBIRequestError,
@@ -46,18 +47,15 @@ def read_event(event: Any) -> tuple[str, Delivery, str]:
     :param event: what Airflow hands over.
     :raises RuntimeError: if it is not such an event, so that nothing unknown ever counts as a success.
     """
-    try:
-        if not isinstance(event, Mapping):
-            raise ValueError(f"it is {type(event).__name__}")
-        delivery = Delivery.from_dict(event["delivery"])
+    with understood():
+        fields = _fields_of(event)
+        delivery = Delivery.from_dict(fields["delivery"])
         for wait, verdict in zip(delivery.waits, delivery.verdicts, strict=True):
             if verdict.outcome is Outcome.SENT and (
                 verdict.run is None or verdict.run.status != MailTaskStatus.SENT or verdict.run.mail_id != wait.mail_id
             ):
                 raise ValueError("it claims a delivery without a run that is SENT")
-        return str(event["kind"]), delivery, str(event.get("message", ""))
-    except (KeyError, ValueError) as error:
-        raise RuntimeError(f"The trigger's event is not understood and counts as no delivery: {error}") from None
+        return str(fields["kind"]), delivery, str(fields.get("message", ""))
 
 
 def carried(event: Any) -> dict[str, Any]:
@@ -66,10 +64,30 @@ def carried(event: Any) -> dict[str, Any]:
     :param event: what Airflow hands over.
     :raises RuntimeError: if it is not an event of our triggers.
     """
-    carry = event.get("carry") if isinstance(event, Mapping) else None
-    if not isinstance(carry, Mapping):
-        raise RuntimeError("The trigger's event is not understood and counts as no delivery: it carries nothing")
-    return dict(carry)
+    with understood():
+        carry = _fields_of(event).get("carry")
+        if not isinstance(carry, Mapping):
+            raise ValueError("it carries nothing")
+        return dict(carry)
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Let a task fail in a way that Airflow retries if an event, or what it carries, is not what it should be.
+
+    :raises RuntimeError: in place of the error that was raised while it was read.
+    """
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        raise RuntimeError(f"The trigger's event is not understood and counts as no delivery: {error}") from None
+
+
+def _fields_of(event: Any) -> Mapping[str, Any]:
+    if not isinstance(event, Mapping):
+        raise ValueError(f"it is {type(event).__name__}")
+    check_version(event.get("version", KEPT_VERSION))
+    return event
 
 
 def publish(context: Any, outlets: Any, runs: list[dict[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,9 +17,9 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_quickbi import lateness
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT, Retries
 from airflow_provider_quickbi.api.errors import ErrorKind, NotStartedError, PermanentError, QuickBIError, TransientError
 from airflow_provider_quickbi.api.models import MailTaskRun
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT, Retries
 from airflow_provider_quickbi.delivery import Delivery, Fence, Outcome, Verdict, Wait, describe
 from airflow_provider_quickbi.exceptions import (
     QuickBIConnectionError,
@@ -115,20 +115,21 @@ class Course:
 
     @classmethod
     def from_dict(cls, item: dict[str, Any]) -> Course:
-        """Read back what :meth:`as_dict` wrote, by this release or an earlier one.
+        """Read back what :meth:`as_dict` wrote, by this release, an earlier one, or a later one that has added to it.
 
         :raises ValueError: if it is something else.
         """
         try:
+            known = {field.name: item[field.name] for field in fields(cls) if field.name in item}
             return cls(
-                **item
+                **known
                 | {
                     "phase": Phase(item["phase"]),
                     "note": Note.from_dict(item["note"]) if item.get("note") else None,
                     "run": MailTaskRun.from_dict(item["run"]) if item.get("run") else None,
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not the course of a try: {type(error).__name__}: {error}") from None
 
 

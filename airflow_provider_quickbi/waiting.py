@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_quickbi.api.attempts import Retries
 from airflow_provider_quickbi.api.errors import QuickBIError
+from airflow_provider_quickbi.api.retries import Retries
+from airflow_provider_quickbi.metrics import Detection
 from airflow_provider_quickbi.progress import Progress
 
 if TYPE_CHECKING:
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.delivery import Delivery
 
 
-def look(delivery: Delivery, client: Callable[[], QuickBIClient], retries: Retries) -> Delivery:
+def look(
+    delivery: Delivery, client: Callable[[], QuickBIClient], retries: Retries, detection: Detection | None = None
+) -> Delivery:
     """Ask once for every mail task that is not settled and may have something to tell.
 
     :param delivery: what is waited for.
     :param client: gives the client; not called if there is nothing to ask.
     :param retries: for each question.
+    :param detection: of this process, where it looks more than once.
     :returns: the delivery with what was learnt.
     """
     for position in delivery.unsettled():
@@ -33,6 +37,8 @@ def look(delivery: Delivery, client: Callable[[], QuickBIClient], retries: Retri
             except QuickBIError as error:
                 answer = error.with_traceback(None)  # kept for as long as the wait, so without the call's frames
         delivery = delivery.judged(position, answer, time.time())
+        if detection is not None and question is not None:
+            detection.looked(delivery, position, time.time())
         if delivery.verdict.outcome.final:
             break
     return delivery
@@ -69,8 +75,9 @@ def settle(
     :param on_late: called once if the delivery is late; returns it as told.
     """
     progress = Progress(log)
+    detection = Detection()
     while True:
-        delivery = look(delivery, client, Retries())
+        delivery = look(delivery, client, Retries(), detection)
         now = time.time()
         if delivery.verdict.outcome.final:
             return delivery

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus
-from airflow_provider_quickbi.api.sharing import Question
+from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus, Question
 
 #: Runs that are remembered; older ones are never the latest again.
 _REMEMBERED = 50

@@ -46,15 +46,16 @@ class _Measured:
     calls_a_second: float
 
     def last(self, least: float) -> str:
-        if not self.delays:
-            return "none was seen"
-        return f"{seconds(max(self.delays))} ({times(max(self.delays) / least)})"
+        return self._beside(max(self.delays, default=0.0), least)
 
     def mean(self, least: float) -> str:
-        if not self.delays:
-            return "none was seen"
-        mean = statistics.fmean(self.delays)
-        return f"{seconds(mean)} ({times(mean / (least / 2))})"
+        return self._beside(statistics.fmean(self.delays or [0.0]), least / 2)
+
+    def _beside(self, delay: float, least: float) -> str:
+        """Return a delay and its ratio to the least possible, if it is that of all waits."""
+        if len(self.delays) < self.number:
+            return f"only {len(self.delays)} of {self.number:,} were seen"
+        return f"{seconds(delay)} ({times(delay / least)})"
 
 
 def run(quick: bool) -> Section:

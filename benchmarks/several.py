@@ -50,8 +50,9 @@ def run(quick: bool) -> Section:
         rows,
         "The processes share the mails and the allowance of one account, and begin at the same moment at "
         "the full rate, so the throttled calls with which they find their shares are counted as well. "
-        "Evenness is the share of the calls that the process with the fewest got, beside an equal share; "
-        "*last detection* is that of the slowest.",
+        "The *mean detection of each process* shows how evenly the allowance is shared: a process takes every slot, "
+        "every second or every fourth, so of three one may see its deliveries sooner than the others. "
+        "*Last detection* is that of the slowest.",
     )
 
 

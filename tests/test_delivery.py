@@ -18,8 +18,7 @@ from airflow_provider_quickbi.api.errors import (
     ThrottledError,
     TransientError,
 )
-from airflow_provider_quickbi.api.models import MailTaskRun
-from airflow_provider_quickbi.api.sharing import Question
+from airflow_provider_quickbi.api.models import MailTaskRun, Question
 from airflow_provider_quickbi.delivery import (
     DEFAULT_UNREACHABLE_TIMEOUT,
     KNOWN_RUNS,
@@ -341,6 +340,11 @@ def test_a_later_run_is_waited_for():
     assert verdict.outcome is Outcome.WAITING
     waiting, verdict = judge(waiting, [run("SENT", 10, "11")], NOW + 700)
     assert verdict.outcome is Outcome.SENT
+
+
+def test_there_is_no_later_run_than_the_one_that_is_named():
+    _, verdict = look(wait(fence=Fence(task_id="10"), on_failed=OnFailed.WAIT), [run("FAILED", 0, "10")])
+    assert verdict.outcome is Outcome.FAILED
 
 
 def test_an_earlier_run_is_not_taken_for_a_later_one():

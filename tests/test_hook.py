@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_quickbi.api import pacing
-from airflow_provider_quickbi.api.attempts import Retries
 from airflow_provider_quickbi.api.errors import ErrorKind, NotStartedError, ThrottledError, TransientError
-from airflow_provider_quickbi.api.sharing import Question
+from airflow_provider_quickbi.api.models import Question
+from airflow_provider_quickbi.api.retries import Retries
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRequestError, QuickBIUnavailable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
@@ -342,7 +342,14 @@ def test_secrets_are_masked_before_anything_else_happens(
     import airflow.providers.common.compat.sdk as compat
 
     masked: list[str] = []
-    monkeypatch.setattr(compat, "mask_secret", masked.append, raising=False)
+
+    def mask(secret: str) -> None:
+        """Do as in the triggerer of Airflow 3.0, which cannot be told of a secret from its event loop."""
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        masked.append(secret)
+
+    monkeypatch.setattr(compat, "mask_secret", mask, raising=False)
     connection(
         password=SECRETS["password"],
         extra={"security_token": SECRETS["security_token"], "region": "cn-hangzhou" if valid else "mars-1"},
@@ -408,7 +415,7 @@ REGION = "An AccessKey is known in its own region's organisation only: check the
         ),
         (
             lambda quickbi, connection: setattr(quickbi.clock, "skew", 3600),
-            ["refuses: ", "Code InvalidTimeStamp.Expired", "Check this machine's clock", REGION],
+            ["refuses: ", "Code InvalidTimeStamp.Expired", "Check this machine's clock"],
         ),
         (
             lambda quickbi, connection: connection(port=free_port()),
@@ -440,6 +447,7 @@ def test_a_connection_that_does_not_work_says_why_and_what_to_do(
     works, sentence = hook.test_connection()
     assert not works
     assert [part for part in said if part not in sentence] == [], sentence
+    assert (REGION in sentence) == (REGION in said), sentence
     assert ".." not in sentence
     assert "\n" not in sentence
     assert sentence.endswith(".")

@@ -79,8 +79,9 @@ def test_every_runtime_dependency_is_named_with_its_licence() -> None:
         stated = " ".join(
             [about.get("License-Expression") or "", about.get("License") or "", *about.get_all("Classifier", [])]
         )
-        assert "apache" in stated.lower(), (package, stated[:200])
-        assert licence.startswith("Apache-2.0")
+        name, _, _ = licence.partition("-")
+        assert name.lower() in stated.lower(), (package, stated[:200])
+        assert name in ("Apache", "BSD")
 
 
 @pytest.mark.parametrize("constraints", sorted((ROOT / "constraints").glob("*.txt")), ids=lambda path: path.stem)

@@ -5,7 +5,6 @@ The steps are given out one by one and carried out by a client, blocking or not,
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,32 +18,10 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.credentials import Credentials
     from airflow_provider_quickbi.api.operations import Operation
     from airflow_provider_quickbi.api.pacing import Allowance
+    from airflow_provider_quickbi.api.retries import Retries
     from airflow_provider_quickbi.api.settings import Endpoint
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How often and how patiently a read is tried again after throttling or a transient error.
-
-    :param attempts: calls in all, at least 1.
-    :param first_delay: seconds before the second attempt; each further delay doubles, with jitter.
-    :param max_delay: seconds between two attempts at the most, unless the service asks for more.
-    """
-
-    attempts: int = 5
-    first_delay: float = 0.5
-    max_delay: float = 8.0
-
-    def delay(self, attempt: int, asked_for: float | None) -> float:
-        """Return the seconds to wait after an attempt, numbered from 1."""
-        backoff = min(self.max_delay, self.first_delay * 2.0 ** (attempt - 1))
-        jittered = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads calls, protects nothing
-        return max(jittered, asked_for or 0.0)
-
-
-ONE_ATTEMPT = Retries(attempts=1)
 
 #: Characters of a secret that already tell something.
 _TELLING = 8
@@ -118,12 +95,15 @@ def steps_of(
     while True:
         attempt += 1
         credentials: Credentials | None = None
+        request: SignedRequest | None = None
         try:
             credentials = yield GetCredentials()
             yield TakeTurn(allowance)
             request = sign(operation.action, parameters, endpoint=endpoint, credentials=credentials)
-            status, headers, body = yield Send(operation.action, request, operation.repeatable)
-            result = operation.read(read_answer(operation.action, status, headers, body))
+            # The answer gets no name here: this frame stays in the traceback, and an answer may quote secrets.
+            result = operation.read(
+                read_answer(operation.action, *(yield Send(operation.action, request, operation.repeatable)))
+            )
         except MalformedAnswer as error:
             failure: QuickBIError = malformed(operation.action, error)
         except QuickBIError as error:
@@ -134,7 +114,7 @@ def steps_of(
             return result
         # What it came from holds the request, with its signature and whole answers, for as long as somebody keeps it.
         failure.__traceback__ = failure.__context__ = None
-        _hide_secrets(failure, credentials)
+        _hide_secrets(failure, credentials, request)
         yield Report(operation.action, failure.kind.value)
         if isinstance(failure, ThrottledError):
             allowance.throttled(failure.retry_after)
@@ -159,11 +139,12 @@ def _expired(failure: QuickBIError) -> bool:
     return failure.kind is ErrorKind.CREDENTIALS and failure.code.startswith(("InvalidSecurityToken", "InvalidBearer"))
 
 
-def _hide_secrets(failure: QuickBIError, credentials: Credentials | None) -> None:
+def _hide_secrets(failure: QuickBIError, credentials: Credentials | None, request: SignedRequest | None) -> None:
     """Take out what the service quotes of the request; its message goes into logs."""
     if credentials is None:
         return
-    for secret in (credentials.access_key_secret, credentials.security_token, credentials.bearer_token):
+    signature = request.headers.get("authorization", "").rpartition("=")[2] if request is not None else ""
+    for secret in (credentials.access_key_secret, credentials.security_token, credentials.bearer_token, signature):
         if secret:
             failure.message, failure.code, failure.request_id = (
                 _without(text, secret) for text in (failure.message, failure.code, failure.request_id)

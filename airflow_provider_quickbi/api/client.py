@@ -18,21 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow_provider_quickbi.api import operations, vendor
-from airflow_provider_quickbi.api.attempts import (
-    GetCredentials,
-    Pause,
-    Report,
-    Retries,
-    Send,
-    Step,
-    TakeTurn,
-    steps_of,
-)
+from airflow_provider_quickbi.api.attempts import GetCredentials, Pause, Report, Send, Step, TakeTurn, steps_of
 from airflow_provider_quickbi.api.credentials import CredentialSource
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError, TransientError
 from airflow_provider_quickbi.api.pacing import allowance
-from airflow_provider_quickbi.api.paging import MailTaskPager
+from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE, MailTaskPager
 from airflow_provider_quickbi.api.protocol import MAX_ANSWER_BYTES, SignedRequest
+from airflow_provider_quickbi.api.retries import Retries
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -124,7 +116,7 @@ class QuickBIClient(_Client):
     def get_mail_task_list(
         self,
         page_num: int = 1,
-        page_size: int = operations.DEFAULT_PAGE_SIZE,
+        page_size: int = DEFAULT_PAGE_SIZE,
         user_nick: str | None = None,
         paused: bool | None = None,
     ) -> MailTaskPage:
@@ -135,7 +127,7 @@ class QuickBIClient(_Client):
         return self.do(operations.get_mail_task_list(page_num, page_size, user_nick, paused))
 
     def iter_mail_tasks(
-        self, user_nick: str | None = None, paused: bool | None = None, page_size: int = operations.DEFAULT_PAGE_SIZE
+        self, user_nick: str | None = None, paused: bool | None = None, page_size: int = DEFAULT_PAGE_SIZE
     ) -> Iterator[MailTask]:
         """Give all mail tasks, each once, reading further pages only when they are asked for.
 
@@ -310,7 +302,7 @@ class AsyncQuickBIClient(_Client):
     async def get_mail_task_list(
         self,
         page_num: int = 1,
-        page_size: int = operations.DEFAULT_PAGE_SIZE,
+        page_size: int = DEFAULT_PAGE_SIZE,
         user_nick: str | None = None,
         paused: bool | None = None,
     ) -> MailTaskPage:
@@ -318,7 +310,7 @@ class AsyncQuickBIClient(_Client):
         return await self.do(operations.get_mail_task_list(page_num, page_size, user_nick, paused))
 
     async def iter_mail_tasks(
-        self, user_nick: str | None = None, paused: bool | None = None, page_size: int = operations.DEFAULT_PAGE_SIZE
+        self, user_nick: str | None = None, paused: bool | None = None, page_size: int = DEFAULT_PAGE_SIZE
     ) -> AsyncIterator[MailTask]:
         """Do as :meth:`QuickBIClient.iter_mail_tasks`."""
         pager = MailTaskPager()

@@ -98,10 +98,11 @@ class CredentialSpec:
     def identity(self) -> str:
         """Who asks, without a secret: equal for two specs that are the same caller to the service."""
         known = dict(self.fields)
-        names = ("role_arn", "access_key_id", "role_name", "credentials_uri")
-        named = next((f"{name}={known[name]}" for name in names if known.get(name)), "")
-        if not named and "bearer_token" in known:
-            named = hashlib.sha256(str(known["bearer_token"]).encode(errors="replace")).hexdigest()
+        public = ("role_arn", "access_key_id", "role_name")
+        named = next((f"{name}={known[name]}" for name in public if known.get(name)), "")
+        secret = known.get("bearer_token") or known.get("credentials_uri")  # an address may have a password
+        if not named and secret is not None:
+            named = hashlib.sha256(str(secret).encode(errors="replace")).hexdigest()
         return f"{self.auth_type}:{named}"
 
 

@@ -277,10 +277,11 @@ def error_for(
 
 
 def error_from_dict(item: Mapping[str, Any]) -> QuickBIError:
-    """Read back what :meth:`QuickBIError.as_dict` wrote."""
-    known = {key: value for key, value in item.items() if key != "message"}
-    known["kind"] = ErrorKind(item.get("kind", ErrorKind.UNKNOWN))
-    return _CLASSES.get(known["kind"], PermanentError)(item.get("message", ""), **known)
+    """Read back what :meth:`QuickBIError.as_dict` wrote; what a later release has added is ignored."""
+    kind = ErrorKind(item.get("kind", ErrorKind.UNKNOWN))
+    cls = _CLASSES.get(kind, PermanentError)
+    known = cls("").as_dict().keys() - {"message"}
+    return cls(item.get("message", ""), **{key: item[key] for key in known if key in item} | {"kind": kind})
 
 
 def _rebuild(cls: type[QuickBIError], fields: dict[str, Any]) -> QuickBIError:

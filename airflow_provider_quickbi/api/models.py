@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from unicodedata import category
 
 #: How the service writes a TaskId: an int64, never more than 20 digits.
@@ -201,3 +201,14 @@ class MailTaskRun:
             status=item["status"],
             exec_time=datetime.fromisoformat(item["exec_time"]),
         )
+
+
+class Question(NamedTuple):
+    """What ``GetMailTaskStatus`` is asked.
+
+    :param mail_id: the mail task.
+    :param task_id: the run; ``None`` for the latest one.
+    """
+
+    mail_id: str
+    task_id: str | None

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
 from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedAnswer, fold_keys
+from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
 
 if TYPE_CHECKING:
     from datetime import tzinfo
 
 T = TypeVar("T")
-
-DEFAULT_PAGE_SIZE = 25
 
 
 @dataclass(frozen=True, slots=True)

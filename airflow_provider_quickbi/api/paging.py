@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.models import MailTask
     from airflow_provider_quickbi.api.operations import MailTaskPage
 
+#: Mail tasks that a page has if nothing else is asked for.
+DEFAULT_PAGE_SIZE = 25
 #: Walks through the list at the most; a list that changes during each of them is given as far as it was seen.
 MAX_WALKS = 5
 #: Pages of one walk at the most, against a service that never comes to an end.

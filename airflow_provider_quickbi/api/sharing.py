@@ -10,26 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT, Retries
 from airflow_provider_quickbi.api.client import AsyncQuickBIClient
 from airflow_provider_quickbi.api.errors import QuickBIError
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT, Retries
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import MailTaskRun, Question
     from airflow_provider_quickbi.api.settings import ClientSettings
-
-
-class Question(NamedTuple):
-    """What ``GetMailTaskStatus`` is asked.
-
-    :param mail_id: the mail task.
-    :param task_id: the run; ``None`` for the latest one.
-    """
-
-    mail_id: str
-    task_id: str | None
 
 
 class Answer(NamedTuple):

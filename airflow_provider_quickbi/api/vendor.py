@@ -7,6 +7,7 @@ answers, secrets among them.
 from __future__ import annotations
 
 import logging
+import sys
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -24,6 +25,18 @@ class _NotFromVendor(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         path = record.pathname.replace("\\", "/")
         return not any(package in path for package in _PACKAGES)
+
+
+class _NotForCredentials(logging.Filter):
+    """Drops what urllib3 logs at DEBUG while it fetches credentials: addresses whose queries hold tokens."""
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - it matters who logs, not what
+        frame = sys._getframe()  # noqa: SLF001 - the documented way to look at who called
+        while (caller := frame.f_back) is not None:
+            frame = caller
+            if "/alibabacloud_credentials/" in frame.f_code.co_filename.replace("\\", "/"):
+                return False
+        return True
 
 
 def _import_quietly(name: str) -> ModuleType:
@@ -49,4 +62,5 @@ def signing() -> ModuleType:
 @cache
 def credentials() -> ModuleType:
     """Return ``alibabacloud_credentials.client``, the vendor's credential providers."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_NotForCredentials())
     return _import_quietly("alibabacloud_credentials.client")

@@ -11,12 +11,12 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from airflow_provider_quickbi import arguments, connection, lateness
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
-from airflow_provider_quickbi.api.operations import DEFAULT_PAGE_SIZE
+from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
 from airflow_provider_quickbi.delivery import DEFAULT_UNREACHABLE_TIMEOUT
 from airflow_provider_quickbi.exceptions import task_error
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
-from airflow_provider_quickbi.outcomes import carried
+from airflow_provider_quickbi.outcomes import carried, understood
 from airflow_provider_quickbi.sending import FOREVER, Course, Sending
 from airflow_provider_quickbi.starting import DEFAULT_CLOCK_SKEW, OnRunFailed, OnRunning, OnScheduleLimit
 
@@ -225,7 +225,8 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.
         """
         given = arguments.read_all(self, _RUN_ARGUMENTS)
-        course = Course.from_dict(carried(event))
+        with understood():
+            course = Course.from_dict(carried(event))
         with QuickBIHook(self.quickbi_conn_id) as hook:
             return Sending(self, given, course, hook, context).resume(event)
 

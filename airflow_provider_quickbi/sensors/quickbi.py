@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_quickbi import arguments, connection, lateness
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT, Retries
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT, Retries
 from airflow_provider_quickbi.delivery import (
     DEFAULT_UNREACHABLE_TIMEOUT,
     Delivery,
@@ -32,7 +32,7 @@ from airflow_provider_quickbi.delivery import (
 from airflow_provider_quickbi.exceptions import QuickBIUnavailable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
-from airflow_provider_quickbi.metrics import count_outcome
+from airflow_provider_quickbi.metrics import Detection, count_outcome
 from airflow_provider_quickbi.outcomes import carried, publish, raise_for, read_event
 from airflow_provider_quickbi.progress import Progress
 from airflow_provider_quickbi.waiting import look, seconds_until_next_look
@@ -141,6 +141,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self._delivery: Delivery | None = None
         self._progress: Progress | None = None
+        self._detection = Detection()
         self._check_what_is_known()
 
     def _check_what_is_known(self) -> None:
@@ -160,6 +161,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait, in this worker or in the triggerer."""
         self._delivery = self._progress = None
+        self._detection = Detection()
         with self._softened():
             self._store_link(context)
             if self.deferrable:
@@ -341,7 +343,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
 
     def _look(self, delivery: Delivery, retries: Retries) -> Delivery:
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            return look(delivery, hook.get_conn, retries)
+            return look(delivery, hook.get_conn, retries, self._detection)
 
     def _conclude(self, delivery: Delivery, context: Context) -> Any:
         """Return the XCom of a delivery that was sent, or raise what its verdict means."""

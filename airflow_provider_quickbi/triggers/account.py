@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT, Retries
 from airflow_provider_quickbi.api.errors import ErrorKind
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT, Retries
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi.api.errors import QuickBIError
-    from airflow_provider_quickbi.api.sharing import Answer, Question, StatusBoard
+    from airflow_provider_quickbi.api.models import Question
+    from airflow_provider_quickbi.api.sharing import Answer, StatusBoard
 
 
 class Account:

@@ -6,23 +6,24 @@ import asyncio
 import hashlib
 import random
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_quickbi import arguments
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT, Retries
 from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError
-from airflow_provider_quickbi.delivery import Delivery, Wait
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT, Retries
+from airflow_provider_quickbi.delivery import KEPT_VERSION, Delivery, Wait, check_version
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError
+from airflow_provider_quickbi.metrics import Detection
 from airflow_provider_quickbi.progress import Progress, poke_delay
 from airflow_provider_quickbi.triggers.account import Account, AccountWatch
 from airflow_provider_quickbi.triggers.stream import Interests, answers, interests_of
 from airflow_provider_quickbi.watching import Edges, read_statuses
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable, Sequence
+    from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 
     from airflow_provider_quickbi.api.models import MailTaskRun
 
@@ -30,9 +31,6 @@ try:
     from airflow.triggers.base import BaseEventTrigger
 except ImportError:  # Airflow 2.11 has no event-driven scheduling; the class can be imported and never runs there
     BaseEventTrigger = BaseTrigger  # type: ignore[misc, assignment]  # the stand-in of an older Airflow
-
-#: Version of the trigger's arguments; a release reads those of all earlier ones, so that waits survive an upgrade.
-ARGUMENTS_VERSION = 1
 
 #: First looks of waits that begin together are spread over this many seconds at the most.
 MAX_SPREAD_SECONDS = 30.0
@@ -57,6 +55,15 @@ class EventKind:
     OVER = "over"
 
 
+@contextmanager
+def _inflated(trigger: BaseTrigger) -> Iterator[None]:
+    """Turn the error about what was kept into the one that a triggerer survives."""
+    try:
+        yield
+    except ValueError as error:
+        raise TypeError(f"The arguments of {type(trigger).__name__} are not understood: {error}") from None
+
+
 class QuickBIMailTaskTrigger(BaseTrigger):
     """Wait until a delivery is settled, asking Quick BI no more often than it allows.
 
@@ -70,6 +77,8 @@ class QuickBIMailTaskTrigger(BaseTrigger):
     :param execute_by: when ``execution_timeout`` is over, in seconds since the epoch; ``None`` for never.
     :param carry: plain JSON that comes back with the event; ``dag.test()`` loses what ``defer(kwargs=...)`` is given.
     :param version: of these arguments.
+    :param _later: what a later release has added; it is ignored.
+    :raises TypeError: if they are not understood. A triggerer fails one task for it; any other error would end it.
     """
 
     def __init__(
@@ -82,24 +91,27 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         max_wait: float | None = None,
         execute_by: float | None = None,
         carry: dict[str, Any] | None = None,
-        version: int = ARGUMENTS_VERSION,
+        version: int = KEPT_VERSION,
+        **_later: Any,
     ) -> None:
         super().__init__()
+        with _inflated(self):
+            check_version(version)
+            self.delivery = Delivery.from_dict(delivery)
         self.quickbi_conn_id = quickbi_conn_id
         self.carry = carry or {}
-        self.delivery = Delivery.from_dict(delivery)
         self.poke_interval = poke_interval
         self.exponential_backoff = exponential_backoff
         self.max_wait = max_wait
         self.execute_by = execute_by
-        self.version = version
+        self._detection = Detection()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the arguments, with what has been learnt meanwhile."""
         return (
             "airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger",
             {
-                "version": ARGUMENTS_VERSION,
+                "version": KEPT_VERSION,
                 "quickbi_conn_id": self.quickbi_conn_id,
                 "delivery": self.delivery.as_dict(),
                 "poke_interval": self.poke_interval,
@@ -126,7 +138,7 @@ class QuickBIMailTaskTrigger(BaseTrigger):
 
     def _event(self, kind: str, message: str) -> dict[str, Any]:
         return {
-            "version": ARGUMENTS_VERSION,
+            "version": KEPT_VERSION,
             "kind": kind,
             "delivery": self.delivery.as_dict(),
             "message": message,
@@ -226,6 +238,7 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         except TimeoutError:
             return 0.0
         self.delivery = self.delivery.judged(position, answer.outcome, time.time())
+        self._detection.looked(self.delivery, position, time.time())
         return max(0.0, time.monotonic() - answer.asked_at)
 
     def _delay(self, wait: Wait, looks: int) -> float:
@@ -251,25 +264,30 @@ class QuickBIPauseTrigger(BaseTrigger):
     :param until: seconds since the epoch.
     :param carry: plain JSON that comes back with the event.
     :param version: of these arguments.
+    :param _later: what a later release has added; it is ignored.
+    :raises TypeError: if they are not understood. A triggerer fails one task for it; any other error would end it.
     """
 
-    def __init__(self, *, until: float, carry: dict[str, Any] | None = None, version: int = ARGUMENTS_VERSION) -> None:
+    def __init__(
+        self, *, until: float, carry: dict[str, Any] | None = None, version: int = KEPT_VERSION, **_later: Any
+    ) -> None:
         super().__init__()
+        with _inflated(self):
+            check_version(version)
         self.until = until
         self.carry = carry or {}
-        self.version = version
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the arguments."""
         return (
             "airflow_provider_quickbi.triggers.quickbi.QuickBIPauseTrigger",
-            {"version": ARGUMENTS_VERSION, "until": self.until, "carry": self.carry},
+            {"version": KEPT_VERSION, "until": self.until, "carry": self.carry},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and give the one event."""
         await asyncio.sleep(max(0.0, self.until - time.time()))
-        yield TriggerEvent({"version": ARGUMENTS_VERSION, "kind": EventKind.OVER, "carry": self.carry})
+        yield TriggerEvent({"version": KEPT_VERSION, "kind": EventKind.OVER, "carry": self.carry})
 
 
 class QuickBIMailTaskEventTrigger(BaseEventTrigger):
@@ -300,9 +318,11 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         statuses: Sequence[str] | str = ("SENT",),
         poll_interval: float = 60.0,
         quickbi_conn_id: str = "quickbi_default",
-        version: int = ARGUMENTS_VERSION,
+        version: int = KEPT_VERSION,
     ) -> None:
         super().__init__()
+        with _inflated(self):
+            check_version(version)
         self.mail_id = arguments.text("mail_id", mail_id)
         self.subscribe_name = arguments.text("subscribe_name", subscribe_name)
         self.mail_owner = arguments.text("mail_owner", mail_owner)
@@ -311,14 +331,13 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         self.statuses = read_statuses(statuses)
         self.poll_interval = arguments.seconds("poll_interval", poll_interval) or 60.0
         self.quickbi_conn_id = quickbi_conn_id
-        self.version = version
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the arguments, which are also what the trigger is known by."""
         return (
             "airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskEventTrigger",
             {
-                "version": ARGUMENTS_VERSION,
+                "version": KEPT_VERSION,
                 "mail_id": self.mail_id,
                 "subscribe_name": self.subscribe_name,
                 "mail_owner": self.mail_owner,
@@ -390,7 +409,9 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
                 await store.aset(self._state_key(), edges.as_dict())
 
     def _state_key(self) -> str:
-        return "quickbi_" + hashlib.sha256(repr(self.serialize()).encode()).hexdigest()[:16]
+        """Name what this watcher has seen; the same in every release, so that an upgrade forgets nothing."""
+        watched = (self.quickbi_conn_id, self.mail_id, self.subscribe_name, self.mail_owner, *self.statuses)
+        return "quickbi_" + hashlib.sha256(repr(watched).encode()).hexdigest()[:16]
 
     def _payload(self, run: MailTaskRun) -> dict[str, Any]:
         payload = run.as_dict()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_quickbi.api.attempts import Retries
+from airflow_provider_quickbi.api.retries import Retries
 from airflow_provider_quickbi.sending import NOTE_KEY
 from airflow_provider_quickbi.testing import Fault
 

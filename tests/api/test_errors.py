@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT
 from airflow_provider_quickbi.api.errors import (
     CODES,
     AlreadyRunningError,
@@ -26,6 +25,7 @@ from airflow_provider_quickbi.api.errors import (
     minutes_to_wait,
 )
 from airflow_provider_quickbi.api.protocol import read_answer
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 GRANT = "Open Platform > access control"

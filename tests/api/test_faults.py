@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
     ErrorKind,
@@ -23,6 +22,7 @@ from airflow_provider_quickbi.api.errors import (
     TransientError,
 )
 from airflow_provider_quickbi.api.protocol import MAX_ANSWER_BYTES
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
 from airflow_provider_quickbi.api.settings import Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 

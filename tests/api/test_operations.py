@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, TransientError
 from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MailTaskStatus, MalformedAnswer
 from airflow_provider_quickbi.api.operations import MailTaskPage
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI, Refusal
 
 BIG = 7218865303929605212

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import trustme
 
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.errors import QuickBIError, TransientError
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
 from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
 from airflow_provider_quickbi.testing import LocalQuickBI
 

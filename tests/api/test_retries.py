@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_quickbi.api import operations
-from airflow_provider_quickbi.api.attempts import GetCredentials, Pause, Report, Retries, Send, TakeTurn, steps_of
+from airflow_provider_quickbi.api.attempts import GetCredentials, Pause, Report, Send, TakeTurn, steps_of
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.credentials import Credentials
 from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError, TransientError
 from airflow_provider_quickbi.api.pacing import Allowance
 from airflow_provider_quickbi.api.protocol import MAX_RETRY_AFTER
+from airflow_provider_quickbi.api.retries import Retries
 from airflow_provider_quickbi.api.settings import Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT, GetCredentials
+from airflow_provider_quickbi.api.attempts import GetCredentials
 from airflow_provider_quickbi.api.credentials import Credentials, CredentialSource, CredentialSpec
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.protocol import sign
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
 from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 

@@ -13,8 +13,9 @@ import pytest
 from airflow_provider_quickbi.api import sharing
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.errors import PermanentError, TransientError
+from airflow_provider_quickbi.api.models import Question
 from airflow_provider_quickbi.api.settings import ClientSettings
-from airflow_provider_quickbi.api.sharing import Question, shared_board
+from airflow_provider_quickbi.api.sharing import shared_board
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 

@@ -14,8 +14,8 @@ import pytest
 import trustme
 
 from airflow_provider_quickbi.api import client as client_module
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, TransientError
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
 from airflow_provider_quickbi.api.settings import Endpoint
 from airflow_provider_quickbi.testing import LocalQuickBI
 

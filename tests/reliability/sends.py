@@ -111,7 +111,7 @@ def hurried() -> Iterator[None]:
     """Shorten what a worker sleeps, and let starts follow one another quickly; what is decided stays the same."""
     from airflow_provider_quickbi import sending
     from airflow_provider_quickbi.api import client, pacing
-    from airflow_provider_quickbi.api.attempts import Retries
+    from airflow_provider_quickbi.api.retries import Retries
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "QuickBIClient", HurriedClient)

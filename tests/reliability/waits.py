@@ -14,7 +14,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from airflow_provider_quickbi.api.attempts import ONE_ATTEMPT
+from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
 from airflow_provider_quickbi.delivery import Delivery, Fence
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.outcomes import read_event

@@ -1,0 +1,642 @@
+"""Goes every way that a secret could come out with marked credentials: ``python -m tests.reliability.spilling HOME``.
+
+Everything that a person, a log or a database may get to see goes to the two standard streams or into ``HOME``, which
+is Airflow's: whoever started this searches it all. Nothing is masked by Airflow here. The signatures that were sent go
+into a file of their own, so that they can be searched for, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import os
+import pickle
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from .marks import secret
+
+#: Names the file in which each signature is noted that is sent.
+SIGNATURES = "QUICKBI_SIGNATURES"
+#: Seconds that anything here may take on a machine that is very busy.
+BOUND = 60.0
+CONN_ID = "quickbi_marked"
+_VARIABLE = f"AIRFLOW_CONN_{CONN_ID.upper()}"
+
+
+def say(what: str, *values: Any) -> None:
+    """Give out values as ``str``, ``repr`` and, where that is possible, JSON.
+
+    :param what: the way that is gone; the search names it.
+    :param values: what came out.
+    """
+    print(f"== {what}", flush=True)
+    for value in values:
+        if isinstance(value, BaseException):
+            say_error(value)
+            continue
+        print(f"{value}\n{value!r}\n{value!a}")
+        try:
+            print(json.dumps(value), json.dumps(value, ensure_ascii=False))
+        except (TypeError, ValueError):
+            continue
+    sys.stdout.flush()
+
+
+def say_error(error: BaseException) -> None:
+    """Give out an error as a crash dump would: with its whole chain, and with the local variables of every frame."""
+    print(repr(error), error.args, repr(vars(error)))
+    for dump in (
+        traceback.TracebackException.from_exception(error, capture_locals=True),
+        *(traceback.TracebackException.from_exception(one, capture_locals=True) for one in chain(error)),
+    ):
+        print("".join(dump.format()))
+    try:
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301 - made just before
+    except (TypeError, AttributeError, pickle.PicklingError):
+        return
+    print(repr(again), again)
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Give the causes and contexts of an error, also those that are not shown."""
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while pending:
+        one = pending.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        pending += [one.__cause__, one.__context__]
+
+
+def tried(what: str, call: Callable[[], Any]) -> Any:
+    """Give out what a call gives or raises, and return it."""
+    from airflow.providers.common.compat.sdk import TaskDeferred
+
+    try:
+        found = call()
+    except TaskDeferred:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever comes out
+        say(what, error)
+        return error
+    say(what, found)
+    return found
+
+
+class _Quiet(BaseHTTPRequestHandler):
+    """Answers without a word in the log."""
+
+    def log_message(self, *args: Any) -> None:
+        """Keep quiet."""
+
+    def give(self, status: int, body: bytes) -> None:
+        """Answer."""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class _Proxy(_Quiet):
+    """Passes on what is sent to it, if the password is right."""
+
+    def do_POST(self) -> None:
+        """Pass one request on."""
+        user, _, password = (
+            base64.b64decode(self.headers["proxy-authorization"].partition(" ")[2]).decode().partition(":")
+        )
+        assert (user, password) == ("user", secret("proxy password"))
+        target = urlsplit(self.path)
+        passed = HTTPConnection(target.hostname or "", target.port, timeout=BOUND)
+        headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("proxy-")}
+        passed.request("POST", f"/?{target.query}", headers=headers)
+        with passed.getresponse() as answer:
+            self.give(answer.status, answer.read())
+        passed.close()
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Serve, and give the port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join(BOUND)
+
+
+class Services:
+    """What is there to be asked, each with marked secrets."""
+
+    def __init__(self, home: Path, stack: ExitStack) -> None:
+        from airflow_provider_quickbi.testing import LocalQuickBI
+        from tests.api.test_credentials import StandIn, expiration
+
+        self.quickbi = stack.enter_context(LocalQuickBI())
+        fetched = {
+            "AccessKeyId": "fetched-id",
+            "AccessKeySecret": secret("fetched secret"),
+            "SecurityToken": secret("fetched token"),
+            "Expiration": expiration(),
+        }
+        answers = {
+            "PUT": secret("metadata token"),
+            "AssumeRole": json.dumps({"RequestId": "R", "Credentials": fetched}),
+            "": json.dumps({"Code": "Success", **fetched}),
+        }
+
+        class Marked(StandIn):
+            def regular(self, method: str, path: str, query: dict[str, str]) -> str:
+                return answers.get(method) or answers["AssumeRole" if "Action" in query else ""]
+
+        self.stand_in = Marked()
+        stack.callback(self.stand_in.close)
+        self.proxy = f"127.0.0.1:{stack.enter_context(served(_Proxy))}"
+        self.token_file = home.parent / f"{home.name}-oidc-token"
+        self.token_file.write_text(secret("OIDC token"))
+        self.quickbi.add_account("own-id", secret("AccessKey secret"))
+        self.quickbi.add_account("sts-id", secret("AccessKey secret"), security_token=secret("security token"))
+        self.quickbi.add_account("fetched-id", secret("fetched secret"), security_token=secret("fetched token"))
+        self.quickbi.add_bearer_token(secret("bearer token"))
+        self.quickbi.add_mail_task("Daily sales", mail_id="report", owner="Wang Fang")
+
+    def connection(self, auth_type: str, **extra: Any) -> str:
+        """Return a connection of a type as JSON; ``proxied`` is one through a proxy with a password."""
+        role = {"role_arn": "acs:ram::1:role/report", "sts_endpoint": self.stand_in.url}
+        key = {"login": "own-id", "password": secret("AccessKey secret")}
+        url = self.stand_in.url.replace("://", f"://user:{quote(secret('URI password'), safe='')}@")
+        password = quote(secret("proxy password"), safe="")
+        fields: dict[str, dict[str, Any]] = {
+            "access_key": key,
+            "sts": {"login": "sts-id", "password": key["password"], "security_token": secret("security token")},
+            "ram_role_arn": {**key, **role, "security_token": secret("security token")},
+            "ecs_ram_role": {"role_name": "the-role", "disable_imds_v1": True},
+            "oidc_role_arn": {
+                **role,
+                "oidc_provider_arn": "acs:ram::1:oidc-provider/k8s",
+                "oidc_token_file_path": str(self.token_file),
+            },
+            "credentials_uri": {"credentials_uri": f"{url}/credentials?password={quote(secret('URI password'))}"},
+            "bearer": {"bearer_token": secret("bearer token")},
+            "default": {},
+            "proxied": {**key, "proxies": {"http": f"http://user:{password}@{self.proxy}"}},
+        }
+        given = fields[auth_type]
+        more = {name: value for name, value in given.items() if name not in ("login", "password")}
+        options = {"auth_type": "access_key" if auth_type == "proxied" else auth_type, "status_calls_per_second": 1000}
+        host = {"host": self.quickbi.host, "port": self.quickbi.port, "schema": "http"}
+        whole = {"conn_type": "quickbi", **host, "extra": {**options, "read_timeout": 0.3, **more, **extra}}
+        return json.dumps({**whole, **{name: given[name] for name in ("login", "password") if name in given}})
+
+
+@contextmanager
+def with_connection(value: str) -> Iterator[None]:
+    """Let tasks use a connection."""
+    os.environ[_VARIABLE] = value
+    try:
+        yield
+    finally:
+        del os.environ[_VARIABLE]
+
+
+# The ways
+
+
+class Instance:
+    """What a task finds in its context: it keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.try_number = self.max_tries = 1
+        self.dag_id, self.task_id, self.run_id, self.map_index = "d", "t", "r", -1
+        self.start_date = datetime.now(UTC)
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Keep an XCom."""
+        self.pushed[key] = value
+
+
+class Store(dict[str, Any]):
+    """What ``task_state_store`` does; it never forgets, so that it can be given out."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value."""
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        """Keep everything."""
+
+
+class Events(dict[Any, Any]):
+    """The asset events of outlets."""
+
+    def __missing__(self, key: Any) -> Any:
+        return self.setdefault(key, SimpleNamespace(extra={}))
+
+
+def run_task(what: str, make: Callable[[], Any]) -> None:
+    """Run a task with all its deferrals, as its worker and its triggerer do, and give out all that it leaves behind."""
+    import inspect
+
+    from airflow.providers.common.compat.sdk import TaskDeferred
+
+    instance, store, events = Instance(), Store(), Events()
+    context: Any = {
+        "ti": instance,
+        "task_state_store": store,
+        "dag_run": SimpleNamespace(start_date=datetime.now(UTC)),
+        "outlet_events": events,
+    }
+    task = make()
+    say(f"{what}: rendered fields", {name: getattr(task, name) for name in task.template_fields}, task)
+    resume: Callable[[], Any] = partial(inspect.unwrap(type(task).execute), task, context)
+    while True:
+        try:
+            tried(what, resume)
+            break
+        except TaskDeferred as deferred:
+            path, arguments = deferred.trigger.serialize()
+            say(f"{what}: deferred", path, arguments, deferred.trigger, deferred)
+            module, _, name = path.rpartition(".")
+            trigger = getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
+            event = asyncio.run(first_event(trigger))
+            say(f"{what}: event", event, trigger.serialize())
+            task = make()
+            resume = partial(getattr(task, deferred.method_name), context, event=event)
+    say(f"{what}: left behind", instance.pushed, dict(store), {str(key): value.extra for key, value in events.items()})
+
+
+async def first_event(trigger: Any) -> Any:
+    """Return a trigger's first event as it comes back out of the database."""
+    async with asyncio.timeout(BOUND):
+        return json.loads(json.dumps((await anext(trigger.run())).payload))
+
+
+def tasks() -> dict[str, Callable[[], Any]]:
+    """Return what makes a task of each kind."""
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+    from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
+    from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+
+    sensor = partial(
+        QuickBIMailTaskSensor,
+        task_id="t",
+        quickbi_conn_id=CONN_ID,
+        poke_interval=0.02,
+        timeout=0.1,
+        outlets=[mail_task_asset("report")],
+    )
+    send = partial(
+        QuickBIRunMailTaskOperator,
+        task_id="t",
+        mail_id="report",
+        quickbi_conn_id=CONN_ID,
+        poll_interval=0.02,
+        timeout=0.1,
+        appear_timeout=0.05,
+        outlets=[mail_task_asset("report")],
+    )
+    return {
+        "sensor, poke": partial(sensor, mail_id="report"),
+        "sensor, deferred": partial(sensor, mail_id="report", deferrable=True),
+        "sensor, by name, soft": partial(sensor, subscribe_name="Daily sales", deferrable=True, soft_fail=True),
+        "send, held": partial(send, deferrable=False),
+        "send, deferred": partial(send, deferrable=True),
+        "list": partial(QuickBIListMailTasksOperator, task_id="t", quickbi_conn_id=CONN_ID),
+    }
+
+
+def go_well(services: Services, auth_type: str) -> None:
+    """Do everything with one credential type, and give out every object that holds something."""
+    from airflow_provider_quickbi.api import protocol
+    from airflow_provider_quickbi.api.client import AsyncQuickBIClient, QuickBIClient
+    from airflow_provider_quickbi.api.credentials import CredentialSource
+    from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+    from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskEventTrigger
+
+    quickbi = services.quickbi
+    quickbi.add_run("report", status="SENT")
+    with with_connection(services.connection(auth_type)):
+        hook = QuickBIHook(CONN_ID)
+        tried(f"{auth_type}: hook", hook.test_connection)
+        known = hook.quickbi_connection
+        settings = known.settings
+        source = CredentialSource(settings.credentials)
+        credentials = source.get()
+        request = protocol.sign("GetMailTaskList", {}, endpoint=settings.endpoint, credentials=credentials)
+        say(f"{auth_type}: objects", hook, known, settings, settings.credentials, settings.account, source)
+        say(f"{auth_type}: objects", credentials, request, QuickBIClient(settings), AsyncQuickBIClient(settings))
+        say(f"{auth_type}: objects", settings.credentials.identity, settings.endpoint, hook.get_conn(), request.url)
+        for name, make in tasks().items():
+            run_task(f"{auth_type}: {name}", make)
+        trigger = QuickBIMailTaskEventTrigger(mail_id="report", poll_interval=0.02, quickbi_conn_id=CONN_ID)
+        say(f"{auth_type}: watcher", trigger.serialize(), trigger)
+        if auth_type == "access_key":
+            say("watcher: event", asyncio.run(_watch(trigger, quickbi)))
+
+
+async def _watch(trigger: Any, quickbi: Any) -> Any:
+    run = quickbi.add_run("report", status="PROCESSING")
+    asked = quickbi.count("GetMailTaskStatus")
+    event = asyncio.create_task(first_event(trigger))
+    while quickbi.count("GetMailTaskStatus") == asked and not event.done():
+        await asyncio.sleep(0.005)
+    quickbi.finish_run(run)
+    return await event
+
+
+def go_wrong(services: Services) -> None:
+    """Let everything fail in every way, with answers that quote what they were asked with."""
+    from airflow_provider_quickbi.api import pacing
+    from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+
+    made = tasks()
+    for auth_type, sent, names in (
+        ("sts", ("AccessKey secret", "security token"), ("sensor, deferred", "send, held")),
+        ("bearer", ("bearer token",), ("sensor, poke",)),
+    ):
+        with with_connection(services.connection(auth_type, read_timeout=0.02)):
+            for what, fault in _faults(" ".join(map(secret, sent)), secret(sent[-1])).items():
+                services.quickbi.fail(None, fault, times=None)
+                pacing.forget_allowances()  # throttling would slow down all that follows
+                hook = QuickBIHook(CONN_ID)
+                tried(f"{auth_type}, {what}: test", hook.test_connection)
+                with hook:
+                    tried(f"{auth_type}, {what}: hook", partial(hook.get_mail_task_status, "report"))
+                for name in names:
+                    run_task(f"{auth_type}, {what}: {name}", made[name])
+                services.quickbi.clear_faults()
+
+
+def _faults(quoted: str, token: str) -> dict[str, Any]:
+    """Return every way in which an answer can be bad.
+
+    :param quoted: what the answers quote: a service can quote what it was sent, and nothing else.
+    :param token: part of it.
+    """
+    from airflow_provider_quickbi.api.errors import CODES
+    from airflow_provider_quickbi.testing import Fault
+
+    faults = {
+        pattern.replace("*", "Any"): Fault.error(pattern.replace("*", "Any"), f"{pattern}: {quoted}")
+        for pattern, _, _ in CODES
+    }
+    return faults | {
+        "Unknown.Code": Fault.error("Unknown.Code", quoted),
+        "what was signed": Fault.error("SignatureDoesNotMatch", f"no. server string to sign is: {quoted}"),
+        "HTML": Fault.custom(502, quoted),
+        "HTML that begins with it": Fault.custom(502, token),
+        "code": Fault.custom(400, {"Code": token, "Message": "m", "RequestId": quoted}),
+        "no code": Fault.custom(500, {"Message": quoted}),
+        "odd run": Fault.custom(200, {"Success": True, "Result": [{"taskId": token, "status": quoted}]}),
+        "redirect": Fault.redirect(f"http://{token[6:22]}.example/{quote(quoted)}"),
+        **{fault.kind: fault for fault in (Fault.reset(), Fault.hang(), Fault.half_json(), Fault.wrong_types())},
+    }
+
+
+def echo(services: Services) -> None:
+    """Ask a gateway that answers with the request's own headers, the signature among them."""
+    from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+
+    class Echo(_Quiet):
+        def do_POST(self) -> None:
+            told = " ".join(self.headers.get(name, "") for name in ("authorization", "x-acs-security-token"))
+            told = f"{told[-400:]} {self.headers.get('x-acs-bearer-token')}"
+            body = json.dumps({"Code": "IncompleteSignature", "Message": told, "RequestId": told[-100:]}).encode()
+            self.give(400, body)
+
+    with served(Echo) as port:
+        for auth_type in ("access_key", "sts", "bearer"):
+            whole = json.loads(services.connection(auth_type)) | {"port": port}
+            with with_connection(json.dumps(whole)):
+                hook = QuickBIHook(CONN_ID)
+                with hook:
+                    tried(f"echo, {auth_type}", partial(hook.get_mail_task_status, "report"))
+                run_task(f"echo, {auth_type}: sensor", tasks()["sensor, deferred"])
+
+
+def refuse_credentials(services: Services) -> None:
+    """Let the services that give credentials answer with nothing useful, but with secrets."""
+    from airflow_provider_quickbi.api import credentials
+
+    answers = {
+        "denied": (403, json.dumps({"Code": "NoPermission", "Message": secret("fetched secret")})),
+        "broken": (500, secret("fetched secret")),
+        "half": (200, json.dumps({"Code": "Success", "AccessKeyId": "x", "SecurityToken": secret("fetched token")})),
+    }
+    for what, answer in answers.items():
+        services.stand_in.answer = answer
+        for auth_type in ("ram_role_arn", "ecs_ram_role", "oidc_role_arn", "credentials_uri"):
+            credentials._providers.clear()
+            with with_connection(services.connection(auth_type)):
+                run_task(f"{auth_type}, {what}", tasks()["sensor, deferred"])
+    services.stand_in.answer = None
+    credentials._providers.clear()
+
+
+def refuse_connections(services: Services) -> None:
+    """Use connections of which one field is wrong, and a proxy, an address or a certificate that is not to be had."""
+    from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+
+    whole = json.loads(services.connection("sts"))
+    password = quote(secret("proxy password"), safe="")
+    wrong: dict[str, dict[str, Any]] = {
+        "region": {"extra": {**whole["extra"], "region": "cn-nowhere"}},
+        "unknown field": {"extra": {**whole["extra"], "acces_key": "x"}},
+        "number": {"extra": {**whole["extra"], "read_timeout": "soon"}},
+        "time zone": {"extra": {**whole["extra"], "timezone": "Mars"}},
+        "proxies": {"extra": {**whole["extra"], "proxies": {"ftp": f"http://u:{password}@p:1"}}},
+        "proxies as text": {"extra": {**whole["extra"], "proxies": f"socks5://u:{password}@p:1"}},
+        "proxies, broken JSON": {"extra": {**whole["extra"], "proxies": f'{{"http": "http://u:{password}@p:1"'}},
+        "proxy away": {"extra": {**whole["extra"], "proxies": f"http://u:{password}@127.0.0.1:9"}},
+        "console": {"extra": {**whole["extra"], "console_url": f"https://u:{password}@bi.example.com/"}},
+        "host": {"host": f"user:{password}@quickbi.example", "port": None, "schema": None},
+        "port": {"port": 99_999},
+        "schema": {"schema": "file"},
+        "no extra": {"extra": [secret("security token")]},
+        "extra is no JSON": {"extra": f'{{"security_token": "{secret("security token")}"'},
+        "login": {"login": "a\nb"},
+        "password": {"password": f"{secret('AccessKey secret')}\n"[:-1] + "\x01"},
+        "characters": {"password": f"{secret('AccessKey secret')}é"},
+        "token": {"extra": {**whole["extra"], "security_token": [secret("security token")]}},
+        "away": {"port": 9},
+        "TLS": {"schema": "https"},
+        "no CA": {"schema": "https", "extra": {**whole["extra"], "verify": str(services.token_file)}},
+    }
+    for what, change in wrong.items():
+        with with_connection(json.dumps(whole | change)):
+            tried(f"wrong connection, {what}", QuickBIHook(CONN_ID).test_connection)
+            run_task(f"wrong connection, {what}", tasks()["sensor, deferred"])
+            run_task(f"wrong connection, {what}", tasks()["list"])
+
+
+def say_what_never_changes() -> None:
+    """Give out what Airflow is told about the provider."""
+    from airflow_provider_quickbi.connection import RawConnection, form_fields
+    from airflow_provider_quickbi.delivery import Delivery, Fence, Wait
+    from airflow_provider_quickbi.get_provider_info import get_provider_info
+
+    raw = RawConnection("c", login="id", password=secret("AccessKey secret"), extra={"x": secret("security token")})
+    delivery = Delivery.of([replace(Wait(mail_id="m", fence=Fence(), since=time.time()))])
+    say("provider info", get_provider_info(), form_fields(), raw, delivery)
+
+
+# Whole DAG runs
+
+
+def run_dags(services: Services, home: Path) -> None:
+    """Run DAGs in Airflow: what they store stays in its home."""
+    from airflow.utils import db
+
+    from tests.airflow import conftest as cases
+
+    db.initdb()
+    sys.modules[cases._CASE.__name__] = cases._CASE
+    airflow = cases.Airflow(home / "dags")
+    quickbi = services.quickbi
+    quickbi.add_mail_task("failed", mail_id="failed")
+    quickbi.add_run("failed", status="FAILED")
+    quickbi.add_run("report", status="SENT")
+
+    def make() -> None:
+        from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+        from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
+        from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+
+        given: dict[str, Any] = {"quickbi_conn_id": CONN_ID, "poke_interval": 0.05, "timeout": 20}
+        for mode, how in cases.MODES.items():
+            for mail_id in ("report", "failed", "nowhere"):
+                outlets = [mail_task_asset(mail_id)]
+                QuickBIMailTaskSensor(task_id=f"{mode}-{mail_id}", mail_id=mail_id, outlets=outlets, **given, **how)
+        QuickBIListMailTasksOperator(task_id="list", quickbi_conn_id=CONN_ID)
+        QuickBIRunMailTaskOperator(
+            task_id="send", mail_id="{{ 'report' }}", quickbi_conn_id=CONN_ID, poll_interval=0.05
+        )
+
+    with with_connection(services.connection("sts", read_timeout=5)):
+        ran = airflow.run(make, retries=0)
+    say("DAG run: states", ran.states, ran.xcoms(), ran.xcoms("quickbi_console_url"), ran.asset_extras())
+    states = {state: sorted(task for task in ran.states if ran.states[task] == state) for state in ran.states.values()}
+    assert len(states["success"]) == 5, states
+    assert len(states["failed"]) == 6, states
+    for task_id, errors in ran.errors.items():
+        for error in errors:
+            say(f"DAG run: {task_id}", error)
+
+
+# The process
+
+
+def log_everything() -> None:
+    """Let every logger tell everything to the standard output, whatever its package has set up."""
+    os.environ["DEBUG"] = "sdk"  # what Alibaba Cloud's packages look for
+    logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, force=True, format="%(levelname)s %(name)s %(message)s")
+    vendors = ("alibabacloud-tea", "darabonba-core", "credentials", "alibabacloud_credentials", "Tea")
+    for name in ("urllib3", "aiohttp", "requests", "asyncio", "airflow", "airflow.task", *vendors):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+
+
+@contextmanager
+def nothing_masked() -> Iterator[None]:
+    """Let Airflow know no secret, so that nothing is hidden by the last line of defence."""
+    maskers = {getattr(module, "SecretsMasker", None) for module in list(sys.modules.values())}
+    with pytest.MonkeyPatch.context() as patch:
+        for masker in maskers:
+            if isinstance(masker, type):
+                patch.setattr(masker, "add_mask", lambda *args, **kwargs: None)
+        yield
+
+
+def note_signatures() -> None:
+    """Write every signature that is sent into a file."""
+    from airflow_provider_quickbi.api import attempts
+
+    sign = attempts.sign
+    file = Path(os.environ[SIGNATURES])
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        request = sign(*args, **kwargs)
+        if authorization := request.headers.get("authorization"):
+            with file.open("a") as signatures:
+                signatures.write(f"{authorization.partition('Signature=')[2]}\n")
+        return request
+
+    attempts.sign = noted
+
+
+def main() -> int:
+    """Go every way."""
+    home = Path(sys.argv[1])
+    import airflow.providers.common.compat.sdk  # noqa: F401 - loads the maskers
+
+    log_everything()
+    note_signatures()
+    from airflow_provider_quickbi.api import pacing, retries, vendor
+    from airflow_provider_quickbi.api.credentials import AUTH_TYPES
+    from airflow_provider_quickbi.hooks import quickbi as hooks
+    from airflow_provider_quickbi.triggers import quickbi as triggers
+
+    vendor.credentials()
+    from alibabacloud_credentials.provider import ecs_ram_role
+    from alibabacloud_credentials.utils import auth_util
+
+    create = ecs_ram_role.EcsRamRoleCredentialsProvider.__init__
+
+    with ExitStack() as stack:
+        services = Services(home, stack)
+
+        def look_here(provider: Any, *args: Any, **kwargs: Any) -> None:
+            create(provider, *args, **kwargs)
+            provider._EcsRamRoleCredentialsProvider__metadata_service_host = services.stand_in.url
+
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(ecs_ram_role.EcsRamRoleCredentialsProvider, "__init__", look_here)
+        patch.setattr(auth_util, "environment_access_key_id", "own-id")
+        patch.setattr(auth_util, "environment_access_key_secret", secret("AccessKey secret"))
+        patch.setattr(retries.Retries.__init__, "__defaults__", (2, 0.001, 0.002))
+        patch.setattr(hooks, "_TEST_RETRIES", retries.Retries(2, 0.001, 0.002))
+        patch.setattr(triggers, "FRESH_SECONDS", 0.0)
+        patch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
+        patch.setitem(pacing.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
+        with nothing_masked():
+            say_what_never_changes()
+            for auth_type in (*AUTH_TYPES, "proxied"):
+                go_well(services, auth_type)
+            go_wrong(services)
+            echo(services)
+            refuse_credentials(services)
+            refuse_connections(services)
+        # Airflow itself logs at DEBUG what it is told to mask.
+        run_dags(services, home)
+    print("== all ways gone", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] - it is a text stream
+    sys.exit(main())

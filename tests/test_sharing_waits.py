@@ -1,0 +1,147 @@
+"""Many waits in one triggerer: equal questions are asked once, and all use the same connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from airflow_provider_quickbi.api import sharing
+from airflow_provider_quickbi.api.models import Question
+from airflow_provider_quickbi.delivery import Delivery, Fence, Wait
+from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
+
+ASK = "GetMailTaskStatus"
+
+
+@pytest.fixture(autouse=True)
+def fast(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pacing be no obstacle, so that what is counted is not what pacing lets through."""
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=1000))
+
+
+def mails(quickbi: LocalQuickBI, number: int, *, sent_at_look: int) -> list[str]:
+    """Add mail tasks, each with a run that is sent just before its mail is asked for the nth time."""
+    mail_ids = [quickbi.add_mail_task(f"Report {index}") for index in range(number)]
+    runs = {mail_id: quickbi.add_run(mail_id, status="PROCESSING") for mail_id in mail_ids}
+    looks: Counter[str] = Counter()
+
+    def look(call: Any) -> None:
+        looks[call.mail_id] += 1
+        if looks[call.mail_id] == sent_at_look:
+            quickbi.finish_run(runs[call.mail_id])
+
+    quickbi.when_called(ASK, look)
+    return mail_ids
+
+
+def stored_and_revived(mail_id: str, poke_interval: float, executed_after: datetime | None) -> QuickBIMailTaskTrigger:
+    """Return a trigger as the triggerer makes it, from what is in the database."""
+    now = time.time()
+    wait = Wait(mail_id=mail_id, fence=Fence(executed_after=executed_after), since=now, finish_by=now + 60)
+    trigger = QuickBIMailTaskTrigger(
+        quickbi_conn_id="quickbi_default", delivery=Delivery.of([wait]).as_dict(), poke_interval=poke_interval
+    )
+    return QuickBIMailTaskTrigger(**json.loads(json.dumps(trigger.serialize()[1])))
+
+
+def outcomes(
+    mail_ids: Sequence[str],
+    *,
+    poke_interval: float,
+    executed_after: datetime | None = None,
+    then: Callable[[], None] = lambda: None,
+) -> Counter[str]:
+    """Run a wait for each of some mail tasks in one event loop and count how they ended."""
+
+    async def end_of(trigger: QuickBIMailTaskTrigger) -> str:
+        async for event in trigger.run():
+            return str(event.payload["delivery"]["verdicts"][0]["outcome"])
+        return "no event"
+
+    async def main() -> Counter[str]:
+        waits = [stored_and_revived(mail_id, poke_interval, executed_after) for mail_id in mail_ids]
+        ended = await asyncio.gather(*(end_of(wait) for wait in waits))
+        then()
+        return Counter(ended)
+
+    return asyncio.run(asyncio.wait_for(main(), 50))
+
+
+def test_a_hundred_waits_for_five_mails_cost_the_calls_of_five(quickbi: LocalQuickBI):
+    mail_ids = mails(quickbi, 5, sent_at_look=4)
+    assert outcomes(mail_ids * 20, poke_interval=0.5) == {"sent": 100}
+    # Twenty waits with four looks each would be 400 calls; some more than 20 are left to a machine that is busy.
+    assert 20 <= quickbi.count(ASK) <= 40
+
+
+def test_a_wait_takes_what_others_were_answered_since_it_looked_last(quickbi: LocalQuickBI):
+    mail_id = quickbi.add_mail_task("Report")
+    quickbi.add_run(mail_id, status="PROCESSING")
+
+    async def main() -> list[int]:
+        from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+
+        calls = []
+        question = Question(mail_id, None)
+        async with QuickBIHook().status_board() as board:
+            often, seldom = board.watch(), board.watch()
+            for watch in (often, seldom, often, seldom, seldom, often):
+                await watch.look(question, max_age=3600)
+                calls.append(quickbi.count(ASK))
+        return calls
+
+    assert asyncio.run(asyncio.wait_for(main(), 20)) == [1, 1, 2, 2, 3, 3]
+
+
+def test_first_looks_of_waits_that_begin_together_are_spread(quickbi: LocalQuickBI):
+    mail_ids = mails(quickbi, 60, sent_at_look=1)
+    assert outcomes(mail_ids, poke_interval=1.0) == {"sent": 60}
+    begun = sorted(call.monotonic_time for call in quickbi.calls)
+    assert begun[-1] - begun[0] > 0.2
+
+
+def test_no_call_is_made_before_executed_after(quickbi: LocalQuickBI):
+    mail_ids = [quickbi.add_mail_task(f"Report {index}") for index in range(20)]
+    after = datetime.fromtimestamp(int(time.time()) + 2, UTC)
+    for mail_id in mail_ids:
+        quickbi.add_run(mail_id, exec_time=after)
+    assert outcomes(mail_ids, poke_interval=0.2, executed_after=after) == {"sent": 20}
+    assert min(call.wall_time for call in quickbi.calls) >= after.timestamp()
+
+
+def test_all_waits_use_the_same_few_connections(quickbi: LocalQuickBI):
+    mail_ids = mails(quickbi, 20, sent_at_look=5)
+    assert outcomes(mail_ids * 5, poke_interval=0.2) == {"sent": 100}
+    assert quickbi.count(ASK) >= 100
+    # One for each mail at the same moment; some more are left to a machine that is busy.
+    assert quickbi.connections_opened <= 40
+
+
+def test_the_connections_are_closed_when_the_last_wait_ends(quickbi: LocalQuickBI):
+    mail_ids = mails(quickbi, 5, sent_at_look=2)
+    open_at_the_end: list[int] = []
+
+    def look() -> None:
+        open_at_the_end.append(sum(len(boards) for boards in sharing._boards.values()))
+
+    assert outcomes(mail_ids * 4, poke_interval=0.1, then=look) == {"sent": 20}
+    assert open_at_the_end == [0]
+    until = time.monotonic() + 10
+    while (still_open := quickbi.drop_connections()) and time.monotonic() < until:
+        pass
+    assert still_open == 0
+
+
+def test_throttled_first_looks_fail_no_wait(quickbi: LocalQuickBI):
+    mail_ids = mails(quickbi, 10, sent_at_look=2)
+    quickbi.fail(ASK, Fault.throttled(), times=15)
+    assert outcomes(mail_ids * 3, poke_interval=0.2) == {"sent": 30}
+    assert quickbi.count(ASK, "Throttling.User") == 15

@@ -1,0 +1,313 @@
+"""What an earlier release has stored, this one finishes: waits, events, notes and what watchers have seen."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
+
+from airflow_provider_quickbi.delivery import KEPT_VERSION, Delivery
+from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+from airflow_provider_quickbi.sending import NOTE_KEY, Course
+from airflow_provider_quickbi.sensors.quickbi import STATE_KEY, QuickBIMailTaskSensor
+from airflow_provider_quickbi.starting import Note
+from airflow_provider_quickbi.testing import LocalQuickBI
+from airflow_provider_quickbi.triggers import quickbi as triggers
+from airflow_provider_quickbi.triggers import stream
+
+# Airflow and its dependencies warn about each other when a connection is read first.
+pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_quickbi")
+
+STORED = Path(__file__).parent / "stored"
+SAMPLES = {str(file.relative_to(STORED).with_suffix("")): file for file in sorted(STORED.glob("*/*.json"))}
+#: TaskIds in the samples: of the run that is waited for, and of one before it.
+RUN, EARLIER = "7218865303929605212", "7218865303929605211"
+BOUND = 60.0
+#: What a release after this one may have added.
+ADDED = {"added_later": {"x": [1, None, "y"]}}
+
+
+def stored(name: str) -> dict[str, Any]:
+    return json.loads(SAMPLES[name].read_text(encoding="utf-8"))
+
+
+def samples(*kinds: str, but: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    names = [name for name in SAMPLES if stored(name)["kind"] in kinds and stored(name)["task"] not in but]
+    assert names
+    return pytest.mark.parametrize("name", names)
+
+
+def with_more(value: Any) -> Any:
+    """Return something with a further key in every object, but for the one that holds TaskIds."""
+    if isinstance(value, list):
+        return [with_more(item) for item in value]
+    if isinstance(value, dict):
+        return {key: item if key == "seen" else with_more(item) for key, item in value.items()} | ADDED
+    return value
+
+
+def fits(found: Any, sample: Any) -> bool:
+    """Whether two things have the same keys; what is ``None`` in one of them fits everything."""
+    if found is None or sample is None:
+        return True
+    if isinstance(found, dict) and isinstance(sample, dict):
+        return found.keys() == sample.keys() and all(fits(found[key], sample[key]) for key in found)
+    if isinstance(found, list) and isinstance(sample, list):
+        return not (found and sample) or fits(found[0], sample[0])
+    return isinstance(found, (dict, list)) == isinstance(sample, (dict, list))
+
+
+class Store(dict[str, Any]):
+    """``task_state_store`` and ``asset_state_store``, which hold JSON."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.loads(json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+    async def aget(self, key: str) -> Any:
+        return self.get(key)
+
+    async def aset(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+
+class World:
+    """A Quick BI that knows the runs of the samples, under TaskIds of its own.
+
+    :param quickbi: the service.
+    """
+
+    def __init__(self, quickbi: LocalQuickBI) -> None:
+        self.quickbi = quickbi
+        self.run = self.earlier = ""
+
+    def prepare(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Let the runs of a sample be over, and return the sample with the right TaskIds."""
+        self.quickbi.add_mail_task("Daily sales", mail_id="daily-sales", owner="Wang Fang")
+        self.quickbi.add_mail_task("Stock", mail_id="stock")
+        self.quickbi.add_run("stock", exec_time="2026-07-01T08:01:00")
+        self.earlier = self.quickbi.add_run("daily-sales", exec_time="2026-06-30T08:05:00")
+        status = "FAILED" if sample["ends"] in ("FAILED", "QuickBIMailTaskFailed") else "SENT"
+        self.run = self.quickbi.add_run("daily-sales", exec_time="2026-07-01T08:05:00", status=status)
+        return json.loads(json.dumps(sample).replace(RUN, self.run).replace(EARLIER, self.earlier))
+
+
+@pytest.fixture
+def world(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A Quick BI for each test; nobody waits long before the first look."""
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=1000))
+    for name in ("FIRST_LOOK_SECONDS", "MAX_SPREAD_SECONDS"):
+        monkeypatch.setattr(triggers, name, 0.01)
+    monkeypatch.setattr(stream, "_IDLE_SECONDS", 0.01)
+    return World(quickbi)
+
+
+def task_of(sample: dict[str, Any]) -> Any:
+    """Return the task that a sample belongs to, as its DAG file makes it today."""
+    sensor: dict[str, Any] = {"task_id": "t", "deferrable": True, "poke_interval": 0.01}
+    send: dict[str, Any] = {"task_id": "t", "deferrable": True, "poll_interval": 0.01, "appear_timeout": 30}
+    several = len(sample["kept"].get("kwargs", {}).get("delivery", {}).get("waits", ())) > 1
+    return {
+        "sensor": lambda: QuickBIMailTaskSensor(
+            mail_id=["daily-sales", "stock"] if several else "daily-sales", **sensor
+        ),
+        "rescheduled sensor": lambda: QuickBIMailTaskSensor(
+            mail_id="daily-sales", **sensor | {"deferrable": False, "mode": "reschedule"}
+        ),
+        "send": lambda: QuickBIRunMailTaskOperator(mail_id="daily-sales", **send),
+        "send by name": lambda: QuickBIRunMailTaskOperator(subscribe_name="Daily sales", **send),
+    }[sample["task"]]()
+
+
+def inflated(kept: dict[str, Any]) -> Any:
+    """Return the trigger that a triggerer makes of what is in the database."""
+    module, _, name = kept["classpath"].rpartition(".")
+    return getattr(import_module(module), name)(**kept["kwargs"])
+
+
+async def first_event(trigger: Any) -> Any:
+    async with asyncio.timeout(BOUND), aclosing(trigger.run()) as events:
+        return json.loads(json.dumps((await anext(events)).payload))
+
+
+def context_of(store: Store | None = None) -> dict[str, Any]:
+    instance = SimpleNamespace(
+        try_number=1,
+        max_tries=0,
+        start_date=datetime.now(UTC),
+        get_first_reschedule_date=lambda context: None,
+        xcom_push=lambda **_: None,
+    )
+    began = SimpleNamespace(start_date=datetime(2026, 7, 1, tzinfo=UTC))
+    return {"ti": instance, "dag_run": began} | ({} if store is None else {"task_state_store": store})
+
+
+def ended(call: Callable[[], Any], sample: dict[str, Any], context: dict[str, Any]) -> Any:
+    """Return what a task gives in the end, or the error that it raises, whatever waits there are on the way."""
+    while True:
+        try:
+            return call()
+        except TaskDeferred as deferred:
+            path, kwargs = deferred.trigger.serialize()
+            event = asyncio.run(first_event(inflated({"classpath": path, "kwargs": json.loads(json.dumps(kwargs))})))
+            method = getattr(task_of(sample), deferred.method_name)
+            call = lambda method=method, event=event: method(context, event=event)  # noqa: E731 - one step of several
+        except (Exception, AirflowTaskTimeout) as error:  # noqa: BLE001 - whatever a task raises
+            return error
+
+
+def assert_right(found: Any, sample: dict[str, Any], world: World) -> None:
+    """Assert that a task ended as its sample demands, and that no mail was sent unless that was still to be done."""
+    if not isinstance(found, (dict, list)):
+        names = [cls.__name__ for cls in type(found).__mro__]
+        assert sample["ends"] in names or (sample["ends"], names[0]) == ("FAILED", "QuickBIMailTaskFailed"), found
+        return
+    carry = sample["kept"].get("carry") or sample["kept"].get("kwargs", {}).get("carry") or {}
+    starts = int(carry.get("phase") in ("preparing", "starting", "outwaiting"))
+    assert world.quickbi.starts("daily-sales") == starts
+    results = found if isinstance(found, list) else [found]
+    assert [result["status"] for result in results] == [sample["ends"]] * len(results)
+    newest = world.quickbi.runs("daily-sales")[-1]["task_id"]
+    assert results[0]["task_id"] == (newest if starts else world.run)
+
+
+# Waits that an earlier release has deferred
+
+
+@pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
+@samples("trigger", but=("watcher",))
+def test_a_wait_that_was_deferred_is_finished(world: World, name: str, change: Callable[[Any], Any]) -> None:
+    sample = world.prepare(stored(name))
+    kept = sample["kept"] | {"kwargs": change(sample["kept"]["kwargs"])}
+    event = asyncio.run(first_event(inflated(kept)))
+    context = context_of()
+    found = ended(lambda: task_of(sample).execute_complete(context, event=event), sample, context)
+    assert_right(found, sample, world)
+
+
+@pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
+@samples("event")
+def test_an_event_that_was_stored_is_understood(world: World, name: str, change: Callable[[Any], Any]) -> None:
+    sample = world.prepare(stored(name))
+    context = context_of()
+    found = ended(lambda: task_of(sample).execute_complete(context, event=change(sample["kept"])), sample, context)
+    assert_right(found, sample, world)
+
+
+@pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
+@samples("task")
+def test_a_try_goes_on_with_what_was_stored_for_it(world: World, name: str, change: Callable[[Any], Any]) -> None:
+    sample = world.prepare(stored(name))
+    store = Store(change(sample["kept"]))
+    context = context_of(store)
+    task = task_of(sample)
+    if sample["task"] == "rescheduled sensor":
+        found = task.poke(context).xcom_value
+        assert [call.params.get("TaskId") for call in world.quickbi.calls] == [world.run]
+    else:
+        found = ended(lambda: inspect.unwrap(type(task).execute)(task, context), sample, context)
+    assert_right(found, sample, world)
+    assert {NOTE_KEY, STATE_KEY} & set(store) == set()
+
+
+@pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
+@samples("trigger", but=("sensor", "send", "send by name"))
+def test_a_watcher_goes_on_where_it_was(world: World, name: str, change: Callable[[Any], Any]) -> None:
+    sample = world.prepare(stored(name))
+    state = json.loads(json.dumps(stored("1.0/state-watcher")["kept"]).replace(RUN, world.run))
+    trigger = inflated(sample["kept"])
+    if sample["kept"]["kwargs"]["subscribe_name"] is not None:
+        state = {trigger._state_key(): one for one in state.values()}
+    trigger.asset_state_store = Store(change(state))
+    payload = asyncio.run(first_event(trigger))
+    assert (payload["task_id"], payload["status"]) == (world.run, "SENT")
+
+
+# What a later release has stored and this one would misunderstand
+
+
+@samples("trigger")
+def test_a_trigger_of_a_version_that_is_not_known_is_refused_in_words(name: str) -> None:
+    kept = stored(name)["kept"]
+    kept["kwargs"]["version"] = KEPT_VERSION + 1
+    with pytest.raises(TypeError, match=r"understands version 1\. Install the same release on scheduler, workers"):
+        inflated(kept)
+
+
+@samples("event")
+def test_an_event_of_a_version_that_is_not_known_is_refused_in_words(name: str) -> None:
+    sample = stored(name)
+    with pytest.raises(RuntimeError, match="counts as no delivery: it is of version 2, and this release of"):
+        task_of(sample).execute_complete(context_of(), event=sample["kept"] | {"version": KEPT_VERSION + 1})
+
+
+# That nothing is stored in another form unnoticed
+
+
+@samples("trigger")
+def test_a_trigger_is_stored_as_it_was(name: str) -> None:
+    kept = stored(name)["kept"]
+    path, arguments = inflated(kept).serialize()
+    assert {"classpath": path, "kwargs": json.loads(json.dumps(arguments))} == kept
+
+
+def test_what_is_carried_and_kept_is_stored_as_it_was() -> None:
+    seen = set()
+    for name in SAMPLES:
+        kept = stored(name)["kept"]
+        carry = kept.get("carry") or kept.get("kwargs", {}).get("carry") or {}
+        if "phase" in carry:
+            assert json.loads(json.dumps(Course.from_dict(carry).as_dict())) == carry
+            seen.add(carry["phase"])
+        if "delivery" in kept:
+            assert Delivery.from_dict(kept["delivery"]).as_dict() == kept["delivery"]
+        if NOTE_KEY in kept:
+            note = Note.from_dict(kept[NOTE_KEY])
+            assert note is not None
+            assert note.as_dict() == kept[NOTE_KEY]
+    assert seen == {"preparing", "starting", "outwaiting", "looking", "following"}
+
+
+def test_todays_tasks_and_triggers_store_what_the_samples_hold(world: World) -> None:
+    """The samples were made once; this is what makes them worth something."""
+    world.prepare({"ends": "SENT"})
+    world.quickbi.set_manual_start("daily-sales", duration=3600)
+    under_way = world.quickbi.add_run("daily-sales", status="PROCESSING")
+
+    def deferred(task: Any, store: Store | None = None) -> Any:
+        with pytest.raises(TaskDeferred) as caught:
+            inspect.unwrap(type(task).execute)(task, context_of(store))
+        path, arguments = caught.value.trigger.serialize()
+        return {"classpath": path, "kwargs": json.loads(json.dumps(arguments))}
+
+    sensor = deferred(task_of({"task": "sensor", "kept": {}}))
+    assert fits(sensor, stored("1.0/sensor-pinned-and-unreachable")["kept"])
+    store = Store()
+    outwaiting = deferred(task_of({"task": "send", "kept": {}}), store)
+    assert fits(outwaiting, stored("1.0/send-outwaiting")["kept"])
+    world.quickbi.finish_run(under_way)
+    following = deferred(task_of({"task": "send", "kept": {}}), store)
+    assert fits(following, stored("1.0/send-following")["kept"])
+    assert fits(dict(store), stored("1.0/state-note-joined")["kept"])
+
+    rescheduled, store = task_of({"task": "rescheduled sensor", "kept": {}}), Store()
+    assert rescheduled.poke(context_of(store)) is False
+    assert fits(dict(store), stored("1.0/state-rescheduled")["kept"])
+
+    world.quickbi.finish_run(world.quickbi.runs("daily-sales")[-1]["task_id"])
+    event = asyncio.run(first_event(inflated(following)))
+    assert fits(event, stored("1.0/event-sent-to-send")["kept"])
+    pause = triggers.QuickBIPauseTrigger(until=0.0, carry=following["kwargs"]["carry"])
+    assert fits(asyncio.run(first_event(pause)), stored("1.0/event-over")["kept"])
