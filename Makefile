@@ -26,6 +26,11 @@ $(VENV)/.installed: pyproject.toml constraints/airflow-$(AIRFLOW).txt
 	@$(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[$(call extra_of,$(AIRFLOW))]'
 	@touch $@
 
+# What a part of the tests needs beyond that: .installed-browser, .installed-distributed.
+$(VENV)/.installed-%: $(VENV)/.installed
+	@$(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[$*]'
+	@touch $@
+
 demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
 	@$(BIN)/python -m example_dags.demo
 
@@ -46,12 +51,12 @@ lint: $(VENV)/.installed ## ruff and mypy
 test-all: ## run the test suite on every supported Airflow
 	@set -e; for version in $(VERSIONS); do echo "Airflow $$version"; $(MAKE) --no-print-directory test AIRFLOW=$$version; done
 
-test-live: $(VENV)/.installed ## a real Airflow with scheduler, triggerer and API server, and a browser if there is one
-	@$(BIN)/python -m pytest -p no:cacheprovider tests/live
+# Playwright's Python client is only of use where Debian's Chromium is; make does not install that.
+test-live: $(VENV)/.installed$(if $(shell command -v chromium || command -v chromium-browser),-browser) ## a real Airflow 3 with all its parts, and Chromium if it is there (TESTS=... for a part)
+	@$(BIN)/python -m pytest -rs $(or $(TESTS),tests/live)
 
-test-distributed: $(VENV)/.installed ## CeleryExecutor with PostgreSQL and Redis, two workers, two triggerers
-	@$(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[distributed]'
-	@$(BIN)/python -m pytest -p no:cacheprovider tests/distributed
+test-distributed: $(VENV)/.installed-distributed ## CeleryExecutor with PostgreSQL and Redis, two workers, two triggerers
+	@$(BIN)/python -m pytest tests/distributed
 
 bench: $(VENV)/.installed ## measure pacing, sharing, cost of a poll, memory, paging and imports
 	@$(BIN)/python -m benchmarks

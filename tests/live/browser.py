@@ -36,10 +36,10 @@ def chromium() -> str | None:
 
 def missing() -> str | None:
     """Return what has to be installed, as a sentence; ``None`` if nothing is missing."""
-    if find_spec("playwright") is None:
-        return "The browser tests need Playwright's Python client: pip install 'airflow-provider-quickbi[browser]'"
     if chromium() is None:
         return "The browser tests need Chromium: apt-get install -y chromium"
+    if find_spec("playwright") is None:
+        return "The browser tests need Playwright's Python client: make test-live installs it where Chromium is"
     return None
 
 

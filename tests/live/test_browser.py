@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=browser.mi
 #: A picture must not be larger than that, in bytes, to be read as part of a page.
 LARGEST_PICTURE = 300_000
 WIDTH, HEIGHT = 1280, 880
+#: What Airflow leaves free below a table.
+MARGIN = 13
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +53,12 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
 
     def take(shown: Page | Locator, name: str, down_to: Locator | None = None) -> None:
         path: Path = folder / f"{name}.png"
-        if down_to is None:
-            shown.screenshot(path=path, animations="disabled")
-        else:
+        if down_to is not None:
             box = down_to.bounding_box()
-            area = {"x": 0, "y": 0, "width": WIDTH, "height": box["y"] + box["height"] + 1}
-            shown.screenshot(path=path, animations="disabled", clip=area)
+            shown.set_viewport_size({"width": WIDTH, "height": math.ceil(box["y"] + box["height"]) + MARGIN})
+        shown.screenshot(path=path, animations="disabled")
+        if down_to is not None:
+            shown.set_viewport_size({"width": WIDTH, "height": HEIGHT})
         assert path.stat().st_size < LARGEST_PICTURE
 
     return take

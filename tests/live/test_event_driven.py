@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tests.live.conftest import Triggerer
 
 WATCHED = {"live_event_by_id": "watched-by-id", "live_event_by_name": "watched-by-name"}
+#: Airflow 3.3 and later keeps with the asset what was seen; before, what ends without a triggerer is missed.
+SEEN_IS_KEPT = tuple(int(part) for part in version("apache-airflow").split(".")[:2]) >= (3, 3)
 #: So many further answers show that nothing more is told of.
 FURTHER_ANSWERS = 2
 
@@ -33,12 +36,15 @@ class Watch:
     mail_id: str
     payloads: list[dict[str, Any]] = field(default_factory=list)
 
-    def deliver(self, status: str = "SENT") -> None:
-        """Let a run of the mail task begin and end."""
+    def deliver(self, status: str = "SENT", *, missed: bool = False) -> None:
+        """Let a run of the mail task begin and end.
+
+        :param missed: whether nobody will be told of it.
+        """
         task_id = self.quickbi.add_run(self.mail_id, status="PROCESSING")
         self.quickbi.finish_run(task_id, status)
         run = self.quickbi.runs(self.mail_id)[-1]
-        if status == "SENT":
+        if status == "SENT" and not missed:
             payload = {"mail_id": self.mail_id, "task_id": task_id, "status": "SENT", "exec_time": run["exec_time"]}
             named = {"subscribe_name": "Watched by name"} if self.mail_id == "watched-by-name" else {}
             self.payloads.append(payload | named)
@@ -101,7 +107,7 @@ def test_each_delivery_schedules_one_run_although_the_triggerer_is_killed_in_bet
         watch.is_looked_at(1)
     triggerer.kill()
     for watch in watches:
-        watch.deliver()  # while nobody looks
+        watch.deliver(missed=not SEEN_IS_KEPT)  # while nobody looks
     triggerer.start()
     for watch in watches:
         watch.has_run_once_for_each()

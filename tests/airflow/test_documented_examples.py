@@ -1,0 +1,190 @@
+"""Every Python example of the documentation does what it says: DAGs in Airflow itself, the rest as programs."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import json
+import re
+import shlex
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_quickbi import connection
+from airflow_provider_quickbi.hooks import quickbi as hooks
+from airflow_provider_quickbi.operators import quickbi as operators
+from airflow_provider_quickbi.sensors import quickbi as sensors
+from airflow_provider_quickbi.triggers import quickbi as triggers
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: The mail tasks that the examples name, with the names that Quick BI shows.
+MAIL_TASKS = {
+    "daily-sales": "Daily sales",
+    "stock": "Daily stock levels",
+    "board": "Board report",
+    "03ec3d4e-0000-0000-0000-000000000000": "Daily report",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    def names(self) -> set[str]:
+        """Return every name and attribute that it uses."""
+        nodes = list(ast.walk(ast.parse(self.text)))
+        return {node.id for node in nodes if isinstance(node, ast.Name)} | {
+            node.attr for node in nodes if isinstance(node, ast.Attribute)
+        }
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page, those within lists, too."""
+    found: list[Block] = []
+    lines: list[str] | None = None
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        fence = re.match(r"\s*(```+|~~~+)(.*)", line)
+        if fence is None:
+            if lines is not None:
+                lines.append(line)
+        elif lines is None:
+            begin, language, lines = number, fence[2].strip(), []
+        else:
+            name = page.relative_to(ROOT).as_posix()
+            found.append(Block(name, begin, language, "\n".join(lines) + "\n"))
+            lines = None
+    assert lines is None, f"{page.name}: a block is not closed"
+    return found
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+PYTHON = [block for block in BLOCKS if block.language.lower().startswith("py")]
+DAGS = [block for block in PYTHON if "DAG" in block.names()]
+EVENT_DRIVEN = [block for block in DAGS if "AssetWatcher" in block.names()]
+PROGRAMS = [block for block in PYTHON if block not in DAGS]
+
+
+@pytest.fixture
+def delivered(quickbi):
+    """Every mail task that the examples name has a run that is sent, later than any DAG run of the test."""
+    quickbi.clock.advance(60)
+    for mail_id, name in MAIL_TASKS.items():
+        quickbi.add_mail_task(name, mail_id=mail_id)
+        quickbi.add_run(mail_id)
+    return quickbi
+
+
+def applies(block: Block, airflow_version: tuple[int, ...]) -> None:
+    """Skip what an older Airflow cannot import."""
+    if airflow_version < (3,) and "from airflow.sdk import" in block.text:
+        pytest.skip("airflow.sdk came with Airflow 3")
+
+
+def test_every_example_is_a_whole_program_that_is_run_here():
+    """A fragment would have to be marked otherwise than as Python, and there is none."""
+    assert {block.language for block in PYTHON} == {"python"}
+    assert len(DAGS) + len(PROGRAMS) == sum(page.read_text().count("```py") for page in PAGES)
+
+
+def test_every_operator_sensor_trigger_and_the_hook_have_an_example():
+    public = {
+        name
+        for module in (operators, sensors, triggers, hooks)
+        for name, member in inspect.getmembers(module, inspect.isclass)
+        if member.__module__ == module.__name__ and re.search("(Operator|Sensor|EventTrigger|Hook)$", name)
+    }
+    assert len(public) >= 5
+    assert public - set().union(*(block.names() for block in PYTHON)) == set()
+
+
+@pytest.mark.parametrize("block", [block for block in DAGS if block not in EVENT_DRIVEN], ids=str)
+def test_a_dag_of_the_documentation_succeeds(block, airflow, airflow_version, delivered):
+    applies(block, airflow_version)
+
+    ran = airflow.run_source(block.text)
+
+    assert ran.states, "it has no tasks"
+    assert set(ran.states.values()) == {"success"}, ran.log
+    assert ran.errors == {}
+    assert delivered.calls, "it asked for nothing"
+
+
+@pytest.mark.parametrize("block", EVENT_DRIVEN, ids=str)
+def test_a_dag_of_the_documentation_is_scheduled_by_a_delivery(block, airflow, airflow_version, delivered):
+    applies(block, airflow_version)
+    (asset,) = airflow.parse_source(block.text).schedule
+    (watcher,) = airflow.watchers(asset)
+    watcher.poll_interval = 0.01
+
+    payload = asyncio.run(first_event(watcher, delivered))
+    ran = airflow.run_source(block.text, event=(asset, {"from_trigger": True, "payload": payload}))
+
+    assert set(ran.states.values()) == {"success"}, ran.log
+    assert ran.told(payload["task_id"], payload["mail_id"], "SENT"), ran.log
+
+
+async def first_event(watcher: Any, quickbi: Any) -> dict[str, Any]:
+    """Let a run be sent while it is watched and return what is told of it."""
+    asked = quickbi.count("GetMailTaskStatus")
+
+    async def deliver() -> None:
+        while quickbi.count("GetMailTaskStatus") < asked + 2:
+            await asyncio.sleep(0.01)
+        quickbi.add_run(watcher.mail_id)
+
+    async with asyncio.timeout(60), aclosing(watcher.run()) as events, asyncio.TaskGroup() as together:
+        together.create_task(deliver())
+        event = await anext(events)
+    return event.payload
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=str)
+def test_a_program_of_the_documentation_runs(block, delivered):
+    exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})  # noqa: S102 - our own documentation
+
+
+def connections() -> list[Any]:
+    """Return each connection that a shell block sets or adds."""
+    found = []
+    for block in BLOCKS:
+        if block.language in ("bash", "console"):
+            for number, text in enumerate(re.findall(r"AIRFLOW_CONN_\w+='(\{.*?\})'", block.text, re.DOTALL)):
+                found.append(pytest.param(text, id=f"{block}-{number}"))
+            for command in re.findall("airflow connections add .*", block.text.replace("\\\n", "")):
+                words = iter(shlex.split(command)[4:])
+                options = {option.removeprefix("--conn-").replace("type", "conn_type"): next(words) for option in words}
+                options["extra"] = json.loads(options.get("extra", "{}"))
+                found.append(pytest.param(json.dumps(options), id=f"{block}-add"))
+    return found
+
+
+@pytest.mark.parametrize("text", connections())
+def test_a_connection_of_the_documentation_is_understood(text, monkeypatch):
+    monkeypatch.setattr(connection, "_exists", lambda path: True)
+    values = json.loads(text)
+    assert values["conn_type"] == connection.CONN_TYPE
+
+    read = connection.read_connection(
+        connection.RawConnection(
+            conn_id="quickbi_default",
+            **{
+                name: values.get(name) for name in ("conn_type", "login", "password", "host", "port", "schema", "extra")
+            },
+        )
+    )
+
+    assert read.settings.endpoint.host
