@@ -70,37 +70,56 @@ def optional_text(name: str, value: Any) -> str | None:
     return text(name, value)
 
 
-def texts(name: str, value: Any) -> tuple[str, ...]:
+def texts(name: str, value: Any, *, rendered: bool = False) -> tuple[str, ...]:
     """Return one text or several; a list must hold at least one, each once.
 
+    :param name: of the argument.
+    :param value: what :func:`as_list` takes for a list, or one text.
+    :param rendered: whether a template gave the value.
     :raises ArgumentError: as :func:`text`, or if one is given twice.
     """
     if value is None:
         return ()
-    if isinstance(value, str) and value.strip().startswith("["):
-        value = _decoded_list(value)
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    several = as_list(value, rendered=rendered)
+    if several is None:
         single = text(name, value)
         return () if single is None else (single,)
-    if not value:
+    if not several:
         raise ArgumentError(f"{name} is an empty list")
-    found = tuple(one for item in value if (one := text(name, item)) is not None)
-    if len(found) < len(value):
+    found = tuple(one for item in several if (one := text(name, item)) is not None)
+    if len(found) < len(several):
         raise ArgumentError(f"{name} has nothing (None) in its list")
     if len(set(found)) < len(found):
         raise ArgumentError(f"{name} names the same one twice")
     return found
 
 
-def _decoded_list(value: str) -> Any:
-    """Read a list that a template has rendered to text."""
-    import ast
+def as_list(value: Any, *, rendered: bool) -> Sequence[Any] | None:
+    """Return an argument that is a list, ``None`` if it is not; this alone decides whether a task names several.
 
-    try:
-        decoded = ast.literal_eval(value.strip())
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return value
-    return decoded if isinstance(decoded, list) else value
+    A list is a list. Text is one only if a template gave it and it is a list of texts as Python or JSON writes it, some
+    of which may have been rendered to nothing (``None``): a name may begin with a bracket.
+
+    :param value: of the argument.
+    :param rendered: whether a template gave it.
+    """
+    if isinstance(value, str):
+        return _decoded_list(value.strip()) if rendered and value.strip().startswith("[") else None
+    return value if isinstance(value, Sequence) else None
+
+
+def _decoded_list(value: str) -> list[Any] | None:
+    import ast
+    import json
+
+    for read in (json.loads, ast.literal_eval):
+        try:
+            decoded = read(value)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(decoded, list) and all(item is None or isinstance(item, str) for item in decoded):
+            return decoded
+    return None
 
 
 def instant(name: str, value: Any) -> datetime | None:

@@ -172,6 +172,7 @@ class Wait:
     :param until_seen: whether the wait is over as soon as a run that counts is seen, whatever its state.
     :param run: the run that counts, as last seen; the wait is pinned to it.
     :param overlooked: the newest run seen that does not count.
+    :param stray: MailId of a run in an answer that held runs of other mail tasks only; ``None`` if it did not.
     :param start_by_since: from when ``start_timeout`` is counted.
     :param unreachable_since: since when there has been no answer at all; ``None`` if the last look was answered.
     :param error: why the last look was not answered.
@@ -187,15 +188,16 @@ class Wait:
     until_seen: bool = False
     run: MailTaskRun | None = None
     overlooked: MailTaskRun | None = None
+    stray: str | None = None
     start_by_since: float | None = None
     unreachable_since: float | None = None
     error: QuickBIError | None = None
 
     @property
     def asks_from(self) -> float:
-        """When there is something to ask: no run can count before the fence."""
+        """When there is something to ask: no run can count before the fence, and one that was seen has begun."""
         after = self.fence.executed_after
-        return self.since if after is None else max(self.since, after.timestamp())
+        return 0.0 if after is None or self.run is not None else after.timestamp()
 
     @property
     def start_by(self) -> float | None:
@@ -205,7 +207,7 @@ class Wait:
         """
         if self.start_timeout is None or self.run is not None or self.error is not None:
             return None
-        return max(self.asks_from, self.start_by_since or 0.0) + self.start_timeout
+        return max(self.since, self.asks_from, self.start_by_since or 0.0) + self.start_timeout
 
     @property
     def gives_up_at(self) -> float | None:
@@ -237,6 +239,7 @@ class Wait:
             "until_seen": self.until_seen,
             "run": self.run.as_dict() if self.run else None,
             "overlooked": self.overlooked.as_dict() if self.overlooked else None,
+            **({} if self.stray is None else {"stray": self.stray}),
             "start_by_since": self.start_by_since,
             "unreachable_since": self.unreachable_since,
             "error": self.error.as_dict() if self.error else None,
@@ -261,6 +264,7 @@ class Wait:
             until_seen=item.get("until_seen", False),
             run=MailTaskRun.from_dict(item["run"]) if item.get("run") else None,
             overlooked=MailTaskRun.from_dict(item["overlooked"]) if item.get("overlooked") else None,
+            stray=item.get("stray"),
             start_by_since=item.get("start_by_since"),
             unreachable_since=item.get("unreachable_since"),
             error=error_from_dict(item["error"]) if item.get("error") else None,
@@ -304,9 +308,13 @@ def _learn(wait: Wait, runs: Sequence[MailTaskRun]) -> Wait:
     fence = wait.fence if wait.run is None else Fence(task_id=wait.run.task_id)
     chosen = fence.choose(own)
     if chosen is not None:
-        return replace(wait, run=chosen, overlooked=None)
+        return replace(wait, run=chosen, overlooked=None, stray=None)
     others = sorted(own, key=lambda run: run.age_order)
-    return replace(wait, overlooked=others[-1] if others and wait.run is None else None)
+    return replace(
+        wait,
+        overlooked=others[-1] if others and wait.run is None else None,
+        stray=runs[0].mail_id if runs and not own and wait.run is None else None,
+    )
 
 
 def _wait_for_a_later_run(wait: Wait, failed: MailTaskRun, now: float) -> Wait:
@@ -327,13 +335,20 @@ def _deadlines(wait: Wait, now: float) -> Verdict | None:
             f"Mail task {wait.mail_id}: no run {wait.fence} started within start_timeout "
             f"({_seconds(wait.start_timeout)}). {_state(wait, now)}",
         )
+    if wait.finish_by is not None and now >= wait.finish_by and wait.error is not None:
+        return Verdict(
+            Outcome.UNAVAILABLE,
+            f"Mail task {wait.mail_id}: the timeout ({_seconds(wait.finish_by - wait.since)}) is over, and Quick BI "
+            f"could not be asked once more. This says nothing about the report. Last: {wait.error}",
+            wait.run,
+            wait.error,
+        )
     if wait.finish_by is not None and now >= wait.finish_by:
         return Verdict(
             Outcome.TIMED_OUT,
             f"Mail task {wait.mail_id}: the timeout ({_seconds(wait.finish_by - wait.since)}) is over. "
             f"{_state(wait, now)}",
             wait.run,
-            wait.error,
         )
     if wait.unreachable_since is not None and now - wait.unreachable_since >= wait.unreachable_timeout:
         return Verdict(
@@ -372,6 +387,8 @@ def _state(wait: Wait, now: float) -> str:
             f"No run {wait.fence} yet; the latest is {wait.overlooked.task_id} of "
             f"{wait.overlooked.exec_time.isoformat()}, {wait.overlooked.status}."
         )
+    if wait.stray is not None:
+        return f"Quick BI answered with runs of other mail tasks, such as {wait.stray!r}, and none of this one."
     return f"No run {wait.fence} yet."
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_quickbi.api.errors import PermanentError, QuickBIError
+from airflow_provider_quickbi.api.errors import PermanentError, QuickBIError, TransientError
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi.api.models import MailTaskRun
@@ -44,11 +44,18 @@ class QuickBIRequestError(AirflowFailException):
 
 
 class QuickBIConnectionError(AirflowFailException):
-    """The Airflow connection cannot be used; the message names the connection, the field and what is expected."""
+    """The Airflow connection is wrong; the message names the connection, the field and what is expected."""
 
 
 class QuickBIUnavailable(RuntimeError):
     """Quick BI could not be asked; this says nothing about the report. Airflow's ``retries`` apply."""
+
+
+class QuickBIConnectionUnreadable(TransientError, QuickBIUnavailable):
+    """There is no such Airflow connection, or it could not be read for now; Airflow does not tell which.
+
+    A task that begins fails with it, and Airflow's ``retries`` apply. A wait takes it as an answer that did not come.
+    """
 
 
 class QuickBIRunFailed(RuntimeError):

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.delivery import Delivery
 
 
+#: Key of the deadline of which somebody was told, in Airflow's ``task_state_store`` (3.3 and later).
+TOLD_KEY = "quickbi_late"
+
+
 def run_began(context: Any) -> datetime | None:
     """Return when the DAG run began, ``None`` where the context does not say.
 
@@ -56,6 +60,18 @@ def is_retry(task: Any, context: Any) -> bool:
     return bool(task_instance.try_number > first_try)
 
 
+def untold(late_at: float | None, context: Any) -> float | None:
+    """Return when somebody is to be told that the delivery is late, ``None`` if an earlier try has told it.
+
+    Airflow keeps from 3.3 on what was told; before, each try tells.
+
+    :param late_at: when the delivery becomes late, seconds since the epoch.
+    :param context: of the task.
+    """
+    store = context.get("task_state_store")
+    return None if late_at is None or (store is not None and store.get(TOLD_KEY) == late_at) else late_at
+
+
 def tell(callbacks: Any, context: Any, delivery: Delivery, log: Any) -> None:
     """Say that a delivery is late, in the log and to those who asked for it; a failing callback ends nothing.
 
@@ -64,6 +80,8 @@ def tell(callbacks: Any, context: Any, delivery: Delivery, log: Any) -> None:
     :param delivery: what is late.
     :param log: of the task.
     """
+    if delivery.late_at is not None and (store := context.get("task_state_store")) is not None:
+        store.set(TOLD_KEY, delivery.late_at)
     message = f"Late: {delivery.verdict.message}"
     log.warning("%s The wait goes on.", message)
     if callbacks is None:

@@ -91,26 +91,29 @@ def _fields_of(event: Any) -> Mapping[str, Any]:
 
 
 def publish(context: Any, outlets: Any, runs: list[dict[str, Any]]) -> None:
-    """Put the delivered runs into the asset events of a task's outlets.
+    """Put the runs into the asset events of a task's outlets.
 
     An outlet of ``quickbi://.../<mail id>`` gets the run of that mail task; every other asset gets the only run, or all
-    of them as ``runs``. An alias gets an event for the asset of each mail task.
+    of them as ``runs``. An alias gets an event for the asset of each mail task that was delivered.
 
     :param context: of the task.
     :param outlets: of the task.
-    :param runs: delivered runs, as for the XCom.
+    :param runs: as for the XCom.
     """
     events = context.get("outlet_events") if outlets else None
     if events is None:
         return
     for outlet in outlets:
-        uri = getattr(outlet, "uri", None)
-        if uri is None:
-            if type(outlet).__name__.endswith("Alias"):
-                from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+        kind = type(outlet).__name__
+        if kind.endswith("Alias"):
+            from airflow_provider_quickbi.assets.quickbi import mail_task_asset
 
-                for run in runs:
+            for run in runs:
+                if run["status"] == MailTaskStatus.SENT:
                     events[outlet].add(mail_task_asset(run["mail_id"]), extra=run)
+            continue
+        uri = getattr(outlet, "uri", None)
+        if uri is None and not kind.endswith("Ref"):
             continue
         own = [run for run in runs if str(uri).rstrip("/").endswith("/" + quote(run["mail_id"], safe="~"))]
         payload = own[0] if own else runs[0] if len(runs) == 1 else {"runs": runs}

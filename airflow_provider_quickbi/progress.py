@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
+#: No event of a deferral comes sooner after its trigger began: Airflow 3 may need 5 seconds to notice that a task has
+#: deferred itself, and below 3.3 it fails one that is to go on earlier.
+FIRST_EVENT_SECONDS = 6.0
 FIRST_HEARTBEAT_SECONDS = 600.0
 MAX_HEARTBEAT_SECONDS = 6 * 3600.0
 

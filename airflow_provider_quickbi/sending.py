@@ -30,6 +30,7 @@ from airflow_provider_quickbi.exceptions import (
 )
 from airflow_provider_quickbi.metrics import count_outcome, count_start
 from airflow_provider_quickbi.outcomes import publish, raise_for, read_event
+from airflow_provider_quickbi.progress import FIRST_EVENT_SECONDS
 from airflow_provider_quickbi.starting import (
     DEFAULT_PAUSE,
     Note,
@@ -54,11 +55,13 @@ BACKSTOP_SECONDS = 900.0
 #: Key of the note in Airflow's ``task_state_store`` (3.3 and later).
 NOTE_KEY = "quickbi_start"
 FOREVER = 1e10
+#: Seconds after which a cleared task no longer looks for what an earlier try may have started; ``timeout`` if shorter.
+_LONGEST_OPEN_SECONDS = 24 * 3600.0
 #: How patiently a start is tried again that the service did not take.
 _PATIENCE = Retries(first_delay=2.0, max_delay=60.0)
 _MOST_DOUBLINGS = 10
-#: A pause of up to this many seconds is not worth a deferral.
-_SHORT_PAUSE = 2.0
+#: A pause of up to this many seconds is not worth a deferral, whose event would come later.
+_SHORT_PAUSE = FIRST_EVENT_SECONDS + 2.0
 
 
 class Phase(StrEnum):
@@ -166,7 +169,7 @@ class Sending:
 
     def begin(self) -> dict[str, Any]:
         """Send the mail, unless an earlier try may have done so, and return its run."""
-        with self._note_deleted_at_the_end():
+        with self._noting_the_end():
             return self._go_on()
 
     def resume(self, event: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +177,7 @@ class Sending:
 
         :param event: of a trigger of ours.
         """
-        with self._note_deleted_at_the_end():
+        with self._noting_the_end():
             note = self._stored_note()
             if note is not None and note != self.course.note:
                 # A worker that resumed this deferral before us has noted more than the deferral knows.
@@ -231,13 +234,26 @@ class Sending:
         self.course.note = None
 
     @contextmanager
-    def _note_deleted_at_the_end(self) -> Iterator[None]:
-        """Delete the note if the task fails or is skipped for good, or if a retry is to send anew."""
+    def _noting_the_end(self) -> Iterator[None]:
+        """Note that the task has come to its end, or forget the start if a retry is to send anew.
+
+        The note stays: what Airflow has not recorded, because the worker was killed or a hook of the author's failed,
+        it tries again.
+        """
         try:
             yield
-        except (AirflowFailException, AirflowSensorTimeout, AirflowSkipException, QuickBIRunFailed):
+        except QuickBIRunFailed:
             self._delete_note()
             raise
+        except (AirflowFailException, AirflowSensorTimeout, AirflowSkipException):
+            self._note_the_end()
+            raise
+        else:
+            self._note_the_end()
+
+    def _note_the_end(self) -> None:
+        if self.course.note is not None:
+            self._keep(replace(self.course.note, over=True))
 
     # Preparing
 
@@ -252,17 +268,32 @@ class Sending:
                 return
             self.course.mail_id = found.mail_id
             self._taken()
-        if (note := self._stored_note() or self._guessed_note()) is not None:
+        if (note := self._open_note() or self._guessed_note()) is not None:
             self._take_up(note)
         else:
             self.course.phase = Phase.STARTING
+
+    def _open_note(self) -> Note | None:
+        """Return the stored note, unless the task was cleared since and the note is of no use for that."""
+        note = self._stored_note()
+        if note is None or lateness.is_retry(self.task, self.context):
+            return note
+        # A try that was cut short may not have taken longer than that; what is found later is somebody else's run.
+        stale = time.time() - note.noted_at > min(_or_forever(self.given["timeout"]), _LONGEST_OPEN_SECONDS)
+        if not note.over and not stale:
+            return note
+        self.log.info(
+            "The task was cleared: what it started %s is over, and the mail is sent anew.", _at(note.noted_at)
+        )
+        self._store().delete(NOTE_KEY)
+        return None
 
     def _take_up(self, note: Note) -> None:
         """Look for the run of a start that another worker made or was about to make."""
         self.log.info(
             "Mail task %s may have been started after %s: looking for its run before anything is sent.",
             self.mail_id,
-            datetime.fromtimestamp(note.noted_at, UTC).isoformat(timespec="seconds"),
+            _at(note.noted_at),
         )
         self.course.note = note
         self.course.called = False
@@ -305,7 +336,8 @@ class Sending:
     def _call(self, note: Note, runs: Sequence[MailTaskRun]) -> None:
         """Make the one starting call, after its note was kept, and do what its answer means."""
         earlier, newest = self.course.note, latest(runs)
-        self._keep(replace(note, guessed=False))
+        note = replace(note, guessed=False, over=False)
+        self._keep(note)
         self.log.info(
             "Starting mail task %s; its latest run is %s.", self.mail_id, newest.task_id if newest else "none"
         )
@@ -319,7 +351,7 @@ class Sending:
             self.course.phase = Phase.LOOKING
             if meaning is StartAnswer.ACCEPTED:
                 count_start()
-                self._keep(replace(note, guessed=False, accepted=True))
+                self._keep(replace(note, accepted=True))
             else:
                 self.log.warning(
                     "It is not known whether mail task %s was started (%s). Looking for its run; nothing is sent again "
@@ -392,7 +424,7 @@ class Sending:
             now = time.time()
             if course.late_at is not None and now >= course.late_at:
                 verdict = Verdict(Outcome.WAITING, f"Mail task {self.mail_id} was not started yet.")
-                self._tell_late(Delivery(waits=(self._wait(Fence()),), verdicts=(verdict,)))
+                self._tell_late(Delivery(waits=(self._wait(Fence()),), verdicts=(verdict,), late_at=course.late_at))
             if course.execute_by is not None and now >= course.execute_by:
                 raise AirflowTaskTimeout(
                     f"execution_timeout is over; mail task {self.mail_id} could not be started. {self._what_was_sent()}"
@@ -568,7 +600,7 @@ class Sending:
                 verdict.run.task_id,
                 verdict.run.exec_time.isoformat(),
                 "ours" if self.course.called else "joined, and nothing is sent in this try",
-                datetime.fromtimestamp(note.noted_at, UTC).isoformat(timespec="seconds"),
+                _at(note.noted_at),
             )
             self.course.run = verdict.run
             self.course.phase = Phase.FOLLOWING
@@ -624,15 +656,15 @@ class Sending:
         self.course.phase = Phase.STARTING
 
     def _result(self, delivery: Delivery) -> dict[str, Any]:
-        """Return the XCom of our run, and delete the note."""
+        """Return the XCom of our run."""
         self.log.info("%s", delivery.verdict.message)
         (result,) = delivery.results()
-        publish(self.context, self.task.outlets, [result] if result["status"] == "SENT" else [])
-        if self._store() is not None and self.task.do_xcom_push:
-            # Airflow pushes it again when the note is gone; if there is no pushing, let it fail while there is a note.
-            self.context["ti"].xcom_push(key="return_value", value=result)
-        self._delete_note()
+        publish(self.context, self.task.outlets, [result])
         return result
+
+
+def _at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _or_forever(seconds: float | None) -> float:

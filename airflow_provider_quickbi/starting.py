@@ -78,6 +78,8 @@ class Note:
     :param accepted: whether the service is known to have accepted the call.
     :param joined: TaskId of the run that is ours, once it is known.
     :param guessed: whether nothing was noted, and the DAG run's begin stands in for it.
+    :param over: whether the task has come to its end with this start. Should Airflow not have recorded that end, a
+        retry comes to the same one; clearing the task begins anew.
     """
 
     mail_id: str
@@ -86,6 +88,7 @@ class Note:
     accepted: bool = False
     joined: str | None = None
     guessed: bool = False
+    over: bool = False
 
     @classmethod
     def of(cls, mail_id: str, runs: Iterable[MailTaskRun], noted_at: float) -> Note:
@@ -117,6 +120,7 @@ class Note:
             "accepted": self.accepted,
             "joined": self.joined,
             "guessed": self.guessed,
+            "over": self.over,
         }
 
     @classmethod
@@ -130,6 +134,7 @@ class Note:
                 accepted=bool(item.get("accepted")),
                 joined=item.get("joined"),
                 guessed=bool(item.get("guessed")),
+                over=bool(item.get("over")),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             return None

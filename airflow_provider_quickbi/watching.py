@@ -10,6 +10,9 @@ from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus, Que
 
 #: Runs that are remembered; older ones are never the latest again.
 _REMEMBERED = 50
+#: Of so many runs that are not over, the newest, the state is asked by TaskId; one in a state that nobody knows may
+#: never be over.
+_FOLLOWED = 5
 _OVER = (MailTaskStatus.SENT, MailTaskStatus.FAILED)
 
 
@@ -32,9 +35,9 @@ class Edges:
     primed: bool = False
 
     def questions(self) -> list[Question]:
-        """Return what to ask: the latest run, and every run that was left under way when a later one began."""
+        """Return what to ask: the latest run, and the newest ones that were left under way when a later one began."""
         under_way = [task_id for task_id, status in self.seen.items() if status not in _OVER]
-        return [Question(self.mail_id, None), *(Question(self.mail_id, task_id) for task_id in under_way)]
+        return [Question(self.mail_id, None), *(Question(self.mail_id, task_id) for task_id in under_way[-_FOLLOWED:])]
 
     def feed(self, runs: Iterable[MailTaskRun]) -> list[MailTaskRun]:
         """Take an answer.
@@ -45,6 +48,8 @@ class Edges:
         news: list[MailTaskRun] = []
         for run in sorted((run for run in runs if run.mail_id == self.mail_id), key=lambda run: run.age_order):
             known = self.seen.get(run.task_id)
+            if known in _OVER and run.status not in _OVER:
+                continue  # an answer that is older than the one before it
             changed = known != run.status
             self.seen[run.task_id] = run.status
             if changed and run.status in self.statuses and (self.primed or run.status not in _OVER):

@@ -16,9 +16,11 @@ import psutil
 from airflow.providers.common.compat.sdk import BaseSensorOperator  # noqa: F401 - imported before anything is measured
 
 from airflow_provider_quickbi.delivery import Delivery, Fence, Outcome, Wait
-from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
+from airflow_provider_quickbi.triggers import quickbi as triggers
+from airflow_provider_quickbi.triggers.quickbi import EventKind, QuickBIMailTaskTrigger
 
 _TICK = 0.005
+triggers.FIRST_LOOK_SECONDS = 0.0  # nothing is deferred here, so there is nothing that Airflow must notice first
 
 
 @dataclass
@@ -152,6 +154,10 @@ async def _start_from(arguments: Sequence[dict[str, Any]], outcomes: Outcomes) -
 async def _run(trigger: QuickBIMailTaskTrigger, outcomes: Outcomes) -> None:
     try:
         async for event in trigger.run():
+            if event.payload["kind"] == EventKind.LEARNT:
+                learnt = {name: event.payload[name] for name in ("delivery", "looked")}
+                await _run(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt), outcomes)
+                return
             verdicts = event.payload["delivery"]["verdicts"]
             if [verdict["outcome"] for verdict in verdicts] == [Outcome.SENT]:
                 outcomes.seen_at.append(time.time())

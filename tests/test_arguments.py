@@ -93,22 +93,51 @@ def test_optional_text_may_render_to_nothing():
         (["m-1", " m-2 "], ("m-1", "m-2")),
         (("m-1",), ("m-1",)),
         ([1, "2"], ("1", "2")),
-        ("['m-1', 'm-2']", ("m-1", "m-2")),
-        ('["m-1"]', ("m-1",)),
-        ("[EMEA] weekly", ("[EMEA] weekly",)),
-        ("[not python", ("[not python",)),
-        ("[a, b]", ("[a, b]",)),
+        ("['m-1', 'm-2']", ("['m-1', 'm-2']",)),
+        ("[2024]", ("[2024]",)),
+        ("[]", ("[]",)),
     ],
 )
 def test_one_text_or_several_may_be_given(value: Any, expected: tuple[str, ...]):
     assert arguments.texts("mail_id", value) == expected
+    several = arguments.as_list(value, rendered=False)
+    assert (several is not None) == isinstance(value, (list, tuple))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("['m-1', 'm-2']", ["m-1", "m-2"]),
+        (' ["m-1"] ', ["m-1"]),
+        ('["\\u65e5\\u62a5"]', ["日报"]),
+        (["m-1"], ["m-1"]),
+        (("m-1", "m-2"), ("m-1", "m-2")),
+        ("m-1", None),
+        ("[EMEA] weekly", None),
+        ("[日报] 销售", None),
+        ("[2024]", None),
+        ("['m-1', 2]", None),
+        ("[['m-1']]", None),
+        ("[not python", None),
+        ("[a, b]", None),
+        ("('m-1', 'm-2')", None),
+        ("[" * 100_000, None),
+        (7, None),
+        (None, None),
+    ],
+)
+def test_what_a_template_gave_is_a_list_only_if_it_is_one_of_texts(value: Any, expected: Any):
+    assert arguments.as_list(value, rendered=True) == expected
+    if expected:
+        assert arguments.texts("mail_id", value, rendered=True) == tuple(expected)
+    elif isinstance(value, str) and len(value) < 100:
+        assert arguments.texts("mail_id", value, rendered=True) == (value,)
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
         ([], "mail_id is an empty list"),
-        ("[]", "mail_id is an empty list"),
         ([None], "mail_id has nothing"),
         (["m-1", None], "mail_id has nothing"),
         (["a", " a"], "mail_id names the same one twice"),
@@ -120,6 +149,20 @@ def test_one_text_or_several_may_be_given(value: Any, expected: tuple[str, ...])
 def test_lists_that_cannot_be_right_are_refused(value: Any, said: str):
     with pytest.raises(ArgumentError, match=said):
         arguments.texts("mail_id", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("[]", "is an empty list"),
+        ("[None]", "has nothing"),
+        ("['m-1', None]", "has nothing"),
+        ("[null]", "has nothing"),
+    ],
+)
+def test_a_template_that_rendered_to_a_list_of_nothing_is_refused(value: str, said: str):
+    with pytest.raises(ArgumentError, match=f"^mail_id {said}"):
+        arguments.texts("mail_id", value, rendered=True)
 
 
 # Instants
@@ -291,6 +334,7 @@ READERS = {
     "text": arguments.text,
     "optional_text": arguments.optional_text,
     "texts": arguments.texts,
+    "rendered texts": lambda name, value: arguments.texts(name, value, rendered=True),
     "instant": arguments.instant,
     "deadline": lambda name, value: arguments.deadline(name, value, DAY),
     "seconds": arguments.seconds,

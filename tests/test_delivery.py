@@ -71,6 +71,20 @@ def test_a_run_that_is_sent_is_the_success():
     assert verdict.message == "Mail task m: run 10 of 2026-07-01T08:00:00+08:00 is SENT."
 
 
+def test_an_answer_with_runs_of_other_mail_tasks_only_is_told():
+    waiting, verdict = look(wait(), [run("SENT", mail_id="0815")])
+    assert verdict.outcome is Outcome.WAITING
+    assert "Quick BI answered with runs of other mail tasks, such as '0815'" in verdict.message
+    assert "No run" not in verdict.message
+    _, verdict = look(waiting, [])
+    assert "No run at all yet." in verdict.message
+    _, verdict = look(wait(start_timeout=60), [run(mail_id="x")], [run(mail_id="x")])
+    assert verdict.outcome is Outcome.NOT_STARTED
+    assert "Quick BI answered with runs of other mail tasks" in verdict.message
+    _, verdict = look(wait(), [run("PROCESSING")], [run(mail_id="x")])
+    assert "Run 10 of 2026-07-01T08:00:00+08:00 is PROCESSING." in verdict.message
+
+
 def test_a_run_that_failed_ends_the_wait():
     _, verdict = look(wait(), [run("FAILED")])
     assert (verdict.outcome, verdict.run) == (Outcome.FAILED, run("FAILED"))
@@ -209,8 +223,6 @@ def test_what_could_not_be_asked_is_not_known_not_to_have_started():
     [
         ([run("PROCESSING")], "Run 10 of 2026-07-01T08:00:00+08:00 is PROCESSING."),
         ([], "No run at all yet."),
-        (BROKEN, "Quick BI could not be asked: GetMailTaskStatus: reset"),
-        (THROTTLED, "Quick BI throttled the question"),
         (None, "No run at all yet."),
     ],
 )
@@ -221,6 +233,27 @@ def test_a_timeout_says_what_the_run_was_doing(answer: Any, said: str):
     assert verdict.outcome is Outcome.TIMED_OUT
     assert verdict.message.startswith("Mail task m: the timeout (600 s) is over. ")
     assert said in verdict.message
+
+
+@pytest.mark.parametrize("error", [BROKEN, THROTTLED])
+def test_a_timeout_says_nothing_about_a_report_that_could_not_be_asked_for(error: Any):
+    waiting, _ = look(wait(finish_by=NOW + 600, unreachable_timeout=1e6), [run("PROCESSING")])
+    assert judge(waiting, error, NOW + 599)[1].outcome is Outcome.WAITING
+    _, verdict = judge(waiting, error, NOW + 600)
+    assert verdict.outcome is Outcome.UNAVAILABLE
+    assert verdict.message.startswith("Mail task m: the timeout (600 s) is over, and Quick BI could not be asked")
+    assert "This says nothing about the report." in verdict.message
+    assert str(error) in verdict.message
+    assert judge(waiting, [run("PROCESSING")], NOW + 600)[1].outcome is Outcome.TIMED_OUT
+
+
+def test_a_clock_that_is_set_back_does_not_keep_a_wait_from_asking():
+    before = NOW - 3600
+    assert wait().question(before) is not None
+    fenced = wait(fence=Fence(executed_after=datetime.fromtimestamp(NOW - 60, UTC)))
+    assert fenced.question(before) is None
+    pinned, _ = look(fenced, [run("PROCESSING")])
+    assert pinned.question(before) is not None
 
 
 @pytest.mark.parametrize(

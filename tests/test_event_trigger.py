@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_quickbi.api.retries import Retries
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+from airflow_provider_quickbi.triggers import quickbi as triggers
 from airflow_provider_quickbi.triggers import stream as streams
 from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskEventTrigger
 
@@ -24,18 +26,37 @@ class KeptWithTheAsset:
 
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
+        self.refused: dict[str, int] = {}
 
     async def aget(self, key: str) -> Any:
+        self._refuse("aget")
         return json.loads(self.values.get(key, "null"))
 
     async def aset(self, key: str, value: Any) -> None:
+        self._refuse("aset")
         self.values[key] = json.dumps(value)
+
+    def refuse(self, what: str, times: int) -> None:
+        """Let the next calls fail, as those of an API server that is away."""
+        self.refused[what] = times
+
+    def _refuse(self, what: str) -> None:
+        if self.refused.get(what, 0) > 0:
+            self.refused[what] -= 1
+            raise RuntimeError("API server: 503")
+
+    def holds(self, text: object) -> bool:
+        """Whether something that was kept holds a text."""
+        return str(text) in "".join(self.values.values())
 
 
 @pytest.fixture
 def connection(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuickBI:
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=500))
     monkeypatch.setattr(streams, "_IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(triggers, "HAND_OVER_SECONDS", 0.0)
+    monkeypatch.setattr(triggers, "_KEEPING", Retries(attempts=2, first_delay=0.001))
     quickbi.add_mail_task("Daily sales", mail_id="m", owner="Wang Fang")
     return quickbi
 
@@ -149,6 +170,72 @@ def test_after_a_restart_no_run_fires_again_and_one_that_ended_meanwhile_is_not_
     asyncio.run(scenario())
 
 
+def test_the_first_run_ever_is_not_missed_if_it_ended_during_a_restart(connection: LocalQuickBI) -> None:
+    async def scenario() -> None:
+        store = KeptWithTheAsset()
+        async with Watching(watcher(), store) as before:
+            await until(lambda: bool(store.values))
+        first = connection.add_run("m", status="SENT")
+        async with Watching(watcher(), store) as after:
+            await until(lambda: bool(after.payloads))
+        assert (before.payloads, [payload["task_id"] for payload in after.payloads]) == ([], [str(first)])
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_fails_ends_no_watcher_and_what_was_seen_is_kept_later(
+    connection: LocalQuickBI, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario() -> None:
+        store = KeptWithTheAsset()
+        async with Watching(watcher(), store) as before:
+            await until(lambda: bool(store.values))
+            store.refuse("aset", times=5)
+            sent = connection.add_run("m", status="SENT")
+            await until(lambda: store.holds(sent))
+            later = connection.add_run("m", status="SENT")
+            await until(lambda: store.holds(later))
+        assert [payload["task_id"] for payload in before.payloads] == [str(sent), str(later)]
+        async with Watching(watcher(), store) as after:
+            await look_again(connection)
+        assert after.payloads == []
+
+    asyncio.run(scenario())
+    assert "Mail task m could not be kept (RuntimeError)".lower() in (caplog.text + "".join(capfd.readouterr())).lower()
+
+
+def test_what_was_seen_is_read_again_until_it_can_be(connection: LocalQuickBI) -> None:
+    async def scenario() -> None:
+        store = KeptWithTheAsset()
+        async with Watching(watcher(), store):
+            await until(lambda: bool(store.values))
+        missed = connection.add_run("m", status="SENT")
+        store.refuse("aget", times=4)
+        async with Watching(watcher(), store) as after:
+            await until(lambda: bool(after.payloads))
+        assert [payload["task_id"] for payload in after.payloads] == [str(missed)]
+
+    asyncio.run(scenario())
+
+
+def test_a_run_is_told_of_again_rather_than_lost_if_the_triggerer_ends_before_airflow_has_the_event(
+    connection: LocalQuickBI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers, "HAND_OVER_SECONDS", 3600.0)
+
+    async def scenario() -> None:
+        store = KeptWithTheAsset()
+        async with Watching(watcher(), store) as before:
+            await until(lambda: bool(store.values))
+            sent = connection.add_run("m", status="SENT")
+            await until(lambda: bool(before.payloads))
+        async with Watching(watcher(), store) as after:
+            await until(lambda: bool(after.payloads))
+        assert [payload["task_id"] for payload in before.payloads + after.payloads] == [str(sent)] * 2
+
+    asyncio.run(scenario())
+
+
 def test_a_name_is_looked_up_and_comes_with_the_event(connection: LocalQuickBI) -> None:
     async def scenario() -> None:
         async with Watching(watcher(mail_id=None, subscribe_name="Daily sales")) as watching:
@@ -160,16 +247,22 @@ def test_a_name_is_looked_up_and_comes_with_the_event(connection: LocalQuickBI) 
     asyncio.run(scenario())
 
 
-def test_a_connection_that_is_not_there_yet_is_read_again(
-    connection: LocalQuickBI, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at_first", [None, '{"conn_type": "quickbi"}'], ids=["missing", "wrong"])
+@pytest.mark.filterwarnings("ignore")  # the loader of Airflow 3.0 to 3.2 warns about itself
+def test_a_connection_that_is_missing_or_wrong_is_read_again(
+    connection: LocalQuickBI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at_first: str | None
 ) -> None:
     good = connection.connection_uri_json(status_calls_per_second=500)
-    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", '{"conn_type": "quickbi"}')
+    caplog.set_level("INFO")
+    if at_first is None:
+        monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT")
+    else:
+        monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", at_first)
     monkeypatch.setattr(streams, "_RECONNECT_SECONDS", 0.02)
 
     async def scenario() -> None:
         async with Watching(watcher()) as watching:
-            await asyncio.sleep(0)
+            await until(lambda: "It is read again every" in caplog.text)
             monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", good)
             await look_again(connection)
             connection.add_run("m", status="SENT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import socket
@@ -12,9 +13,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from airflow.exceptions import AirflowException
 
 from airflow_provider_quickbi.api import pacing
-from airflow_provider_quickbi.api.errors import ErrorKind, NotStartedError, ThrottledError, TransientError
+from airflow_provider_quickbi.api.errors import (
+    ErrorKind,
+    NotStartedError,
+    ThrottledError,
+    TransientError,
+    error_from_dict,
+)
 from airflow_provider_quickbi.api.models import Question
 from airflow_provider_quickbi.api.retries import Retries
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRequestError, QuickBIUnavailable
@@ -309,19 +317,47 @@ def test_an_extra_that_is_no_json_object_is_not_taken_for_an_empty_one(
     connection: Callable[..., None], how: str, extra: str
 ):
     connection(extra=extra)
-    with pytest.raises(QuickBIConnectionError, match=r"^Connection 'quickbi_default'"):
+    # Airflow 3.0 to 3.2 says of such a connection itself that it is not there.
+    with pytest.raises((QuickBIConnectionError, QuickBIUnavailable), match=r"^Connection 'quickbi_default'"):
         read(QuickBIHook(), how)
 
 
 @pytest.mark.parametrize("how", ["blocking", "async"])
 @without_airflows_own_warnings
-def test_a_connection_that_does_not_exist_is_an_error_that_says_how_to_add_one(how: str):
-    with pytest.raises(QuickBIConnectionError) as caught:
+def test_a_connection_that_does_not_exist_is_an_error_that_says_how_to_add_one_and_is_retried(how: str):
+    with pytest.raises(QuickBIUnavailable) as caught:
         read(QuickBIHook("nowhere"), how)
     assert str(caught.value).startswith("Connection 'nowhere' does not exist")
     assert "AIRFLOW_CONN_NOWHERE" in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+    assert isinstance(caught.value, RuntimeError)
+    assert not isinstance(caught.value, AirflowException)
+
+
+@pytest.mark.parametrize("how", ["blocking", "async"])
+def test_a_connection_that_cannot_be_read_is_an_error_that_is_retried_and_quotes_nothing(
+    monkeypatch: pytest.MonkeyPatch, how: str
+):
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise PermissionError("no access to quickbi://id:the-secret@host")
+
+    monkeypatch.setattr(QuickBIHook, "get_connection", refuse)
+    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", refuse)
+    with pytest.raises(QuickBIUnavailable, match=r"^Connection 'quickbi_default' does not exist, or .*Perm") as caught:
+        read(QuickBIHook(), how)
+    assert "the-secret" not in str(caught.value)
+    assert copy.copy(caught.value).as_dict() == caught.value.as_dict()
+    kept = error_from_dict(json.loads(json.dumps(caught.value.as_dict())))
+    assert (type(kept), str(kept), kept.reached) == (TransientError, str(caught.value), False)
+
+
+@without_airflows_own_warnings
+def test_what_a_hook_is_asked_without_a_connection_is_an_error_that_is_retried():
+    with pytest.raises(QuickBIUnavailable, match="Connection 'nowhere' does not exist"):
+        QuickBIHook("nowhere").get_mail_task_status("m")
+    with pytest.raises(QuickBIUnavailable, match="Connection 'nowhere' does not exist"):
+        QuickBIHook("nowhere").find_mail_tasks(["Daily sales"])
 
 
 @pytest.mark.parametrize("how", ["blocking", "async"])

@@ -16,7 +16,8 @@ from airflow_provider_quickbi.api import sharing
 from airflow_provider_quickbi.api.models import Question
 from airflow_provider_quickbi.delivery import Delivery, Fence, Wait
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
-from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
+from airflow_provider_quickbi.triggers import quickbi as triggers
+from airflow_provider_quickbi.triggers.quickbi import EventKind, QuickBIMailTaskTrigger
 
 ASK = "GetMailTaskStatus"
 
@@ -25,6 +26,7 @@ ASK = "GetMailTaskStatus"
 def fast(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pacing be no obstacle, so that what is counted is not what pacing lets through."""
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=1000))
+    monkeypatch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
 
 
 def mails(quickbi: LocalQuickBI, number: int, *, sent_at_look: int) -> list[str]:
@@ -63,6 +65,9 @@ def outcomes(
 
     async def end_of(trigger: QuickBIMailTaskTrigger) -> str:
         async for event in trigger.run():
+            if event.payload["kind"] == EventKind.LEARNT:
+                learnt = {name: event.payload[name] for name in ("delivery", "looked")}
+                return await end_of(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt))
             return str(event.payload["delivery"]["verdicts"][0]["outcome"])
         return "no event"
 

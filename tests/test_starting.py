@@ -113,6 +113,7 @@ def test_a_note_of_version_1_is_read():
         "accepted": True,
         "joined": "7218865303929605213",
         "guessed": False,
+        "over": False,
     }
     note = Note.from_dict(kept)
     assert note is not None

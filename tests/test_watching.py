@@ -35,6 +35,12 @@ def test_a_run_is_told_of_once_when_it_reaches_the_wanted_state() -> None:
     assert edges.feed([run(1, "SENT")]) == []
 
 
+def test_an_answer_that_is_older_than_the_one_before_it_changes_nothing() -> None:
+    edges = sent()
+    told = [edges.feed([run(1, status)]) for status in ("PROCESSING", "SENT", "PROCESSING", "SENT", "SENT")]
+    assert told == [[], [run(1, "SENT")], [], [], []]
+
+
 def test_a_run_that_failed_is_no_delivery_unless_it_is_asked_for() -> None:
     edges, both = sent(), Edges("m", frozenset({"SENT", "FAILED"}))
     for watcher in (edges, both):
@@ -91,6 +97,21 @@ def test_only_the_newest_runs_are_remembered() -> None:
     for number in range(500):
         edges.feed([run(number, "SENT")])
     assert len(edges.seen) <= 50
+
+
+def test_runs_in_a_state_that_nobody_knows_cost_a_few_calls_at_the_most() -> None:
+    edges = sent()
+    for number in range(80):
+        edges.feed([run(number, "CANCELLED")])
+    asked = [question.task_id for question in edges.questions()]
+    assert asked == [None, *(run(number, "").task_id for number in range(75, 80))]
+
+
+def test_a_mail_task_without_a_run_counts_as_looked_at_after_a_restart() -> None:
+    edges, again = sent(), sent()
+    edges.feed([])
+    again.restore(edges.as_dict())
+    assert again.feed([run(1, "SENT")]) == [run(1, "SENT")]
 
 
 def test_statuses_are_read_in_any_case_and_one_is_needed() -> None:

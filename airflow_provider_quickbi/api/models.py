@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import timezone as fixed_offset
 from enum import StrEnum
 from typing import Any, NamedTuple
 from unicodedata import category
@@ -148,12 +149,15 @@ class MailTaskRun:
     exec_time: datetime
 
     @classmethod
-    def from_json(cls, item: Any, *, mail_id: str, timezone: tzinfo) -> MailTaskRun:
+    def from_json(cls, item: Any, *, mail_id: str, timezone: tzinfo, now: datetime | None = None) -> MailTaskRun:
         """Read one element of the status list.
 
         :param item: the decoded JSON object.
-        :param mail_id: the mail task that was asked for, used where the answer leaves it out.
+        :param mail_id: the mail task that was asked for, used where the answer leaves it out or writes it in another
+            case.
         :param timezone: the zone in which the service writes ``execTime``.
+        :param now: the present, which tells the two passes of an hour apart that the zone's clocks repeat; default the
+            machine's clock.
         :raises MalformedAnswer: if ``taskId``, ``status`` or ``execTime`` is missing or cannot be read.
         """
         what = "a run of a mail task"
@@ -165,14 +169,14 @@ class MailTaskRun:
         try:
             if not _EXEC_TIME.fullmatch(written):
                 raise ValueError(written)
-            exec_time = datetime.fromisoformat(written).replace(tzinfo=timezone)
-            exec_time.astimezone(UTC)  # the first and the last day of the calendar have no such instant everywhere
+            exec_time = _in_zone(datetime.fromisoformat(written), timezone, now or datetime.now(UTC))
         except (ValueError, OverflowError):
             raise MalformedAnswer(
                 f"{what} should have execTime as yyyy-MM-dd HH:mm:ss, the answer has {_shown(written)}"
             ) from None
+        answered = read_text(folded, "mailId", what) if folded.get("mailid") is not None else mail_id
         return cls(
-            mail_id=read_text(folded, "mailId", what) if folded.get("mailid") is not None else mail_id,
+            mail_id=mail_id if answered.casefold() == mail_id.casefold() else answered,
             task_id=task_id,
             status=read_text(folded, "status", what).upper(),
             exec_time=exec_time,
@@ -201,6 +205,19 @@ class MailTaskRun:
             status=item["status"],
             exec_time=datetime.fromisoformat(item["exec_time"]),
         )
+
+
+def _in_zone(written: datetime, zone: tzinfo, now: datetime) -> datetime:
+    """Return a wall time as an instant with its offset, which unlike its zone says which pass of an hour is meant.
+
+    An hour that the zone's clocks repeat is read as its second pass, unless that is still to come.
+
+    :raises OverflowError: on the first and the last day of the calendar, which have no such instant everywhere.
+    """
+    first, second = (written.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
+    repeated = first.astimezone(UTC) < second.astimezone(UTC)
+    chosen = second if repeated and second.astimezone(UTC) <= now else first
+    return written.replace(tzinfo=fixed_offset(chosen.utcoffset() or timedelta(0)))
 
 
 class Question(NamedTuple):

@@ -7,6 +7,7 @@ import math
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_quickbi.api.models import MailTaskRun, Question
     from airflow_provider_quickbi.api.settings import ClientSettings
+
+
+#: An answer is kept for so many seconds after the last wait that wanted it has left; others may want it a little later.
+KEPT_SECONDS = 60.0
 
 
 class Answer(NamedTuple):
@@ -49,6 +54,7 @@ class StatusBoard:
     def __init__(self, client: AsyncQuickBIClient) -> None:
         self.client = client
         self._topics: dict[Question, _Topic] = {}
+        self._left_at: dict[Question, float] = {}
 
     def watch(self) -> Watch:
         """Return the view of one wait; close it when the wait ends."""
@@ -57,13 +63,18 @@ class StatusBoard:
     def enter(self, question: Question) -> None:
         """Keep what is answered to a question, for one watch more."""
         self._topics.setdefault(question, _Topic()).watches += 1
+        self._left_at.pop(question, None)
 
     def leave(self, question: Question) -> None:
-        """Forget what was answered to a question when the last watch leaves."""
+        """Forget what was answered to a question some time after the last watch has left."""
         topic = self._topics[question]
         topic.watches -= 1
+        now = time.monotonic()
         if topic.watches == 0:
-            del self._topics[question]
+            self._left_at[question] = now
+        for left, left_at in list(islice(self._left_at.items(), 2)):  # the oldest; so there never are many
+            if now - left_at >= KEPT_SECONDS:
+                del self._topics[left], self._left_at[left]
 
     async def look(self, question: Question, newer_than: float, retries: Retries) -> Answer:
         """Ask, or join the call that is under way, unless there is an answer that is newer than an instant."""

@@ -35,6 +35,14 @@ def mail_task_uri(mail_id: str, region: str = DEFAULT_REGION) -> str:
     return f"quickbi://{region.lower()}/{_KIND}/{quote(mail_id, safe='~')}"
 
 
+def is_mail_task(asset: Any) -> bool:
+    """Whether an asset, or a reference to one, is that of a mail task.
+
+    :param asset: an outlet of a task.
+    """
+    return str(getattr(asset, "uri", "")).lower().startswith("quickbi://")
+
+
 def mail_task_asset(mail_id: str, region: str = DEFAULT_REGION, **kwargs: Any) -> Any:
     """Return the asset of a mail task, to be named as an outlet or a schedule.
 

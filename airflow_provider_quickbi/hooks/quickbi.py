@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_quickbi import connection
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError
@@ -13,7 +13,12 @@ from airflow_provider_quickbi.api.lookup import find_by_name
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
 from airflow_provider_quickbi.api.retries import Retries
 from airflow_provider_quickbi.connection import QuickBIConnection, RawConnection
-from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRequestError, task_error
+from airflow_provider_quickbi.exceptions import (
+    QuickBIConnectionError,
+    QuickBIConnectionUnreadable,
+    QuickBIRequestError,
+    task_error,
+)
 from airflow_provider_quickbi.metrics import count_call
 
 if TYPE_CHECKING:
@@ -65,7 +70,8 @@ class QuickBIHook(BaseHook):
     def quickbi_connection(self) -> QuickBIConnection:
         """What the connection says.
 
-        :raises QuickBIConnectionError: if it does not exist, or a field is wrong or missing.
+        :raises QuickBIConnectionError: if a field is wrong or missing.
+        :raises QuickBIUnavailable: if it does not exist or cannot be read for now.
         """
         if self._connection is None:
             with self._explained():
@@ -73,7 +79,8 @@ class QuickBIHook(BaseHook):
         return self._connection
 
     def _read_connection(self) -> QuickBIConnection:
-        found = self.get_connection(self.quickbi_conn_id)
+        with self._looked_up():
+            found = self.get_connection(self.quickbi_conn_id)
         connection.check_extra(self.quickbi_conn_id, found.extra)
         raw = self._raw(found, found.extra_dejson)
         _mask(connection.secrets_of(raw))
@@ -82,7 +89,8 @@ class QuickBIHook(BaseHook):
     async def read_connection_async(self) -> QuickBIConnection:
         """Read the connection anew without blocking the event loop.
 
-        :raises QuickBIConnectionError: if it does not exist, or a field is wrong or missing.
+        :raises QuickBIConnectionError: if a field is wrong or missing.
+        :raises QuickBIUnavailable: if it does not exist or cannot be read for now.
         """
         with self._explained():
             return await self._read_connection_async()
@@ -91,7 +99,8 @@ class QuickBIHook(BaseHook):
         from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
         from asgiref.sync import sync_to_async
 
-        found = await get_async_connection(self.quickbi_conn_id)
+        with self._looked_up():
+            found = await get_async_connection(self.quickbi_conn_id)
         connection.check_extra(self.quickbi_conn_id, found.extra)
         raw = self._raw(found, await get_async_extra_dejson(found))
         # Masking tells the triggerer's supervisor and waits for it: on the event loop Airflow 3.0 fails, and others
@@ -107,11 +116,22 @@ class QuickBIHook(BaseHook):
         except connection.ConnectionFieldError as error:
             error.__traceback__ = error.__context__ = None
             raise QuickBIConnectionError(str(error)) from None
-        except AirflowNotFoundException:
-            raise QuickBIConnectionError(
-                f"Connection {self.quickbi_conn_id!r} does not exist, or Airflow cannot read it and its log says why. "
-                f"Add one of type {connection.CONN_TYPE!r}, in the environment as "
-                f"AIRFLOW_CONN_{self.quickbi_conn_id.upper()} or under Admin > Connections."
+
+    @contextmanager
+    def _looked_up(self) -> Iterator[None]:
+        """Say in words that the connection was not found.
+
+        Airflow says the same of one that nobody has made and of one that a secrets backend, or its API server, could
+        not give for a moment. What else is raised may quote the connection, so its class is all that is told.
+        """
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - each backend and release has its own
+            raise QuickBIConnectionUnreadable(
+                f"Connection {self.quickbi_conn_id!r} does not exist, or Airflow cannot read it and its log says why "
+                f"({type(error).__name__}). Add one of type {connection.CONN_TYPE!r}, in the environment as "
+                f"AIRFLOW_CONN_{self.quickbi_conn_id.upper()} or under Admin > Connections.",
+                reached=False,
             ) from None
 
     def _raw(self, found: Any, extra: Any) -> RawConnection:
@@ -129,7 +149,8 @@ class QuickBIHook(BaseHook):
     def get_conn(self) -> QuickBIClient:
         """Return the client for the connection; it keeps its connections open until :meth:`close`.
 
-        :raises QuickBIConnectionError: if the connection cannot be used.
+        :raises QuickBIConnectionError: if the connection is wrong.
+        :raises QuickBIUnavailable: if it does not exist or cannot be read for now.
         """
         if self._client is None:
             from airflow_provider_quickbi.api.client import QuickBIClient
@@ -152,7 +173,8 @@ class QuickBIHook(BaseHook):
     async def status_board(self) -> AsyncIterator[StatusBoard]:
         """Give the board on which all waits of the connection's account in this event loop ask together.
 
-        :raises QuickBIConnectionError: if the connection cannot be used.
+        :raises QuickBIConnectionError: if the connection is wrong.
+        :raises QuickBIUnavailable: if it does not exist or cannot be read for now.
         """
         from airflow_provider_quickbi.api.sharing import shared_board
 
@@ -260,6 +282,9 @@ class QuickBIHook(BaseHook):
 
         try:
             settings = self.quickbi_connection.settings
+        except Exception as error:  # noqa: BLE001 - the form shows whatever is wrong with the connection
+            return False, str(error)
+        try:
             who = f"{settings.endpoint.host_header} as {_shown_identity(settings.credentials.identity)}"
             with self:
                 page = self.get_conn().do(get_mail_task_list(page_size=1), retries=_TEST_RETRIES)

@@ -12,6 +12,7 @@ from airflow_provider_quickbi import arguments, connection, lateness
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
+from airflow_provider_quickbi.assets.quickbi import is_mail_task
 from airflow_provider_quickbi.delivery import DEFAULT_UNREACHABLE_TIMEOUT
 from airflow_provider_quickbi.exceptions import task_error
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
@@ -194,6 +195,11 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         self.quickbi_conn_id = quickbi_conn_id
         if (mail_id is None) == (subscribe_name is None):
             raise ValueError(f"{type(self).__name__} needs either mail_id or subscribe_name")
+        if not wait_for_completion and any(is_mail_task(outlet) for outlet in self.outlets):
+            raise ValueError(
+                "an outlet quickbi://... says that the report went out, which is not known with "
+                "wait_for_completion=False: name the outlet in the sensor that waits for the run"
+            )
         arguments.check_known(self, _RUN_ARGUMENTS)
         if not arguments.is_template(deadline):
             arguments.deadline("deadline", deadline, datetime.now(UTC))
@@ -212,7 +218,7 @@ class QuickBIRunMailTaskOperator(BaseOperator):
             mail_id=given["mail_id"] or "",
             finish_by=now + (FOREVER if given["timeout"] is None else given["timeout"]),
             execute_by=None if self.execution_timeout is None else now + self.execution_timeout.total_seconds(),
-            late_at=late.timestamp() if late else None,
+            late_at=lateness.untold(late.timestamp() if late else None, context),
         )
         with QuickBIHook(self.quickbi_conn_id) as hook:
             QuickBIConsoleLink.store(context, hook.quickbi_connection.console_url)

@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import (
@@ -29,7 +30,7 @@ from airflow_provider_quickbi.delivery import (
     Outcome,
     Wait,
 )
-from airflow_provider_quickbi.exceptions import QuickBIUnavailable
+from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable, QuickBIUnavailable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 from airflow_provider_quickbi.metrics import Detection, count_outcome
@@ -142,6 +143,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         self._delivery: Delivery | None = None
         self._progress: Progress | None = None
         self._detection = Detection()
+        self._rendered = frozenset(name for name in _NAMES if arguments.is_template(getattr(self, name)))
         self._check_what_is_known()
 
     def _check_what_is_known(self) -> None:
@@ -217,7 +219,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         self._defer(delivery, None if self.execution_timeout is None else now + self.execution_timeout.total_seconds())
         return None
 
-    def _defer(self, delivery: Delivery, execute_by: float | None) -> None:
+    def _defer(self, delivery: Delivery, execute_by: float | None, looked: list[list[float]] | None = None) -> None:
         from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
         finish_by = max(wait.finish_by or 0.0 for wait in delivery.waits)
@@ -230,6 +232,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
                 max_wait=self._max_wait_seconds(),
                 execute_by=execute_by,
                 carry={"execute_by": execute_by},
+                looked=looked,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(0.0, finish_by - time.time()) + BACKSTOP_SECONDS),
@@ -254,6 +257,8 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
             raise AirflowTaskTimeout(f"execution_timeout is over. {message}")
         if kind == EventKind.LATE and not delivery.verdict.outcome.final:
             self._defer(self._tell_late(delivery, context), carried(event).get("execute_by"))
+        if kind == EventKind.LEARNT and not delivery.verdict.outcome.final:
+            self._defer(delivery, carried(event).get("execute_by"), event.get("looked"))
         if kind not in (EventKind.SETTLED, EventKind.LATE):
             raise RuntimeError(f"The trigger's event is of kind {kind!r}, which is not known and counts as no delivery")
         return self._conclude(delivery, context)
@@ -291,7 +296,8 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
             raise AirflowFailException(f"{self.task_id}: {error}") from None
 
     def _delivery_of(self, context: Context) -> Delivery:
-        given = arguments.read_all(self, _ARGUMENTS)
+        names = {name: partial(arguments.texts, rendered=name in self._rendered) for name in _NAMES}
+        given = arguments.read_all(self, _ARGUMENTS | names)
         if not given["mail_id"] and not given["subscribe_name"]:
             raise arguments.ArgumentError("neither mail_id nor subscribe_name was rendered to anything")
         since = self._begun_at(context)
@@ -315,7 +321,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         return Delivery.of(
             [replace(template, mail_id=mail_id) for mail_id in mail_ids],
             required=arguments.required_of(given["require"], len(mail_ids)),
-            late_at=late.timestamp() if late else None,
+            late_at=lateness.untold(late.timestamp() if late else None, context),
         )
 
     def _mail_ids_of(
@@ -349,18 +355,20 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         """Return the XCom of a delivery that was sent, or raise what its verdict means."""
         verdict = delivery.verdict
         count_outcome(delivery)
+        if verdict.outcome is Outcome.UNAVAILABLE and self.silent_fail:
+            raise AirflowSensorTimeout(verdict.message)
         if verdict.outcome is not Outcome.SENT:
             raise_for(verdict)
         self.log.info("%s", verdict.message)
         self._warn_about_old_runs(delivery, context)
         results = delivery.results()
-        delivered = [result for result in results if result["status"] == "SENT"]
-        publish(context, self.outlets, delivered)
+        publish(context, self.outlets, [result for result in results if result["status"] == "SENT"])
         return results if self._is_several() else results[0]
 
     def _is_several(self) -> bool:
-        given = self.mail_id if self.mail_id is not None else self.subscribe_name
-        return not isinstance(given, (str, int)) or (isinstance(given, str) and given.strip().startswith("["))
+        """Whether a list was given, or rendered, so that the result is a list, too."""
+        name = "mail_id" if self.mail_id is not None else "subscribe_name"
+        return arguments.as_list(getattr(self, name), rendered=name in self._rendered) is not None
 
     def _warn_about_old_runs(self, delivery: Delivery, context: Context) -> None:
         """Say that the latest run may be an old one, where nothing says which run counts."""
@@ -389,7 +397,12 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         return first_look or time.time() - delivery.late_at < self.poke_interval
 
     def _store_link(self, context: Context) -> None:
-        QuickBIConsoleLink.store(context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
+        """Store the link, and fail before the wait if there is no connection; later the wait outlasts that."""
+        try:
+            QuickBIConsoleLink.store(context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
+        except QuickBIConnectionUnreadable:
+            if not self.reschedule or lateness.first_reschedule_date(self, context) is None:
+                raise
 
     # Time and memory, as Airflow counts and keeps them
 
@@ -448,6 +461,8 @@ def _require(_name: str, value: Any) -> Any:
     return value
 
 
+#: Arguments that take one text or several.
+_NAMES = ("mail_id", "subscribe_name")
 #: How each templated argument is read.
 _ARGUMENTS: dict[str, Callable[[str, Any], Any]] = {
     "mail_id": arguments.texts,

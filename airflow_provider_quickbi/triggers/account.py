@@ -2,56 +2,84 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import asyncio
+import time
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
 from airflow_provider_quickbi.api.errors import ErrorKind
 from airflow_provider_quickbi.api.retries import ONE_ATTEMPT, Retries
+from airflow_provider_quickbi.api.sharing import Answer
+from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi.api.errors import QuickBIError
     from airflow_provider_quickbi.api.models import Question
-    from airflow_provider_quickbi.api.sharing import Answer, StatusBoard
+    from airflow_provider_quickbi.api.sharing import StatusBoard, Watch
 
 
 class Account:
-    """The account of a connection, taken anew when the connection's secret has changed."""
+    """The account of a connection, taken anew when the connection's secret has changed.
+
+    A connection that cannot be read for now is read again when somebody asks.
+    """
 
     def __init__(self, quickbi_conn_id: str) -> None:
         self._hook = QuickBIHook(quickbi_conn_id)
         self._stack = AsyncExitStack()
-        self.board: StatusBoard
+        self._board: StatusBoard | None = None
+        self._reading = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        self.board = await self._stack.enter_async_context(self._hook.status_board())
+        with suppress(QuickBIConnectionUnreadable):
+            await self.board()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
+
+    async def board(self) -> StatusBoard:
+        """Return the board on which the account asks.
+
+        :raises QuickBIConnectionError: if the connection is wrong.
+        :raises QuickBIUnavailable: if it could not be read yet, and still cannot.
+        """
+        async with self._reading:
+            if self._board is None:
+                self._board = await self._stack.enter_async_context(self._hook.status_board())
+            return self._board
 
     def watch(self) -> AccountWatch:
         """Return the view of one wait; close it when the wait ends."""
         return AccountWatch(self)
 
     async def renew_after(self, error: QuickBIError, watch: AccountWatch) -> bool:
-        """After an error: whether it was about credentials that the connection has replaced meanwhile.
+        """After an error: whether it was about credentials that the connection has, or may have, replaced meanwhile.
 
         :param error: what the service said.
         :param watch: who asked.
-        :raises QuickBIConnectionError: if the connection cannot be used any more.
+        :raises QuickBIConnectionError: if the connection is wrong by now.
         """
         return error.kind is ErrorKind.CREDENTIALS and await self._changed(watch)
 
     async def _changed(self, watch: AccountWatch) -> bool:
-        """Whether the connection now holds other credentials, which are taken from here on."""
-        if watch.board is not self.board:
+        """Whether the connection now holds other credentials, which are taken from here on.
+
+        If it cannot be read, nobody knows: the next look reads it again before it asks.
+        """
+        refused = watch.board
+        if refused is not self._board:
             return True
-        settings = (await self._hook.read_connection_async()).settings
-        if settings == self.board.client.settings:
-            return False
-        self.board = await self._stack.enter_async_context(self._hook.status_board())
-        return True
+        try:
+            settings = (await self._hook.read_connection_async()).settings
+        except QuickBIConnectionUnreadable:
+            changed = True
+        else:
+            changed = refused is None or settings != refused.client.settings
+        if changed and refused is self._board:
+            self._board = None
+        return changed
 
 
 class AccountWatch:
@@ -59,17 +87,25 @@ class AccountWatch:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self.board = account.board
-        self._watch = self.board.watch()
+        self.board: StatusBoard | None = None
+        self._watch: Watch | None = None
 
     async def look(self, question: Question, *, max_age: float = 0.0, retries: Retries = ONE_ATTEMPT) -> Answer:
-        """Ask on the current board, see :meth:`airflow_provider_quickbi.api.sharing.Watch.look`."""
-        if self.board is not self._account.board:
+        """Ask on the current board, see :meth:`airflow_provider_quickbi.api.sharing.Watch.look`.
+
+        A connection that cannot be read is an answer that did not come.
+        """
+        try:
+            board = await self._account.board()
+        except QuickBIConnectionUnreadable as error:
+            return Answer(time.monotonic(), error.with_traceback(None))
+        if self._watch is None or self.board is not board:
             self.close()
-            self.board = self._account.board
-            self._watch = self.board.watch()
+            self.board = board
+            self._watch = board.watch()
         return await self._watch.look(question, max_age=max_age, retries=retries)
 
     def close(self) -> None:
         """Let go of what was kept for this wait."""
-        self._watch.close()
+        if self._watch is not None:
+            self._watch.close()

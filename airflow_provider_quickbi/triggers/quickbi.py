@@ -6,18 +6,19 @@ import asyncio
 import hashlib
 import random
 import time
-from contextlib import aclosing, contextmanager, suppress
+from abc import abstractmethod
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_quickbi import arguments
-from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError
+from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
 from airflow_provider_quickbi.api.retries import ONE_ATTEMPT, Retries
-from airflow_provider_quickbi.delivery import KEPT_VERSION, Delivery, Wait, check_version
+from airflow_provider_quickbi.delivery import KEPT_VERSION, Delivery, check_version
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError
 from airflow_provider_quickbi.metrics import Detection
-from airflow_provider_quickbi.progress import Progress, poke_delay
+from airflow_provider_quickbi.progress import FIRST_EVENT_SECONDS, Progress, poke_delay
 from airflow_provider_quickbi.triggers.account import Account, AccountWatch
 from airflow_provider_quickbi.triggers.stream import Interests, answers, interests_of
 from airflow_provider_quickbi.watching import Edges, read_statuses
@@ -34,15 +35,21 @@ except ImportError:  # Airflow 2.11 has no event-driven scheduling; the class ca
 
 #: First looks of waits that begin together are spread over this many seconds at the most.
 MAX_SPREAD_SECONDS = 30.0
-#: Where the interval allows it, the first look is not before that many seconds: Airflow 3 may need 5 to notice that a
-#: task has deferred itself, and it fails one that is to go on earlier.
-FIRST_LOOK_SECONDS = 6.0
+#: A wait does not look sooner, and tells nothing sooner whatever is due.
+FIRST_LOOK_SECONDS = FIRST_EVENT_SECONDS
 #: An answer that others got this many seconds ago is still new.
 FRESH_SECONDS = 0.5
-#: Seconds for which the last look may wait for its turn after ``timeout`` is over.
-LAST_LOOK_SECONDS = 600.0
+#: Seconds for which the last look may wait for its turn after ``timeout`` is over; less than ``BACKSTOP_SECONDS``.
+LAST_LOOK_SECONDS = 840.0
+#: A sleep is cut into pieces of so many seconds, so that a wall clock that was set is noticed.
+CLOCK_SECONDS = 60.0
+#: What a trigger has learnt of several mail tasks is stored no more often.
+STORE_SECONDS = 60.0
 #: So long the look may take that comes before somebody is told that a delivery is late.
 LATE_LOOK_SECONDS = 30.0
+#: Seconds in which Airflow takes an event over; what is killed before loses it. A watcher notes only then that it told.
+HAND_OVER_SECONDS = 3.0
+_KEEPING = Retries(attempts=3)
 
 
 class EventKind:
@@ -50,6 +57,7 @@ class EventKind:
 
     SETTLED = "settled"
     LATE = "late"
+    LEARNT = "learnt"
     EXECUTION_TIMEOUT = "execution_timeout"
     CONNECTION = "connection"
     OVER = "over"
@@ -64,10 +72,28 @@ def _inflated(trigger: BaseTrigger) -> Iterator[None]:
         raise TypeError(f"The arguments of {type(trigger).__name__} are not understood: {error}") from None
 
 
-class QuickBIMailTaskTrigger(BaseTrigger):
+class _DeferralTrigger(BaseTrigger):
+    """Gives one event, and not before Airflow has noticed that the task has deferred itself."""
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and give the one event."""
+        begun = time.monotonic()
+        payload = await self._wait()
+        await asyncio.sleep(max(0.0, begun + FIRST_LOOK_SECONDS - time.monotonic()))
+        yield TriggerEvent(payload)
+
+    @abstractmethod
+    async def _wait(self) -> dict[str, Any]:
+        """Wait, and return what the event says."""
+
+
+class QuickBIMailTaskTrigger(_DeferralTrigger):
     """Wait until a delivery is settled, asking Quick BI no more often than it allows.
 
-    It gives one event, a dict of plain JSON: ``{"version", "kind", "delivery", "message", "carry"}``.
+    It gives one event, a dict of plain JSON: ``{"version", "kind", "delivery", "message", "carry"}``. Airflow stores
+    what a trigger was made with and nothing else. So there is an event of kind ``learnt`` when a run that counts is
+    first seen and is not over: its task makes another trigger, with ``delivery`` and ``looked`` of the event, which is
+    pinned to the run wherever it goes on.
 
     :param quickbi_conn_id: id of the connection; it is read in the triggerer, nothing secret is an argument.
     :param delivery: :meth:`airflow_provider_quickbi.delivery.Delivery.as_dict` of what is waited for.
@@ -76,6 +102,8 @@ class QuickBIMailTaskTrigger(BaseTrigger):
     :param max_wait: seconds between two looks at the most; ``None`` for no limit.
     :param execute_by: when ``execution_timeout`` is over, in seconds since the epoch; ``None`` for never.
     :param carry: plain JSON that comes back with the event; ``dag.test()`` loses what ``defer(kwargs=...)`` is given.
+    :param looked: of a wait that goes on after an event, for each mail task: how many looks there were, and when the
+        last one was answered, in seconds since the epoch; ``None`` for one that begins.
     :param version: of these arguments.
     :param _later: what a later release has added; it is ignored.
     :raises TypeError: if they are not understood. A triggerer fails one task for it; any other error would end it.
@@ -91,6 +119,7 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         max_wait: float | None = None,
         execute_by: float | None = None,
         carry: dict[str, Any] | None = None,
+        looked: list[list[float]] | None = None,
         version: int = KEPT_VERSION,
         **_later: Any,
     ) -> None:
@@ -98,6 +127,9 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         with _inflated(self):
             check_version(version)
             self.delivery = Delivery.from_dict(delivery)
+            self.looked = looked or [[1, 0.0] for _ in self.delivery.waits]
+            if len(self.looked) != len(self.delivery.waits):
+                raise ValueError("what was looked at does not fit the delivery")
         self.quickbi_conn_id = quickbi_conn_id
         self.carry = carry or {}
         self.poke_interval = poke_interval
@@ -105,6 +137,10 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         self.max_wait = max_wait
         self.execute_by = execute_by
         self._detection = Detection()
+        self._stored = self._known()
+        self._stores_from = 0.0
+        self._stores = False
+        self._asleep: set[asyncio.Task[Any] | None] = set()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the arguments, with what has been learnt meanwhile."""
@@ -119,18 +155,18 @@ class QuickBIMailTaskTrigger(BaseTrigger):
                 "max_wait": self.max_wait,
                 "execute_by": self.execute_by,
                 "carry": self.carry,
+                "looked": self.looked,
             },
         )
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and give the one event."""
+    async def _wait(self) -> dict[str, Any]:
         try:
             async with Account(self.quickbi_conn_id) as account:
                 kind = await self._settle(account)
         except QuickBIConnectionError as error:
-            yield TriggerEvent(self._event(EventKind.CONNECTION, str(error)))
-        else:
-            yield TriggerEvent(self._event(kind, self.delivery.verdict.message))
+            return self._event(EventKind.CONNECTION, str(error))
+        event = self._event(kind, self.delivery.verdict.message)
+        return event | {"looked": self.looked} if kind == EventKind.LEARNT else event
 
     async def on_kill(self) -> None:
         """Say that a person ended the wait; a mail that was started cannot be called back."""
@@ -148,19 +184,31 @@ class QuickBIMailTaskTrigger(BaseTrigger):
     async def _settle(self, account: Account) -> str:
         """Wait for all mail tasks at once until the delivery is settled, late, or out of time."""
         positions = self.delivery.unsettled()
+        self._stores_from = time.monotonic()
+        if len(self.delivery.waits) > 1:
+            self._stores_from += max(STORE_SECONDS, self.poke_interval)
+        for position, (_, looked_at) in enumerate(self.looked):
+            if looked_at:
+                self._detection.looked(self.delivery, position, looked_at)
         if len(positions) == 1:
             return await self._settle_one(account, positions[0])
+        return await self._settle_all(account, positions)
+
+    async def _settle_all(self, account: Account, positions: Sequence[int]) -> str:
         tasks = {asyncio.create_task(self._settle_one(account, position)) for position in positions}
         ended: set[str] = set()
         try:
             while tasks:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                ended |= {task.result() for task in done}
+                ended |= {task.result() for task in done if not task.cancelled()}
                 if self.delivery.verdict.outcome.final:
                     return EventKind.SETTLED
                 if EventKind.EXECUTION_TIMEOUT in ended:
                     return EventKind.EXECUTION_TIMEOUT
-            return EventKind.LATE if EventKind.LATE in ended else EventKind.SETTLED
+                if EventKind.LEARNT in ended:
+                    for task in tasks & self._asleep:  # a look that is under way keeps its place in line
+                        task.cancel()
+            return next((kind for kind in (EventKind.LATE, EventKind.LEARNT) if kind in ended), EventKind.SETTLED)
         finally:
             for task in tasks:
                 task.cancel()
@@ -171,32 +219,19 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         progress = Progress(self.log)
         watch = account.watch()
         try:
-            looks = 1
-            wait = self.delivery.waits[position]
-            spread = min(self.poke_interval, MAX_SPREAD_SECONDS)
-            soonest = min(spread, FIRST_LOOK_SECONDS)
-            look_at = max(time.time(), wait.asks_from) + random.uniform(  # noqa: S311 - spreads calls
-                soonest, max(spread, 1.5 * soonest)
-            )
-            max_age = self.poke_interval
+            await self._sleep_until(time.monotonic(), position)  # there may be nothing to ask yet
+            look_at = time.monotonic() + self._first_delay(position)
             while True:
-                now = await self._sleep_until(look_at, position)
-                wait = self.delivery.waits[position]
-                age = 0.0
-                urgent = self._out_of_time(wait, now) or self.delivery.is_late(now)
-                if urgent or now >= look_at:
-                    last = wait.finish_by is not None and now >= wait.finish_by
-                    age = await self._look(
-                        account,
-                        watch,
-                        position,
-                        FRESH_SECONDS if urgent else max_age,
-                        Retries() if last else ONE_ATTEMPT,
-                    )
-                    looks += 1
+                await self._sleep_until(look_at, position)
+                if self._stores:
+                    return EventKind.LEARNT
                 now = time.time()
-                self.delivery = self.delivery.judged(position, None, now) if self._open(position) else self.delivery
-                wait = self.delivery.waits[position]
+                urgent = self._out_of_time(position, now) or self.delivery.is_late(now)
+                if urgent or self._seconds_until_look(look_at, position, now) <= 0:
+                    age = await self._look(account, watch, position, FRESH_SECONDS if urgent else self.poke_interval)
+                    self.looked[position] = [self.looked[position][0] + 1, time.time() - age]
+                    look_at = time.monotonic() - age + self._delay(position)
+                now = time.time()
                 progress.report(self.delivery.verdicts[position].message, now)
                 if not self._open(position) or self.delivery.verdict.outcome.final:
                     return EventKind.SETTLED
@@ -204,16 +239,29 @@ class QuickBIMailTaskTrigger(BaseTrigger):
                     return EventKind.EXECUTION_TIMEOUT
                 if self.delivery.is_late(now):
                     return EventKind.LATE
-                look_at = max(now - age + self._delay(wait, looks), wait.asks_from)
+                if self._has_learnt() and time.monotonic() >= self._stores_from:
+                    self._stores = True
+                    return EventKind.LEARNT
         finally:
             watch.close()
 
     def _open(self, position: int) -> bool:
         return not self.delivery.verdicts[position].outcome.final
 
-    async def _look(
-        self, account: Account, watch: AccountWatch, position: int, max_age: float, retries: Retries
-    ) -> float:
+    def _known(self) -> list[tuple[str | None, bool]]:
+        """Return, for each mail task, what must not be forgotten: the run it is pinned to, and whether it is over."""
+        return [
+            (wait.run.task_id if wait.run and wait.fence.task_id is None else None, verdict.outcome.final)
+            for wait, verdict in zip(self.delivery.waits, self.delivery.verdicts, strict=True)
+        ]
+
+    def _has_learnt(self) -> bool:
+        """Whether something is known that a triggerer which makes this trigger anew would not know."""
+        return any(
+            known not in (stored, (None, False)) for known, stored in zip(self._known(), self._stored, strict=True)
+        )
+
+    async def _look(self, account: Account, watch: AccountWatch, position: int, max_age: float) -> float:
         """Ask once, learn from the answer, and return the answer's age in seconds.
 
         The turn to ask may be long in coming; what is due meanwhile is not late for it.
@@ -222,43 +270,81 @@ class QuickBIMailTaskTrigger(BaseTrigger):
         wait = self.delivery.waits[position]
         question = wait.question(now)
         if question is None:
+            self.delivery = self.delivery.judged(position, None, now)
             return 0.0
-        late_at = self.delivery.late_at
+        late_at, last = self.delivery.late_at, wait.finish_by
+        retries = Retries() if last is not None and now >= last else ONE_ATTEMPT
+        given_up = None if last is None else max(last + LAST_LOOK_SECONDS, now + LATE_LOOK_SECONDS)
         due = [
             now + LATE_LOOK_SECONDS if late_at is not None and now >= late_at else late_at,
             self.execute_by,
-            wait.finish_by and wait.finish_by + LAST_LOOK_SECONDS,
+            given_up,
         ]
-        patience = min((instant - now for instant in due if instant is not None and instant > now), default=None)
+        until = min((instant for instant in due if instant is not None and instant > now), default=None)
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(None if until is None else until - now):
                 answer = await watch.look(question, max_age=max_age, retries=retries)
                 if isinstance(answer.outcome, QuickBIError) and await account.renew_after(answer.outcome, watch):
                     answer = await watch.look(question, max_age=0.0, retries=retries)
+                if isinstance(answer.outcome, QuickBIError) and last is not None and now < last <= time.time():
+                    answer = await watch.look(question, max_age=0.0, retries=Retries())
         except TimeoutError:
+            if last is not None and until == given_up:
+                unasked = TransientError(
+                    f"no turn to ask came within {LAST_LOOK_SECONDS:.0f} s", kind=ErrorKind.TRANSIENT
+                )
+                self.delivery = self.delivery.judged(position, unasked, max(last, time.time()))
             return 0.0
         self.delivery = self.delivery.judged(position, answer.outcome, time.time())
         self._detection.looked(self.delivery, position, time.time())
         return max(0.0, time.monotonic() - answer.asked_at)
 
-    def _delay(self, wait: Wait, looks: int) -> float:
+    def _first_delay(self, position: int) -> float:
+        """Seconds until the first look: spread, or what is left of the interval in a wait that goes on."""
+        spread = min(self.poke_interval, MAX_SPREAD_SECONDS)
+        delay = random.uniform(  # noqa: S311 - spreads calls
+            FIRST_LOOK_SECONDS, max(spread, 1.5 * FIRST_LOOK_SECONDS)
+        )
+        interval, (_, looked_at) = self._delay(position), self.looked[position]
+        return max(delay, min(looked_at + interval - time.time(), interval))
+
+    def _delay(self, position: int) -> float:
         """Seconds until the next look; after a look without an answer it is sooner, and pacing says how soon."""
+        error = self.delivery.waits[position].error
+        looks = int(self.looked[position][0])
         delay = poke_delay(self.poke_interval, looks, self.exponential_backoff, self.max_wait)
-        if isinstance(wait.error, ThrottledError):
+        if isinstance(error, ThrottledError):
             return 0.0
-        return delay if wait.error is None else min(delay, MAX_SPREAD_SECONDS)
+        return delay if error is None else min(delay, MAX_SPREAD_SECONDS)
 
-    def _out_of_time(self, wait: Wait, now: float) -> bool:
-        return wait.gives_up_at is not None and now >= wait.gives_up_at
+    def _out_of_time(self, position: int, now: float) -> bool:
+        gives_up_at = self.delivery.waits[position].gives_up_at
+        return gives_up_at is not None and now >= gives_up_at
 
-    async def _sleep_until(self, look_at: float, position: int) -> float:
-        """Sleep until the next look, or until something else is due, and return the time."""
-        due = [look_at, self.delivery.waits[position].gives_up_at, self.delivery.late_at, self.execute_by]
-        await asyncio.sleep(max(0.0, min(instant for instant in due if instant is not None) - time.time()))
-        return time.time()
+    async def _sleep_until(self, look_at: float, position: int) -> None:
+        """Sleep until the next look, or until something else is due.
+
+        :param look_at: on the monotonic clock; the wall clock, which may be set, decides only what has an instant.
+        """
+        task = asyncio.current_task()
+        self._asleep.add(task)
+        try:
+            while (seconds := self._seconds_left(look_at, position)) > 0:  # noqa: ASYNC110 - until known times
+                await asyncio.sleep(min(seconds, CLOCK_SECONDS))
+        finally:
+            self._asleep.discard(task)
+
+    def _seconds_left(self, look_at: float, position: int) -> float:
+        now = time.time()
+        due = [self.delivery.waits[position].gives_up_at, self.delivery.late_at, self.execute_by]
+        until_look = self._seconds_until_look(look_at, position, now)
+        return min([until_look, *(instant - now for instant in due if instant is not None)])
+
+    def _seconds_until_look(self, look_at: float, position: int, now: float) -> float:
+        return max(look_at - time.monotonic(), self.delivery.waits[position].asks_from - now)
 
 
-class QuickBIPauseTrigger(BaseTrigger):
+class QuickBIPauseTrigger(_DeferralTrigger):
     """Wait until an instant, without a worker slot and without a call.
 
     :param until: seconds since the epoch.
@@ -284,10 +370,10 @@ class QuickBIPauseTrigger(BaseTrigger):
             {"version": KEPT_VERSION, "until": self.until, "carry": self.carry},
         )
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and give the one event."""
-        await asyncio.sleep(max(0.0, self.until - time.time()))
-        yield TriggerEvent({"version": KEPT_VERSION, "kind": EventKind.OVER, "carry": self.carry})
+    async def _wait(self) -> dict[str, Any]:
+        while (seconds := self.until - time.time()) > 0:  # noqa: ASYNC110 - until a known time, not for an event
+            await asyncio.sleep(min(seconds, CLOCK_SECONDS))
+        return {"version": KEPT_VERSION, "kind": EventKind.OVER, "carry": self.carry}
 
 
 class QuickBIMailTaskEventTrigger(BaseEventTrigger):
@@ -295,8 +381,9 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
 
     Its events are dicts ``{mail_id, subscribe_name?, task_id, status, exec_time}``; a DAG scheduled by the asset finds
     one as ``triggering_asset_events[asset][i].extra["payload"]``. A run counts once, by its TaskId. On Airflow 3.3 and
-    later what was seen is kept with the asset, so that after a restart of the triggerer no run is told of again and one
-    that ended meanwhile is not missed; before, a run that was over when the watcher began is not told of.
+    later what was seen is kept with the asset some seconds after it was told, so that after a restart of the triggerer
+    one that ended meanwhile is not missed; told again is only what could not be kept before the restart. Below 3.3, a
+    run that was over when the watcher began is not told of.
 
     All watchers of a connection share one poll loop on Airflow 3.3 and later. A failed poll does not stop it.
 
@@ -373,6 +460,7 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
 
     async def _follow(self, stream: AsyncIterator[Any], interests: Interests) -> AsyncIterator[TriggerEvent]:
         edges: Edges | None = None
+        kept: dict[str, Any] | None = None
         try:
             if self.mail_id is not None:
                 edges = await self._begin(self.mail_id, interests)
@@ -383,30 +471,64 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
                     if (mail_id := interests.found(self)) is None:
                         continue
                     edges = await self._begin(mail_id, interests)
-                before = edges.as_dict()
-                news = edges.feed(found.runs_of(edges.mail_id)) if found.concerns(edges.mail_id) else []
+                if not found.concerns(edges.mail_id):
+                    continue
+                news = edges.feed(found.runs)
                 for run in news:
                     self.log.info("Run %s of mail task %s is %s.", run.task_id, run.mail_id, run.status)
                     yield TriggerEvent(self._payload(run))
-                if edges.as_dict() != before:
-                    await self._keep(edges)
+                if edges.as_dict() != kept and await self._keep(edges, HAND_OVER_SECONDS if news else 0.0):
+                    kept = edges.as_dict()
         finally:
             interests.leave(self)
 
     async def _begin(self, mail_id: str, interests: Interests) -> Edges:
         edges = Edges(mail_id, frozenset(self.statuses))
-        if (store := getattr(self, "asset_state_store", None)) is not None:
+        store = getattr(self, "asset_state_store", None)
+        progress = Progress(self.log)
+        while store is not None:
             try:
                 edges.restore(await store.aget(self._state_key()))
             except ValueError:
                 self.log.warning("Several assets share this watcher, so what it has seen is not kept over a restart.")
+            except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises; to begin without it loses events
+                progress.report(
+                    f"What was seen of mail task {mail_id} cannot be read and is tried again: {type(error).__name__}.",
+                    time.time(),
+                )
+                await asyncio.sleep(min(self.poll_interval, MAX_SPREAD_SECONDS))
+                continue
+            break
         interests.follow(self, edges, self.poll_interval)
         return edges
 
-    async def _keep(self, edges: Edges) -> None:
-        if (store := getattr(self, "asset_state_store", None)) is not None:
-            with suppress(ValueError):
+    async def _keep(self, edges: Edges, delay: float) -> bool:
+        """Keep what was seen, and return whether that is done; what fails is done with the next answer.
+
+        :param edges: what was seen.
+        :param delay: seconds until then, in which Airflow takes the events over.
+        """
+        if (store := getattr(self, "asset_state_store", None)) is None:
+            return True
+        await asyncio.sleep(delay)
+        for attempt in range(1, _KEEPING.attempts + 1):
+            try:
                 await store.aset(self._state_key(), edges.as_dict())
+            except ValueError:  # several assets share this watcher, as it has said when it began
+                return True
+            except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises ends no watcher
+                failed = type(error).__name__
+            else:
+                return True
+            if attempt < _KEEPING.attempts:
+                await asyncio.sleep(_KEEPING.delay(attempt, None))
+        self.log.warning(
+            "What was seen of mail task %s could not be kept (%s) and is tried again with the next look. Until then, a "
+            "restart of the triggerer tells of it again.",
+            edges.mail_id,
+            failed,
+        )
+        return False
 
     def _state_key(self) -> str:
         """Name what this watcher has seen; the same in every release, so that an upgrade forgets nothing."""

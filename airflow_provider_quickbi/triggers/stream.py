@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
-from airflow_provider_quickbi.exceptions import QuickBIConnectionError
+from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIConnectionUnreadable
 from airflow_provider_quickbi.progress import Progress
 from airflow_provider_quickbi.triggers.account import Account
 
@@ -44,10 +44,6 @@ class Found(NamedTuple):
     def concerns(self, mail_id: str) -> bool:
         """Whether the answer is about a mail task."""
         return self.mail_id == mail_id
-
-    def runs_of(self, mail_id: str) -> tuple[MailTaskRun, ...]:
-        """Return the runs of a mail task."""
-        return self.runs if self.mail_id == mail_id else ()
 
 
 @dataclass(slots=True)
@@ -123,7 +119,7 @@ async def answers(quickbi_conn_id: str, interests: Interests) -> AsyncGenerator[
             async with Account(quickbi_conn_id) as account, aclosing(_ask(account, interests, progress)) as stream:
                 async for found in stream:
                     yield found
-        except QuickBIConnectionError as error:
+        except (QuickBIConnectionError, QuickBIConnectionUnreadable) as error:
             progress.report(f"{error} It is read again every {_RECONNECT_SECONDS:.0f} s.", time.time())
             await asyncio.sleep(_RECONNECT_SECONDS)
 
@@ -131,6 +127,7 @@ async def answers(quickbi_conn_id: str, interests: Interests) -> AsyncGenerator[
 async def _ask(account: Account, interests: Interests, progress: Progress) -> AsyncGenerator[Found, None]:
     while True:
         for interest in interests.due(time.monotonic()):
+            await account.board()  # one that cannot be read is one line in the log, and not one for each watcher
             interest.due = time.monotonic() + interest.poll_interval
             if interest.edges is None:
                 if interest.mail_id is None:
@@ -155,7 +152,7 @@ async def _ask(account: Account, interests: Interests, progress: Progress) -> As
 
 async def _look_up(account: Account, interest: _Interest, progress: Progress) -> None:
     try:
-        client = account.board.client
+        client = (await account.board()).client
         visible = [mail_task async for mail_task in client.iter_mail_tasks(page_size=100)]
         interest.mail_id = find_by_name(visible, interest.name or "", interest.owner).mail_id
     except QuickBIError as error:

@@ -449,6 +449,7 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts, *_ = Retries.__init__.__defaults__
     monkeypatch.setattr(Retries.__init__, "__defaults__", (attempts, 0.001, 0.002))
     monkeypatch.setattr(triggers, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -124,17 +124,19 @@ def test_a_connection_that_cannot_be_used_is_refused_before_any_call(airflow, qu
             sensor("missing", quickbi_conn_id="nowhere"),
             sensor("typo", quickbi_conn_id="{{ 'typo' }}"),
             sensor("no_secret", quickbi_conn_id="no_secret"),
-            sensor("soft", quickbi_conn_id="nowhere", soft_fail=True),
+            sensor("soft", quickbi_conn_id="typo", soft_fail=True),
         ]
     )
 
-    assert ran.states == {"missing": "failed", "typo": "failed", "no_secret": "failed", "soft": "skipped"}
+    assert ran.states == {"missing": "up_for_retry", "typo": "failed", "no_secret": "failed", "soft": "skipped"}
     expect.raised(
-        ran, "missing", "QuickBIConnectionError", "Connection 'nowhere' does not exist", "AIRFLOW_CONN_NOWHERE"
+        ran, "missing", "QuickBIConnectionUnreadable", "Connection 'nowhere' does not exist", "AIRFLOW_CONN_NOWHERE"
     )
     expect.raised(ran, "typo", "QuickBIConnectionError", "'typo'", "regoin", "region")
     expect.raised(ran, "no_secret", "QuickBIConnectionError", "'no_secret'", "password (AccessKey Secret) is missing")
-    assert set(ran.tries.values()) == {1}
+    assert {task_id: ran.tries[task_id] for task_id in ("typo", "no_secret", "soft")} == dict.fromkeys(
+        ("typo", "no_secret", "soft"), 1
+    )
     assert quickbi.calls == []
 
 
@@ -233,6 +235,39 @@ def test_templates_may_render_to_text(airflow, quickbi, sensor, run_of):
         "list": [run_of("1001"), run_of("1002")],
         "one": run_of("1001"),
         "each": [run_of("1002")],
+    }
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_a_name_that_begins_with_a_bracket_is_a_name_and_gives_one_run(airflow, quickbi, sensor, run_of, at_look):
+    for mail_id, name in {"daily": "[日报] 销售", "year": "[2024]", "quoted": "['a', 'b']"}.items():
+        quickbi.add_mail_task(name, mail_id=mail_id)
+        quickbi.add_run(mail_id)
+    processing = quickbi.runs("daily")[0]["task_id"]
+    at_look("daily", 2, lambda: quickbi.finish_run(processing))
+
+    ran = airflow.run(
+        lambda: [
+            sensor("literal", subscribe_name="[日报] 销售"),
+            sensor("number", subscribe_name="[2024]"),
+            sensor("list_like", subscribe_name="['a', 'b']"),
+            sensor("rendered", subscribe_name="{{ '[日报] 销售' }}"),
+            sensor("rendered_number", subscribe_name="{{ '[2024]' }}"),
+            sensor("listed", subscribe_name=["[2024]"]),
+            sensor("rendered_list", subscribe_name="{{ ['[2024]'] }}"),
+            sensor("rendered_json", subscribe_name="{{ ['[2024]', '[日报] 销售'] | tojson }}"),
+        ]
+    )
+
+    assert ran.xcoms() == {
+        "literal": run_of("daily"),
+        "number": run_of("year"),
+        "list_like": run_of("quoted"),
+        "rendered": run_of("daily"),
+        "rendered_number": run_of("year"),
+        "listed": [run_of("year")],
+        "rendered_list": [run_of("year")],
+        "rendered_json": [run_of("year"), run_of("daily")],
     }
 
 

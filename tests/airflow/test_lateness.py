@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 
 import pytest
+
+from airflow_provider_quickbi.testing import Fault
+
+AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
 
 @pytest.fixture
@@ -57,6 +62,28 @@ def test_a_delivery_that_is_late_from_the_beginning_is_told_once(airflow, report
 
     assert ran.states == {"report": "success"}
     assert len(told) == 1
+
+
+def test_a_retry_does_not_tell_again_where_airflow_keeps_what_was_told(airflow, quickbi, report, sensor, mode):
+    told = []
+    unanswered = 1 if mode == "deferrable" else 5  # so that the look after the first one fails, tried again or not
+    quickbi.when_called("GetMailTaskStatus", lambda call: quickbi.finish_run(report), nth=1 + unanswered + 2)
+
+    def tell(context):
+        told.append(context["quickbi_late"])
+        if len(told) == 1:
+            quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=unanswered)
+
+    deadline = datetime.now(UTC) - timedelta(hours=1)
+    ran = airflow.run(
+        lambda: sensor("report", deadline=deadline, on_late_callback=tell, unreachable_timeout=0),
+        retries=1,
+        retry_delay=timedelta(0),
+    )
+
+    assert ran.states == {"report": "success"}
+    assert ran.told("QuickBIUnavailable")
+    assert len(told) == (1 if AIRFLOW >= (3, 3) else 2)
 
 
 def test_a_callback_that_fails_ends_nothing_and_keeps_nobody_from_being_told(airflow, report, sensor, told):

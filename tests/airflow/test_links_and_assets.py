@@ -84,6 +84,29 @@ def test_each_asset_gets_the_run_of_its_mail_task(airflow, quickbi, report, sens
     assert sorted(ran.asset_extras(), key=str) == sorted([runs[0], runs[1], {"runs": runs}], key=str)
 
 
+def test_a_report_that_is_not_out_yet_is_not_told_of_as_one(airflow, quickbi, run_of):
+    from airflow.providers.common.compat.sdk import Asset
+
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+    from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+
+    quickbi.add_mail_task("report", mail_id="report", run_duration=3600)
+
+    def send(outlet):
+        return QuickBIRunMailTaskOperator(
+            task_id="send", mail_id="report", poll_interval=0.05, wait_for_completion=False, outlets=[outlet]
+        )
+
+    with pytest.raises(ValueError, match="wait_for_completion=False: name the outlet in the sensor"):
+        send(mail_task_asset("report"))
+
+    ran = airflow.run(lambda: send(Asset(uri="s3://reports/begun")))
+
+    assert ran.states == {"send": "success"}
+    assert ran.asset_extras() == [run_of("report")]
+    assert run_of("report")["status"] == "PROCESSING"
+
+
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_a_wait_that_fails_causes_no_asset_event(airflow, quickbi, sensor):
     from airflow_provider_quickbi.assets.quickbi import mail_task_asset

@@ -201,14 +201,14 @@ def test_throttling_is_waited_out(wait, quickbi, run_of, expect):
     assert quickbi.count(code="Throttling.User") == 14
 
 
-def test_throttling_is_never_unavailability(wait, quickbi, expect):
+def test_throttling_does_not_count_for_unreachable_timeout(wait, quickbi, expect):
     ran = wait(
         lambda mail_id: quickbi.fail("GetMailTaskStatus", Fault.throttled(), times=None, mail_id=mail_id),
         unreachable_timeout=0.1,
         timeout=1,
     )
 
-    expect.final(ran, "AirflowSensorTimeout", "timeout (1 s) is over", "throttled")
+    expect.retried(ran, "QuickBIUnavailable", "timeout (1 s) is over, and Quick BI could not be asked once more")
 
 
 def test_a_service_that_does_not_answer_is_waited_out(wait, quickbi, run_of, expect):
@@ -234,6 +234,51 @@ def test_a_service_that_answers_nothing_for_long_is_unavailable_and_the_task_is_
         expect.retried(ran, "QuickBIUnavailable", "could not be asked", "says nothing about the report")
     else:
         expect.final(ran, "AirflowSensorTimeout", "could not be asked")
+
+
+def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
+    airflow, quickbi, sensor, at_look, run_of, monkeypatch
+):
+    from airflow_provider_quickbi import exceptions
+    from airflow_provider_quickbi.hooks import quickbi as hooks
+
+    there = quickbi.connection_uri_json(status_calls_per_second=1000)
+    quickbi.add_mail_task("report", mail_id="report")
+    task_id = quickbi.add_run("report", status="PROCESSING")
+    at_look("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
+    at_look("report", 2, lambda: quickbi.finish_run(task_id))
+    refused = []
+
+    def unreadable(*args, **kwargs):
+        refused.append(args)
+        if len(refused) == 2:
+            monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", there)
+        return exceptions.QuickBIConnectionUnreadable(*args, **kwargs)
+
+    monkeypatch.setattr(hooks, "QuickBIConnectionUnreadable", unreadable)
+    ran = airflow.run(lambda: sensor("report"))
+
+    assert ran.states == {"report": "success"}, ran.log
+    assert ran.tries == {"report": 1}
+    assert ran.xcoms() == {"report": run_of("report")}
+    assert len(refused) == 2
+
+
+def test_a_connection_that_stays_unreadable_is_retried_after_unreachable_timeout(
+    airflow, quickbi, sensor, at_look, monkeypatch, remembers
+):
+    quickbi.add_mail_task("report", mail_id="report")
+    quickbi.add_run("report", status="PROCESSING")
+    at_look("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
+
+    ran = airflow.run(
+        lambda: sensor("report", unreachable_timeout=0.3, timeout=120 if remembers else 1.5, soft_fail=True)
+    )
+
+    assert ran.states == {"report": "up_for_retry" if remembers else "skipped"}, ran.log
+    if remembers:
+        assert type(ran.error("report")).__name__ == "QuickBIUnavailable"
+    assert ran.told("Connection 'quickbi_default' does not exist, or Airflow cannot read it")
 
 
 # Quick BI refuses

@@ -24,6 +24,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_quickbi import sending, waiting
 from airflow_provider_quickbi.api import client, pacing, sharing
 from airflow_provider_quickbi.operators import quickbi as operators
+from airflow_provider_quickbi.sending import NOTE_KEY
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
 if TYPE_CHECKING:
@@ -173,10 +174,10 @@ class Task:
     max_tries: int = 0
     dag_run: Any = None
     deferrals: list[Deferral] = field(default_factory=list)
-    xcoms: dict[str, Any] = field(default_factory=dict)
     errors: list[BaseException] = field(default_factory=list)
     restarts: int = 0
     before_resuming: Callable[[], Any] = lambda: None
+    before_recording: Callable[[], Any] = lambda: None
 
     def __post_init__(self) -> None:
         self.max_tries = self.retries
@@ -193,7 +194,7 @@ class Task:
             map_index=-1,
             try_number=self.try_number,
             max_tries=self.max_tries,
-            xcom_push=lambda key, value: self.xcoms.__setitem__(key, json.loads(json.dumps(value))),
+            xcom_push=lambda key, value: json.dumps(value),
         )
         context = {"ti": task_instance, "dag_run": self.dag_run}
         return context if self.store is None else {**context, "task_state_store": self.store}
@@ -202,7 +203,6 @@ class Task:
         """Make one try, with all its deferrals; each leg is a new process."""
         resume = "execute"
         arguments: dict[str, Any] = {}
-        self.xcoms.clear()
         while True:
             pacing.forget_allowances()
             try:
@@ -212,9 +212,11 @@ class Task:
                 resume = deferred.method_name
                 arguments = {**(deferred.kwargs or {}), "event": event}
                 self.before_resuming()
+            except FINAL:
+                self.before_recording()
+                raise
             else:
-                assert self.xcoms.get("return_value", result) == result
-                self.xcoms["return_value"] = json.loads(json.dumps(result))
+                self.before_recording()
                 return result
 
     def wait_in_the_triggerer(self, deferred: TaskDeferred) -> Any:
@@ -254,8 +256,9 @@ class Task:
 
     @property
     def noted(self) -> bool:
-        """Whether a note is left."""
-        return self.store is not None and bool(self.store.kept)
+        """Whether a note is left of a start that the task has not come to an end with."""
+        note = None if self.store is None else self.store.get(NOTE_KEY)
+        return note is not None and not note["over"]
 
 
 def revived(path: str, arguments: dict[str, Any]) -> Any:

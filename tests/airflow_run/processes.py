@@ -83,7 +83,7 @@ def serve() -> None:
     """Fork for each job; the process's id goes to standard output and what it finds out into the job's file."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     pacing.CALLS_PER_SECOND["ManualRunMailTask"] = 1000.0
-    triggers.FRESH_SECONDS = 0.0
+    triggers.FRESH_SECONDS = triggers.FIRST_LOOK_SECONDS = 0.0
     vendor.signing()
     print("ready", flush=True)
     for line in sys.stdin:

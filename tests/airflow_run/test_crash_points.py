@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_quickbi import sending
 from airflow_provider_quickbi.api.client import QuickBIClient
@@ -28,8 +30,9 @@ WORKER_DIES = {
     "after seeing the run": ((QuickBIClient, "get_mail_task_status", 2), {"after": True}, False),
     "while noting the run": (("store", "set", 3), {}, True),
     "after noting the run": (("store", "set", 3), {"after": True}, True),
-    "while deleting the note": (("store", "delete", 1), {}, True),
     "while counting the end": ((sending, "count_outcome", 1), {}, False),
+    "while noting the end": (("store", "set", 4), {}, True),
+    "after noting the end": (("store", "set", 4), {"after": True}, True),
 }
 #: Seconds that the run takes: it is over at the retry, or not.
 DURATIONS = {"a short run": 5, "a long run": 240}
@@ -67,6 +70,51 @@ def test_a_worker_may_die_anywhere_and_the_retry_sends_no_second_mail(
     assert result == newest()
     assert result["status"] == "SENT"
     assert not task.noted
+
+
+@pytest.mark.parametrize("wait_for_completion", [True, False])
+def test_an_end_that_is_not_recorded_is_come_to_again(
+    wait_for_completion: bool, make_task: Any, store: Any, deferrable: bool, starts: Any, newest: Any, crash: Any
+) -> None:
+    """The worker is killed, or a hook of the author's fails, when the operator has returned its result."""
+    task = make_task(store=store, deferrable=deferrable, wait_for_completion=wait_for_completion)
+
+    def die() -> None:
+        task.before_recording = lambda: None
+        raise crash("before Airflow has recorded the end")
+
+    task.before_recording = die
+    result = task.run()
+    assert [type(error) for error in task.errors] == [crash]
+    assert starts() == 1
+    assert (result["task_id"], result["status"]) == (newest()["task_id"], newest()["status"])
+    task.clear()
+    assert task.run()["task_id"] != result["task_id"]
+    assert starts() == 2
+
+
+@pytest.mark.parametrize("end", ["failed", "timeout", "none appeared"])
+def test_a_failure_that_is_not_recorded_is_come_to_again(
+    end: str, make_task: Any, new_store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, crash: Any
+) -> None:
+    shapes = {
+        "failed": {"outcome": "FAILED"},
+        "timeout": {"duration": math.inf},
+        "none appeared": {"appears_after": 10**6},
+    }
+    quickbi.set_manual_start(mail_id, **shapes[end])
+    task = make_task(store=new_store(), deferrable=deferrable, timeout=600)
+
+    def die() -> None:
+        task.before_recording = lambda: None
+        raise crash("before Airflow has recorded the end")
+
+    task.before_recording = die
+    with pytest.raises((AirflowFailException, AirflowSensorTimeout)):
+        task.run()
+    assert [type(error) for error in task.errors][:1] == [crash]
+    assert len(task.errors) == 2
+    assert starts() == 1
 
 
 @pytest.mark.parametrize("nth", [1, 3])
@@ -204,26 +252,4 @@ def test_a_worker_that_dies_after_a_lost_answer_joins_the_run(
     die_at(QuickBIClient, "get_mail_task_status", 2)
     result = task.run()
     assert [type(error) for error in task.errors] == [crash]
-    assert (starts(), result) == (1, newest())
-
-
-def test_a_failing_push_of_the_result_is_no_reason_to_send_again(
-    make_task: Any, new_store: Any, deferrable: bool, starts: Any, newest: Any
-) -> None:
-    task = make_task(store=new_store(), deferrable=deferrable)
-    context = task.context
-
-    def without_xcoms() -> Any:
-        def push(key: str, value: Any) -> None:
-            if key == "return_value":
-                raise ConnectionError("no XComs today")
-
-        made = context()
-        if task.try_number == 1:
-            made["ti"].xcom_push = push
-        return made
-
-    task.context = without_xcoms
-    result = task.run()
-    assert [type(error) for error in task.errors] == [ConnectionError]
     assert (starts(), result) == (1, newest())

@@ -22,11 +22,11 @@ from airflow_provider_quickbi.testing import Fault
 @pytest.mark.parametrize("duration", [0, 240])
 def test_the_xcom_is_the_run_in_every_mode(duration: float, task: Any, quickbi: Any, mail_id: str, newest: Any) -> None:
     quickbi.set_manual_start(mail_id, duration=duration)
-    task.run()
-    assert task.xcoms["return_value"] == newest()
-    assert set(task.xcoms["return_value"]) == {"mail_id", "task_id", "status", "exec_time"}
-    assert task.xcoms["return_value"]["exec_time"] == "2026-03-02T09:00:00+08:00"
-    assert isinstance(task.xcoms["return_value"]["task_id"], str)
+    result = task.run()
+    assert result == newest()
+    assert set(result) == {"mail_id", "task_id", "status", "exec_time"}
+    assert result["exec_time"] == "2026-03-02T09:00:00+08:00"
+    assert isinstance(result["task_id"], str)
 
 
 @pytest.mark.parametrize(("duration", "status"), [(240, "PROCESSING"), (0, "SENT")])
@@ -195,6 +195,42 @@ def test_clearing_a_task_that_does_not_know_what_it_sent_looks_before_it_sends(
     task.clear()
     assert task.run() == newest()
     assert starts() == 1
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["run known", "run not known"])
+def test_clearing_a_task_that_was_stopped_looks_for_its_run_only_while_that_may_be_what_is_wanted(
+    known: bool,
+    make_task: Any,
+    new_store: Any,
+    deferrable: bool,
+    quickbi: Any,
+    mail_id: str,
+    starts: Any,
+    newest: Any,
+    world: Any,
+    die_at: Any,
+    crash: Any,
+) -> None:
+    """The worker is killed, or somebody marks the task as failed: nothing tells the task that it has ended."""
+
+    def stopped() -> Any:
+        task = make_task(store=new_store(), deferrable=deferrable, retries=0, timeout=3600)
+        die_at(task.store, "set", 3 if known else 2, after=True)
+        with pytest.raises(crash):
+            task.run()
+        return task
+
+    task = stopped()
+    world.advance(1800)
+    task.clear()
+    assert (task.run(), starts()) == (newest(), 1)
+
+    task = stopped()
+    assert starts() == 2
+    world.advance(2 * 24 * 3600)
+    quickbi.add_run(mail_id, exec_time=datetime.fromtimestamp(world.now - 24 * 3600, UTC))
+    task.clear()
+    assert (task.run(), starts()) == (newest(), 3)
 
 
 def test_an_unavailable_quick_bi_while_waiting_is_retried_and_the_retry_joins_the_same_run(

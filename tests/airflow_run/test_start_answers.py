@@ -109,10 +109,11 @@ def test_being_throttled_is_never_a_failure_and_is_asked_again_slower(
     result = task.run()
     assert task.errors == []
     assert (starts(), result) == (1, newest())
-    assert all(seconds <= 2 for seconds in world.slept)
+    assert all(seconds <= 8 for seconds in world.slept)
     pauses = [deferral for deferral in task.deferrals if deferral.trigger == "QuickBIPauseTrigger"]
     waits = [pause.arguments["until"] - BEGIN - pause.began for pause in pauses]
     assert pauses
+    assert min(waits) > 6  # below Airflow 3.3 a deferral that is over earlier fails the task
     assert waits[-1] > waits[0]
     assert max(waits) <= 60
 
@@ -158,7 +159,7 @@ def test_a_quick_bi_out_of_reach_is_tried_again_until_it_is_unavailable_and_noth
     assert world.elapsed() == pytest.approx(900 + 60 + 900, abs=40)
     assert not task.noted
     if deferrable:
-        assert all(seconds <= 2 for seconds in world.slept)
+        assert all(seconds <= 8 for seconds in world.slept)
     quickbi.start()
     assert starts() == 0
 

@@ -135,7 +135,7 @@ def test_no_history_starts_a_second_mail(
         run = next(run for run in quickbi.runs(MAIL) if run["task_id"] == result["task_id"])
         assert run["status"] == result["status"] == "SENT"
         assert run["origin"] != "added", "yesterday's run is not ours"
-        assert not store.kept
+        assert not task.noted
 
 
 @settings(max_examples=15, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

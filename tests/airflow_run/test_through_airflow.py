@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -88,13 +89,36 @@ def task_instance(dag: Any) -> Any:
 
 
 def notes(dag: Any) -> list[Any]:
-    """Return what is kept for the task, read from Airflow's database."""
+    """Return the notes of starts that the task has not come to an end with, read from Airflow's database."""
     from airflow.models.task_state_store import TaskStateStoreModel
     from airflow.utils.session import create_session
 
     with create_session() as session:
         rows = session.query(TaskStateStoreModel).filter(TaskStateStoreModel.dag_id == dag.dag_id)
-        return [row.value for row in rows if row.key == NOTE_KEY]
+        kept = [
+            json.loads(row.value) if isinstance(row.value, str) else row.value for row in rows if row.key == NOTE_KEY
+        ]
+        return [note for note in kept if not note["over"]]
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "held"])
+def test_a_hook_that_fails_after_the_mail_was_sent_does_not_send_it_again(
+    deferrable: bool, parse: Any, quickbi: Any
+) -> None:
+    dag = parse(deferrable=deferrable, retries=1)
+    quickbi.set_manual_start(MAIL, duration=0)
+    calls: list[Any] = []
+
+    def audit(context: Any, result: Any = None) -> None:
+        calls.append(result)
+        if len(calls) == 1:
+            raise RuntimeError("the audit database is away")
+
+    dag.get_task("send")._post_execute_hook = audit
+    dag.test()
+    ran = task_instance(dag)
+    assert (ran.state, ran.try_number, quickbi.starts(MAIL)) == ("success", 2, 1)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "held"])

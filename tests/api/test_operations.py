@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -314,6 +315,52 @@ def test_the_time_of_a_run_is_in_the_zone_that_the_settings_name(
         [found] = client.get_mail_task_status(mail_id)
         assert found.exec_time == datetime(2026, 7, 1, tzinfo=UTC)
         assert found.exec_time.utcoffset() == timedelta(hours=offset)
+
+
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+def read_at(now: datetime, *written: str, zone: ZoneInfo = NEW_YORK) -> list[str]:
+    """Return when the runs of an answer began, in UTC, as it is read at an instant."""
+    runs = [
+        MailTaskRun.from_json(run(taskId=number, execTime=text), mail_id="m", timezone=zone, now=now)
+        for number, text in enumerate(written)
+    ]
+    return [found.exec_time.astimezone(UTC).strftime("%d %H:%M") for found in sorted(runs, key=lambda r: r.age_order)]
+
+
+@pytest.mark.parametrize(
+    ("now", "written", "began"),
+    [
+        # On 1 November 2026 New York's clocks go from 01:59:59 (-04:00) back to 01:00:00 (-05:00), at 06:00 UTC.
+        ("2026-11-01T05:30:00+00:00", ["2026-11-01 01:10:00"], ["01 05:10"]),
+        ("2026-11-01T06:09:59+00:00", ["2026-11-01 01:10:00"], ["01 05:10"]),
+        ("2026-11-01T06:10:00+00:00", ["2026-11-01 01:10:00"], ["01 06:10"]),
+        ("2026-11-02T00:00:00+00:00", ["2026-11-01 01:10:00"], ["01 06:10"]),
+        ("2026-11-02T00:00:00+00:00", ["2026-11-01 00:59:59", "2026-11-01 02:00:00"], ["01 04:59", "01 07:00"]),
+        # The run at 01:50 began before the one at 01:05: it is the one that cannot have begun later.
+        ("2026-11-01T06:20:00+00:00", ["2026-11-01 01:05:00", "2026-11-01 01:50:00"], ["01 05:50", "01 06:05"]),
+        # An hour that is left out in spring, and a zone that has neither.
+        ("2026-11-02T00:00:00+00:00", ["2026-03-08 02:30:00"], ["08 07:30"]),
+    ],
+)
+def test_a_time_in_an_hour_that_the_clocks_repeat_is_the_later_one_unless_that_is_to_come(
+    now: str, written: list[str], began: list[str]
+):
+    assert read_at(datetime.fromisoformat(now), *written) == began
+
+
+def test_a_zone_without_summer_time_is_read_the_same_at_any_time():
+    shanghai = ZoneInfo("Asia/Shanghai")
+    for now in (datetime(1970, 1, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)):
+        assert read_at(now, "2026-11-01 01:10:00", zone=shanghai) == ["31 17:10"]
+
+
+def test_the_mail_id_is_read_in_the_case_in_which_it_was_asked_for():
+    asked, utc = "03EC3D4E-straSSe", ZoneInfo("UTC")
+    for answered in ("03ec3d4e-strasse", "03EC3D4E-STRASSE", 7, "other"):
+        found = MailTaskRun.from_json(run(mailId=answered), mail_id=asked, timezone=utc)
+        assert found.mail_id == (asked if str(answered).startswith("03") else str(answered))
 
 
 def test_a_run_survives_json(quickbi: LocalQuickBI, client: Any):

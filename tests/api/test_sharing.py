@@ -173,7 +173,10 @@ def test_an_answer_that_is_young_enough_is_taken_by_others(quickbi: LocalQuickBI
     assert quickbi.count() == 2
 
 
-def test_what_nobody_watches_any_more_is_forgotten(quickbi: LocalQuickBI, account: ClientSettings):
+def test_what_nobody_watches_any_more_is_forgotten(
+    quickbi: LocalQuickBI, account: ClientSettings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sharing, "KEPT_SECONDS", 0.0)
     mail_id = quickbi.add_mail_task("Daily sales")
     task_id = quickbi.add_run(mail_id)
 
@@ -195,6 +198,20 @@ def test_what_nobody_watches_any_more_is_forgotten(quickbi: LocalQuickBI, accoun
 
     run(main())
     assert quickbi.count() == 4
+
+
+def test_an_answer_outlives_the_wait_that_asked_for_it_for_a_while(quickbi: LocalQuickBI, account: ClientSettings):
+    mail_id = quickbi.add_mail_task("Daily sales")
+
+    async def main() -> None:
+        async with shared_board(account) as board:
+            for _ in range(5):
+                watch = board.watch()
+                await watch.look(Question(mail_id, None), max_age=1000)
+                watch.close()
+
+    run(main())
+    assert quickbi.count() == 1
 
 
 def test_all_waits_of_an_account_share_one_client_and_its_connection(quickbi: LocalQuickBI, account: ClientSettings):

@@ -112,6 +112,7 @@ def hurried() -> Iterator[None]:
     from airflow_provider_quickbi import sending
     from airflow_provider_quickbi.api import client, pacing
     from airflow_provider_quickbi.api.retries import Retries
+    from airflow_provider_quickbi.triggers import quickbi as triggers
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "QuickBIClient", HurriedClient)
@@ -119,6 +120,7 @@ def hurried() -> Iterator[None]:
         patch.setattr(sending, "_PATIENCE", Retries(first_delay=0.05, max_delay=0.3))
         patch.setattr(sending, "DEFAULT_PAUSE", 0.3)
         patch.setattr(sending, "_SHORT_PAUSE", 0.05)
+        patch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
         yield
 
 

@@ -153,14 +153,19 @@ class Waiters:
         conn_id = dice.choice((self.steady_conn_id, self.changing_conn_id))
         if conn_id == self.steady_conn_id:
             delivery = await self._in_worker(self._first_look, delivery)
+        looked = None
         while not delivery.verdict.outcome.final:
             trigger = QuickBIMailTaskTrigger(
-                quickbi_conn_id=conn_id, delivery=delivery.as_dict(), poke_interval=plan.poke_interval
+                quickbi_conn_id=conn_id, delivery=delivery.as_dict(), poke_interval=plan.poke_interval, looked=looked
             )
-            kind, delivery, message = read_event(await self.triggerer.run(trigger, dice))
+            event = await self.triggerer.run(trigger, dice)
+            kind, delivery, message = read_event(event)
+            looked = event.get("looked")
             if kind == EventKind.LATE:
                 told.append(time.time())
                 delivery = delivery.told()
+            elif kind == EventKind.LEARNT:
+                self.counts["runs that were first seen in the triggerer"] += 1
             elif kind != EventKind.SETTLED:
                 raise AssertionError(f"the trigger ended with {kind}: {message}")
         return delivery
