@@ -67,8 +67,9 @@ def _page(sections: list[report.Section]) -> str:
     return f"""# Benchmarks
 
 What the provider does with few calls a second and many waits, what it costs, and how waits that are written in the
-usual way fare beside it. All figures are of one run of `make bench` on one machine ({machine}, Airflow {airflow}),
-against the local Quick BI in a process of its own. Ratios say more than absolute figures, which depend on the machine.
+usual way fare beside it. The figures of each section are of one run of `make bench` on one machine ({machine},
+Airflow {airflow}), against the local Quick BI in a process of its own. Ratios say more than absolute figures, which
+depend on the machine.
 
 {report.summary(sections)}
 

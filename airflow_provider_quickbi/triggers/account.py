@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Self
 
 from airflow_provider_quickbi.api.errors import ErrorKind
 from airflow_provider_quickbi.api.retries import ONE_ATTEMPT, Retries
-from airflow_provider_quickbi.api.sharing import Answer
 from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi.api.errors import QuickBIError
     from airflow_provider_quickbi.api.models import Question
-    from airflow_provider_quickbi.api.sharing import StatusBoard, Watch
+    from airflow_provider_quickbi.api.sharing import Answer, StatusBoard, Watch
 
 
 class Account:
@@ -98,6 +97,8 @@ class AccountWatch:
         try:
             board = await self._account.board()
         except QuickBIConnectionUnreadable as error:
+            from airflow_provider_quickbi.api.sharing import Answer  # needs the client, which no DAG file need load
+
             return Answer(time.monotonic(), error.with_traceback(None))
         if self._watch is None or self.board is not board:
             self.close()
