@@ -83,7 +83,8 @@ def test_a_retry_does_not_tell_again_where_airflow_keeps_what_was_told(airflow, 
 
     assert ran.states == {"report": "success"}
     assert ran.told("QuickBIUnavailable")
-    assert len(told) == (1 if AIRFLOW >= (3, 3) else 2)
+    # Below 3.3 each try may tell; a rescheduled one knows by the time that the first try has.
+    assert len(told) in ((1,) if AIRFLOW >= (3, 3) else (1, 2))
 
 
 def test_a_callback_that_fails_ends_nothing_and_keeps_nobody_from_being_told(airflow, report, sensor, told):
