@@ -137,8 +137,8 @@ async def _compare(started: Callable[[], None], rounds: int, calls: int) -> tupl
                 "x-acs-date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "x-acs-signature-nonce": os.urandom(16).hex(),
             }
-            told = SimpleNamespace(method="POST", pathname="/", query={"MailId": _MAIL}, headers=signed)
-            signed["authorization"] = Utils.get_authorization(told, "ACS3-HMAC-SHA256", nothing, *key.values())
+            notified = SimpleNamespace(method="POST", pathname="/", query={"MailId": _MAIL}, headers=signed)
+            signed["authorization"] = Utils.get_authorization(notified, "ACS3-HMAC-SHA256", nothing, *key.values())
             async with session.post(address, params={"MailId": _MAIL}, headers=signed) as response:
                 assert (await response.json())["Result"][0]["status"] == "PROCESSING"
 

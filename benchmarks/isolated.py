@@ -56,10 +56,10 @@ class Isolated:
     def _receive(self, timeout: float) -> Any:
         if not self._pipe.poll(timeout):
             raise TimeoutError(f"A measurement was not over after {timeout:.0f} s.")
-        answer = self._pipe.recv()
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+        response = self._pipe.recv()
+        if isinstance(response, BaseException):
+            raise response
+        return response
 
 
 def _run(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...], connection: str) -> None:
@@ -68,7 +68,7 @@ def _run(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, .
     for output in (1, 2):  # what is logged is written, but not shown
         os.dup2(nowhere, output)
     try:
-        answer = function(lambda: pipe.send(_STARTED), *arguments)
+        response = function(lambda: pipe.send(_STARTED), *arguments)
     except Exception as error:
-        answer = RuntimeError(f"{type(error).__name__}: {error}")
-    pipe.send(answer)
+        response = RuntimeError(f"{type(error).__name__}: {error}")
+    pipe.send(response)

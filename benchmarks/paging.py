@@ -28,7 +28,7 @@ def run(quick: bool) -> Section:
                 process.wait_until_started()
                 listed, distinct, duration, cpu = process.result(300)
             outcomes = server.remote.counters()["GetMailTaskList"]
-        calls, answered = sum(outcomes.values()) - 1, outcomes["OK"] - 1  # the first one is not part of the list
+        calls, succeeded = sum(outcomes.values()) - 1, outcomes["OK"] - 1  # the first one is not part of the list
         pages = -(-number // page_size)
         rows.append(
             Row(
@@ -36,7 +36,7 @@ def run(quick: bool) -> Section:
                 f"{listed:,} in {seconds(duration)}, {seconds(cpu)} CPU",
                 f"{calls:,} calls for {pages:,} pages; least possible {seconds(pages / 50)} for one walk",
                 "all, none throttled",
-                listed == distinct == number and calls == answered,
+                listed == distinct == number and calls == succeeded,
             )
         )
     return Section(

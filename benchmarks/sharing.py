@@ -24,14 +24,14 @@ def run(quick: bool) -> Section:
     number, duration, poke_interval = (200, 4.0, 1.0) if quick else (1000, 20.0, 1.0)
     few, few_late, _ = _measure(_MAILS, duration, poke_interval)
     many, many_late, throttled = _measure(number, duration, poke_interval)
-    looks = number * duration / poke_interval
+    poll_count = number * duration / poke_interval
     return Section(
         TITLE,
         [
             Row(
                 f"{number:,} waits on {_MAILS} mails: calls",
                 f"{many:,}",
-                f"{few:,} for {_MAILS} waits; some {looks:,.0f} with a call for each look",
+                f"{few:,} for {_MAILS} waits; some {poll_count:,.0f} with a call for each look",
                 f"the calls of {_MAILS} waits",
                 many <= _TOLERANCE * few,
             ),

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from airflow.providers.common.compat.sdk import BaseSensorOperator  # noqa: F401 - imported before anything is measured
 
-from airflow_provider_quickbi.delivery import Delivery, Fence, Outcome, Wait
+from airflow_provider_quickbi._wait.evaluate import Outcome, RunSelector, WaitGroup, WaitState
 from airflow_provider_quickbi.triggers import quickbi as triggers
 from airflow_provider_quickbi.triggers.quickbi import EventKind, QuickBIMailTaskTrigger
 
@@ -64,10 +64,10 @@ def trigger_arguments(mail_id: str, poke_interval: float) -> dict[str, Any]:
     :param poke_interval: seconds.
     """
     since = time.time()
-    fence = Fence(executed_after=datetime.now(UTC) - timedelta(days=1))
-    delivery = Delivery.of([Wait(mail_id=mail_id, fence=fence, since=since, finish_by=since + 3600)])
+    selector = RunSelector(executed_after=datetime.now(UTC) - timedelta(days=1))
+    group = WaitGroup.of([WaitState(mail_id=mail_id, selector=selector, since=since, finish_by=since + 3600)])
     trigger = QuickBIMailTaskTrigger(
-        quickbi_conn_id="quickbi_default", delivery=delivery.as_dict(), poke_interval=poke_interval
+        quickbi_conn_id="quickbi_default", group=group.as_dict(), poke_interval=poke_interval
     )
     arguments: dict[str, Any] = json.loads(json.dumps(trigger.serialize()[1]))
     return arguments
@@ -158,8 +158,8 @@ async def _run(trigger: QuickBIMailTaskTrigger, outcomes: Outcomes) -> None:
                 learnt = {name: event.payload[name] for name in ("delivery", "looked")}
                 await _run(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt), outcomes)
                 return
-            verdicts = event.payload["delivery"]["verdicts"]
-            if [verdict["outcome"] for verdict in verdicts] == [Outcome.SENT]:
+            evaluations = event.payload["delivery"]["verdicts"]
+            if [evaluation["outcome"] for evaluation in evaluations] == [Outcome.SENT]:
                 outcomes.seen_at.append(time.time())
             else:
                 outcomes.failed += 1

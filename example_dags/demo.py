@@ -46,7 +46,7 @@ class Story:
         self._begun = time.monotonic()
         self._lock = threading.Lock()
 
-    def tell(self, who: str, what: str) -> None:
+    def notify(self, who: str, what: str) -> None:
         """Print a line.
 
         :param who: acts.
@@ -62,7 +62,7 @@ def main() -> int:
     airflow = str(Path(sys.executable).with_name("airflow"))
     environment = _environment()
     if not (HOME / "airflow.db").exists():
-        story.tell("Airflow", "makes its database (only the first time)")
+        story.notify("Airflow", "makes its database (only the first time)")
         subprocess.run(  # noqa: S603 - our own Airflow
             [airflow, "db", "migrate"], env=environment, check=True, capture_output=True, timeout=LIMIT_SECONDS
         )
@@ -72,17 +72,17 @@ def main() -> int:
     with LocalQuickBI() as quickbi:
         since = _set_the_scene(quickbi)
         environment["AIRFLOW_CONN_QUICKBI_DEFAULT"] = quickbi.connection_uri_json(status_calls_per_second=20)
-        story.tell("Quick BI", f"runs at {quickbi.url} with 3 mail tasks; yesterday's daily-sales is SENT")
-        story.tell("Airflow", "runs the DAG quickbi_demo; it takes some seconds to start")
+        story.notify("Quick BI", f"runs at {quickbi.url} with 3 mail tasks; yesterday's daily-sales is SENT")
+        story.notify("Airflow", "runs the DAG quickbi_demo; it takes some seconds to start")
         quickbi.when_called(None, _teller(story, quickbi))
         status = _run_dag(airflow, environment, since, story)
         delivered = [run for run in quickbi.runs(SALES) if run["status"] == "SENT"]
-        board, starts = quickbi.mails_sent(BOARD), quickbi.starts(BOARD)
-        if status == 0 and len(delivered) == 2 and board == 1 and starts == 1 and _went_on():
+        poller, starts = quickbi.mails_sent(BOARD), quickbi.starts(BOARD)
+        if status == 0 and len(delivered) == 2 and poller == 1 and starts == 1 and _went_on():
             print("\nBoth reports were delivered before anything went on, and the board got its mail once:")
             print("a worker was lost after sending, and the retry joined the run instead of sending again.")
             return 0
-        print(f"\nThe deliveries were not observed (Airflow's exit status {status}, mails {board}, starts {starts}).")
+        print(f"\nThe deliveries were not observed (Airflow's exit status {status}, mails {poller}, starts {starts}).")
         print(f"Airflow's log: {(HOME / 'airflow.log').relative_to(ROOT)}")
         return 1
 
@@ -120,15 +120,15 @@ def _set_the_scene(quickbi: LocalQuickBI) -> datetime:
 def _teller(story: Story, quickbi: LocalQuickBI) -> Callable[[Call], None]:
     asked: dict[str, str] = {}
 
-    def tell(call: Call) -> None:
+    def notify(call: Call) -> None:
         mail = call.mail_id or ""
         states = ", ".join(run["status"] for run in quickbi.runs(mail)[-1:]) if mail else ""
         line = _ACTIONS.get(call.action, call.action).format(mail=mail)
         if asked.get(call.action + mail) != states or not mail:
-            story.tell("Quick BI", f"is asked: {line}{' It is ' + states + '.' if states else ''}")
+            story.notify("Quick BI", f"is asked: {line}{' It is ' + states + '.' if states else ''}")
         asked[call.action + mail] = states
 
-    return tell
+    return notify
 
 
 def _run_dag(airflow: str, environment: dict[str, str], since: datetime, story: Story) -> int:
@@ -154,9 +154,9 @@ def _run_dag(airflow: str, environment: dict[str, str], since: datetime, story: 
                 log.write(line)
                 found = _LOG.search(line)
                 if found and not found[0].startswith("] Done."):
-                    story.tell("Airflow", (found["text"] or found["print"]).strip())
+                    story.notify("Airflow", (found["text"] or found["print"]).strip())
                 elif "RuntimeError: the worker is lost" in line:
-                    story.tell("Airflow", "the worker is lost: the mail is on its way, and nobody waits for it")
+                    story.notify("Airflow", "the worker is lost: the mail is on its way, and nobody waits for it")
             return process.wait(LIMIT_SECONDS)
         finally:
             stop.cancel()

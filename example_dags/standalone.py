@@ -264,9 +264,9 @@ class Api:
     def __init__(self, url: str) -> None:
         self._url = f"{url}/api/v2"
         self._session = _session()
-        answer = self._session.get(f"{url}/auth/token", timeout=30)
-        answer.raise_for_status()
-        self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        response = self._session.get(f"{url}/auth/token", timeout=30)
+        response.raise_for_status()
+        self._session.headers["Authorization"] = f"Bearer {response.json()['access_token']}"
 
     def close(self) -> None:
         """Close its connections."""
@@ -280,10 +280,12 @@ class Api:
         :param json: the body.
         :raises requests.HTTPError: if it is refused; the message holds the answer.
         """
-        answer = self._session.request(method, self._url + path, json=json, timeout=ANSWER_TIMEOUT)
-        if not answer.ok:
-            raise requests.HTTPError(f"{method} {path}: {answer.status_code} {answer.text[:1000]}", response=answer)
-        return answer.json() if answer.content else None
+        response = self._session.request(method, self._url + path, json=json, timeout=ANSWER_TIMEOUT)
+        if not response.ok:
+            raise requests.HTTPError(
+                f"{method} {path}: {response.status_code} {response.text[:1000]}", response=response
+            )
+        return response.json() if response.content else None
 
     def get(self, path: str) -> Any:
         """Return the answer to a ``GET``."""

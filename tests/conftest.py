@@ -33,11 +33,11 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give each test what a new process on a plain machine has: no proxies, no credentials, no calls made yet."""
-    from airflow_provider_quickbi.api import pacing
+    from airflow_provider_quickbi.api import rate_limit
 
     for name in list(os.environ):
         if name.lower() in _PROXY_VARIABLES or name in _CA_VARIABLES or name.startswith("ALIBABA_CLOUD_"):
             monkeypatch.delenv(name)
-    pacing.forget_allowances()
+    rate_limit.forget_rate_limiters()
     yield
-    pacing.forget_allowances()
+    rate_limit.forget_rate_limiters()

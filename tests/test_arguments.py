@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi import arguments
-from airflow_provider_quickbi.arguments import ArgumentError
+from airflow_provider_quickbi import _options
+from airflow_provider_quickbi._options import ArgumentError
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 DAY = datetime(2026, 7, 1, 20, 0, tzinfo=UTC)  # the 2nd in Shanghai
@@ -37,12 +37,12 @@ ANYTHING = (
 
 @pytest.mark.parametrize("value", ["{{ ds }}", "a {{ x }} b", "{% if x %}y{% endif %}", SimpleNamespace(), lambda: 1])
 def test_what_is_only_known_when_the_task_runs_is_a_template(value: Any):
-    assert arguments.is_template(value)
+    assert _options.is_template(value)
 
 
 @pytest.mark.parametrize("value", [None, "m-1", "{ x }", "", 7, 1.5, True, [], (), {}, DAY, timedelta(1)])
 def test_plain_data_is_no_template(value: Any):
-    assert not arguments.is_template(value)
+    assert not _options.is_template(value)
 
 
 # Texts
@@ -52,7 +52,7 @@ def test_plain_data_is_no_template(value: Any):
     ("value", "expected"), [(None, None), (" m-1 ", "m-1"), (7, "7"), ("日报", "日报"), ("a b", "a b")]
 )
 def test_text_is_stripped(value: Any, expected: str | None):
-    assert arguments.text("mail_id", value) == expected
+    assert _options.text("mail_id", value) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,16 +73,16 @@ def test_text_is_stripped(value: Any, expected: str | None):
 )
 def test_what_is_no_text_is_refused(value: Any, said: str):
     with pytest.raises(ArgumentError) as caught:
-        arguments.text("mail_id", value)
+        _options.text("mail_id", value)
     assert str(caught.value).startswith(said)
 
 
 def test_optional_text_may_render_to_nothing():
-    assert arguments.optional_text("mail_owner", " None ") is None
-    assert arguments.optional_text("mail_owner", "") is None
-    assert arguments.optional_text("mail_owner", " Wang ") == "Wang"
+    assert _options.optional_text("mail_owner", " None ") is None
+    assert _options.optional_text("mail_owner", "") is None
+    assert _options.optional_text("mail_owner", " Wang ") == "Wang"
     with pytest.raises(ArgumentError, match="mail_owner must be text"):
-        arguments.optional_text("mail_owner", 1.5)
+        _options.optional_text("mail_owner", 1.5)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_optional_text_may_render_to_nothing():
     ],
 )
 def test_one_text_or_several_may_be_given(value: Any, expected: tuple[str, ...]):
-    assert arguments.texts("mail_id", value) == expected
-    several = arguments.as_list(value, rendered=False)
+    assert _options.texts("mail_id", value) == expected
+    several = _options.as_list(value, rendered=False)
     assert (several is not None) == isinstance(value, (list, tuple))
 
 
@@ -127,11 +127,11 @@ def test_one_text_or_several_may_be_given(value: Any, expected: tuple[str, ...])
     ],
 )
 def test_what_a_template_gave_is_a_list_only_if_it_is_one_of_texts(value: Any, expected: Any):
-    assert arguments.as_list(value, rendered=True) == expected
+    assert _options.as_list(value, rendered=True) == expected
     if expected:
-        assert arguments.texts("mail_id", value, rendered=True) == tuple(expected)
+        assert _options.texts("mail_id", value, rendered=True) == tuple(expected)
     elif isinstance(value, str) and len(value) < 100:
-        assert arguments.texts("mail_id", value, rendered=True) == (value,)
+        assert _options.texts("mail_id", value, rendered=True) == (value,)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_what_a_template_gave_is_a_list_only_if_it_is_one_of_texts(value: Any, e
 )
 def test_lists_that_cannot_be_right_are_refused(value: Any, said: str):
     with pytest.raises(ArgumentError, match=said):
-        arguments.texts("mail_id", value)
+        _options.texts("mail_id", value)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_lists_that_cannot_be_right_are_refused(value: Any, said: str):
 )
 def test_a_template_that_rendered_to_a_list_of_nothing_is_refused(value: str, said: str):
     with pytest.raises(ArgumentError, match=f"^mail_id {said}"):
-        arguments.texts("mail_id", value, rendered=True)
+        _options.texts("mail_id", value, rendered=True)
 
 
 # Instants
@@ -182,7 +182,7 @@ def test_a_template_that_rendered_to_a_list_of_nothing_is_refused(value: str, sa
     ],
 )
 def test_an_instant_is_a_datetime_or_its_text_and_in_utc_without_a_zone(value: Any, expected: datetime | None):
-    found = arguments.instant("executed_after", value)
+    found = _options.instant("executed_after", value)
     assert found == expected
     assert found is None or found.tzinfo is UTC
 
@@ -202,7 +202,7 @@ def test_an_instant_is_a_datetime_or_its_text_and_in_utc_without_a_zone(value: A
 )
 def test_what_is_no_instant_is_refused(value: Any, said: str):
     with pytest.raises(ArgumentError) as caught:
-        arguments.instant("executed_after", value)
+        _options.instant("executed_after", value)
     assert said in str(caught.value)
     assert str(caught.value).startswith("executed_after ")
 
@@ -211,7 +211,7 @@ def test_what_is_no_instant_is_refused(value: Any, said: str):
 def test_every_datetime_is_the_same_instant_as_its_text(value: datetime):
     def read(given: Any) -> Any:
         try:
-            return arguments.instant("executed_after", given)
+            return _options.instant("executed_after", given)
         except ArgumentError as error:
             return str(error)
 
@@ -233,7 +233,7 @@ def test_every_datetime_is_the_same_instant_as_its_text(value: datetime):
     ],
 )
 def test_a_deadline_is_an_instant_or_a_wall_time_on_the_day_of_the_run(value: Any, expected: datetime | None):
-    assert arguments.deadline("deadline", value, DAY) == expected
+    assert _options.deadline("deadline", value, DAY) == expected
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_a_deadline_is_an_instant_or_a_wall_time_on_the_day_of_the_run(value: An
 )
 def test_what_is_no_deadline_is_refused(value: str):
     with pytest.raises(ArgumentError, match=r"^deadline is "):
-        arguments.deadline("deadline", value, DAY)
+        _options.deadline("deadline", value, DAY)
 
 
 # Numbers and flags
@@ -272,7 +272,7 @@ def test_what_is_no_deadline_is_refused(value: str):
     ],
 )
 def test_seconds_are_a_number_a_timedelta_or_the_text_of_a_number(value: Any, expected: float | None):
-    assert arguments.seconds("start_timeout", value) == expected
+    assert _options.seconds("start_timeout", value) == expected
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_seconds_are_a_number_a_timedelta_or_the_text_of_a_number(value: Any, ex
 )
 def test_what_is_no_number_of_seconds_is_refused(value: Any):
     with pytest.raises(ArgumentError, match=r"^start_timeout must be "):
-        arguments.seconds("start_timeout", value)
+        _options.seconds("start_timeout", value)
 
 
 @pytest.mark.parametrize(
@@ -290,58 +290,58 @@ def test_what_is_no_number_of_seconds_is_refused(value: Any):
     [(None, None), (True, True), (False, False), ("true", True), (" False ", False), ("None", None), ("", None)],
 )
 def test_a_flag_may_have_been_rendered_to_text(value: Any, expected: bool | None):
-    assert arguments.flag("paused", value) is expected
+    assert _options.flag("paused", value) is expected
 
 
 @pytest.mark.parametrize("value", ["yes", 0, 1, [], "2"])
 def test_what_is_no_flag_is_refused(value: Any):
     with pytest.raises(ArgumentError, match=r"^paused must be true or false"):
-        arguments.flag("paused", value)
+        _options.flag("paused", value)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, None), ("", None), ("None", None), (1, 1), ("25", 25)])
 def test_a_count_is_a_whole_number_from_1(value: Any, expected: int | None):
-    assert arguments.count("limit", value) == expected
+    assert _options.count("limit", value) == expected
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "1.5", "many", [], 10**10, "9" * 5000])
 def test_what_is_no_count_is_refused(value: Any):
     with pytest.raises(ArgumentError, match=r"^limit must be a whole number from 1"):
-        arguments.count("limit", value)
+        _options.count("limit", value)
 
 
 @pytest.mark.parametrize(
     ("value", "total", "expected"), [("all", 3, 3), ("any", 3, 1), (2, 3, 2), ("2", 3, 2), (3, 3, 3), ("all", 1, 1)]
 )
 def test_how_many_must_go_out_is_all_any_or_a_number(value: Any, total: int, expected: int):
-    assert arguments.required_of(value, total) == expected
+    assert _options.required_of(value, total) == expected
 
 
 @pytest.mark.parametrize("value", [0, 4, "most", None, "", 1.5, [], "None"])
 def test_more_than_there_are_cannot_be_required(value: Any):
     with pytest.raises(ArgumentError, match=r"^require must be "):
-        arguments.required_of(value, 3)
+        _options.required_of(value, 3)
 
 
 def test_one_of_the_choices_is_taken_and_nothing_else():
-    assert arguments.choice("on_failed", " wait ", ["fail", "wait"]) == "wait"
-    for value in ("Wait", "", None, 7, [], {}):
+    assert _options.choice("on_failed", " wait ", ["fail", "wait"]) == "wait"
+    for value in ("WaitState", "", None, 7, [], {}):
         with pytest.raises(ArgumentError, match=r"^on_failed must be one of fail, wait, not "):
-            arguments.choice("on_failed", value, ["fail", "wait"])
+            _options.choice("on_failed", value, ["fail", "wait"])
 
 
 READERS = {
-    "text": arguments.text,
-    "optional_text": arguments.optional_text,
-    "texts": arguments.texts,
-    "rendered texts": lambda name, value: arguments.texts(name, value, rendered=True),
-    "instant": arguments.instant,
-    "deadline": lambda name, value: arguments.deadline(name, value, DAY),
-    "seconds": arguments.seconds,
-    "flag": arguments.flag,
-    "count": arguments.count,
-    "choice": lambda name, value: arguments.choice(name, value, ["fail", "wait"]),
-    "require": lambda name, value: arguments.required_of(value, 3),
+    "text": _options.text,
+    "optional_text": _options.optional_text,
+    "texts": _options.texts,
+    "rendered texts": lambda name, value: _options.texts(name, value, rendered=True),
+    "instant": _options.instant,
+    "deadline": lambda name, value: _options.deadline(name, value, DAY),
+    "seconds": _options.seconds,
+    "flag": _options.flag,
+    "count": _options.count,
+    "choice": lambda name, value: _options.choice(name, value, ["fail", "wait"]),
+    "require": lambda name, value: _options.required_of(value, 3),
 }
 
 
@@ -371,22 +371,22 @@ def task(**values: Any) -> Any:
 
 def test_what_cannot_be_right_is_refused_while_the_dag_is_parsed():
     with pytest.raises(ArgumentError, match=r"^start_timeout must be "):
-        arguments.check_known(
-            task(mail_id="m", start_timeout="soon"), {"mail_id": arguments.text, "start_timeout": arguments.seconds}
+        _options.check_known(
+            task(mail_id="m", start_timeout="soon"), {"mail_id": _options.text, "start_timeout": _options.seconds}
         )
 
 
 @pytest.mark.parametrize("value", ["{{ x }}", ["m-1", "{{ x }}"], SimpleNamespace(operator="upstream")])
 def test_what_a_template_will_give_is_not_checked_before(value: Any):
-    arguments.check_known(task(mail_id=value), {"mail_id": arguments.texts})
+    _options.check_known(task(mail_id=value), {"mail_id": _options.texts})
 
 
 def test_rendered_arguments_are_read_and_an_error_names_task_and_argument():
     from airflow.providers.common.compat.sdk import AirflowFailException
 
-    readers = {"mail_id": arguments.text, "start_timeout": arguments.seconds}
-    assert arguments.read_all(task(mail_id=" m ", start_timeout="5"), readers) == {"mail_id": "m", "start_timeout": 5.0}
+    readers = {"mail_id": _options.text, "start_timeout": _options.seconds}
+    assert _options.read_all(task(mail_id=" m ", start_timeout="5"), readers) == {"mail_id": "m", "start_timeout": 5.0}
     with pytest.raises(AirflowFailException, match=r"^wait_for_report: mail_id is empty") as caught:
-        arguments.read_all(task(mail_id="", start_timeout="5"), readers)
+        _options.read_all(task(mail_id="", start_timeout="5"), readers)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__

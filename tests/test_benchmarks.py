@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_section_is_measured_and_shown_with_its_targets() -> None:
-    told = subprocess.run(
+    notified = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", "paging"],
         cwd=ROOT,
         capture_output=True,
@@ -24,19 +24,19 @@ def test_a_section_is_measured_and_shown_with_its_targets() -> None:
         timeout=120,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
-    assert "2 of 2 targets met." in told.stdout
-    rows = [line for line in told.stdout.splitlines() if line.startswith("| 500 mail tasks, ")]
+    assert notified.returncode == 0, notified.stderr
+    assert "2 of 2 targets met." in notified.stdout
+    rows = [line for line in notified.stdout.splitlines() if line.startswith("| 500 mail tasks, ")]
     assert [row.split("|")[-2].strip() for row in rows] == ["yes", "yes"]
     assert all("500 in " in row for row in rows)
 
 
 def test_an_unknown_section_is_refused() -> None:
-    told = subprocess.run(
+    notified = subprocess.run(
         [sys.executable, "-m", "benchmarks", "speed"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
-    assert told.returncode == 2
-    assert "invalid choice: 'speed'" in told.stderr
+    assert notified.returncode == 2
+    assert "invalid choice: 'speed'" in notified.stderr
 
 
 def test_a_missed_target_is_named() -> None:

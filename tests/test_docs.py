@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_quickbi.api.credentials import AUTH_TYPES
 from airflow_provider_quickbi.api.errors import CODES
-from airflow_provider_quickbi.api.pacing import allowance
+from airflow_provider_quickbi.api.rate_limit import rate_limiter
 from airflow_provider_quickbi.connection import FIELDS
 from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
@@ -107,7 +107,7 @@ def test_every_target_of_make_is_documented() -> None:
 
 
 def test_the_waits_that_fit_are_those_of_the_rate_that_is_used() -> None:
-    rate = allowance(("documented", "documented"), "GetMailTaskStatus").limit
+    rate = rate_limiter(("documented", "documented"), "GetMailTaskStatus").limit
     rows = re.findall(r"^\| ([\d,]+) \| ([\d.]+) (s|min) \| ([\d.]+) (s|min) \|", text("docs/pacing.md"), re.MULTILINE)
     assert len(rows) >= 4
     for waits, every, every_unit, mean, mean_unit in rows:

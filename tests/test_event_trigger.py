@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_quickbi.api.retries import Retries
+from airflow_provider_quickbi._watch import stream as streams
+from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
-from airflow_provider_quickbi.triggers import stream as streams
 from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskEventTrigger
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def connection(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQ
     monkeypatch.setattr(streams, "_IDLE_SECONDS", 0.01)
     monkeypatch.setattr(streams, "_FRESH_SECONDS", 0.0)
     monkeypatch.setattr(triggers, "HAND_OVER_SECONDS", 0.0)
-    monkeypatch.setattr(triggers, "_KEEPING", Retries(attempts=2, first_delay=0.001))
+    monkeypatch.setattr(triggers, "_KEEPING", RetryPolicy(attempts=2, first_delay=0.001))
     quickbi.add_mail_task("Daily sales", mail_id="m", owner="Wang Fang")
     return quickbi
 
@@ -95,13 +95,13 @@ class Watching:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-def looks(quickbi: LocalQuickBI) -> int:
+def poll_count(quickbi: LocalQuickBI) -> int:
     return quickbi.count("GetMailTaskStatus")
 
 
 async def look_again(quickbi: LocalQuickBI, times: int = 3) -> None:
-    seen = looks(quickbi)
-    await until(lambda: looks(quickbi) >= seen + times)
+    seen = poll_count(quickbi)
+    await until(lambda: poll_count(quickbi) >= seen + times)
 
 
 def test_a_run_fires_once_when_it_is_sent(connection: LocalQuickBI) -> None:
@@ -239,7 +239,7 @@ def test_a_run_is_told_of_again_rather_than_lost_if_the_triggerer_ends_before_ai
 def test_a_name_is_looked_up_and_comes_with_the_event(connection: LocalQuickBI) -> None:
     async def scenario() -> None:
         async with Watching(watcher(mail_id=None, subscribe_name="Daily sales")) as watching:
-            await until(lambda: looks(connection) > 2)
+            await until(lambda: poll_count(connection) > 2)
             connection.add_run("m", status="SENT")
             await until(lambda: bool(watching.payloads))
         assert watching.payloads[0]["subscribe_name"] == "Daily sales"
@@ -279,25 +279,25 @@ def test_all_watchers_of_a_connection_share_one_poll_loop(connection: LocalQuick
         manager = shared_stream.SharedStreamManager()
         triggers = {1: watcher(), 2: watcher(), 3: watcher(mail_id="n")}
         assert len({trigger.shared_stream_key() for trigger in triggers.values()}) == 1
-        told: dict[int, list[str]] = {number: [] for number in triggers}
+        notified: dict[int, list[str]] = {number: [] for number in triggers}
 
         async def follow(number: int, trigger: QuickBIMailTaskEventTrigger) -> None:
             stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
             async with aclosing(trigger.filter_shared_stream(stream)) as events:
                 async for event in events:
-                    told[number].append(event.payload["task_id"])
+                    notified[number].append(event.payload["task_id"])
 
         tasks = [asyncio.create_task(follow(number, trigger)) for number, trigger in triggers.items()]
         await look_again(connection, 12)
         first, second = connection.add_run("m", status="SENT"), connection.add_run("n", status="SENT")
-        await until(lambda: all(told.values()))
+        await until(lambda: all(notified.values()))
         for number, trigger in triggers.items():
             await manager.unsubscribe(number, trigger.shared_stream_key())
         await manager.stop_all()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert told == {1: [str(first)], 2: [str(first)], 3: [str(second)]}
+        assert notified == {1: [str(first)], 2: [str(first)], 3: [str(second)]}
         assert connection.connections_opened <= 2
 
     asyncio.run(scenario())

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from airflow.exceptions import AirflowException
 
-from airflow_provider_quickbi.api import pacing
+from airflow_provider_quickbi.api import rate_limit
 from airflow_provider_quickbi.api.errors import (
     ErrorKind,
     NotStartedError,
@@ -23,8 +23,8 @@ from airflow_provider_quickbi.api.errors import (
     TransientError,
     error_from_dict,
 )
-from airflow_provider_quickbi.api.models import Question
-from airflow_provider_quickbi.api.retries import Retries
+from airflow_provider_quickbi.api.models import StatusQuery
+from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRequestError, QuickBIUnavailable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
@@ -46,7 +46,7 @@ def _airflow_has_warned() -> None:
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make no pauses between attempts; how long they are is tested with the client."""
-    monkeypatch.setattr(Retries, "delay", lambda self, attempt, asked_for: 0.0)
+    monkeypatch.setattr(RetryPolicy, "delay", lambda self, attempt, asked_for: 0.0)
 
 
 @pytest.fixture
@@ -154,11 +154,11 @@ def test_the_state_of_a_run_is_given(hook: QuickBIHook, quickbi: LocalQuickBI):
 def test_a_mail_is_started_once_whatever_happens_to_the_answer(hook: QuickBIHook, quickbi: LocalQuickBI):
     mail_id = quickbi.add_mail_task("Daily sales")
     assert hook.manual_run_mail_task(mail_id) is True
-    pacing.forget_allowances()  # the next start would have to wait a second
+    rate_limit.forget_rate_limiters()  # the next start would have to wait a second
     quickbi.fail("ManualRunMailTask", Fault.answer_lost())
     with pytest.raises(TransientError) as caught:
         hook.manual_run_mail_task(mail_id)
-    assert caught.value.reached
+    assert caught.value.may_have_arrived
     assert quickbi.starts(mail_id) == 2
 
 
@@ -275,7 +275,7 @@ def test_a_network_failure_shows_nothing_of_the_http_library(
     connection(port=free_port())
     with pytest.raises(TransientError) as caught:
         hook.get_mail_task_list()
-    assert not caught.value.reached
+    assert not caught.value.may_have_arrived
     assert shows_no_library(caught.value)
 
 
@@ -349,7 +349,7 @@ def test_a_connection_that_cannot_be_read_is_an_error_that_is_retried_and_quotes
     assert "the-secret" not in str(caught.value)
     assert copy.copy(caught.value).as_dict() == caught.value.as_dict()
     kept = error_from_dict(json.loads(json.dumps(caught.value.as_dict())))
-    assert (type(kept), str(kept), kept.reached) == (TransientError, str(caught.value), False)
+    assert (type(kept), str(kept), kept.may_have_arrived) == (TransientError, str(caught.value), False)
 
 
 @without_airflows_own_warnings
@@ -510,10 +510,10 @@ def test_waits_of_one_connection_share_a_board(quickbi: LocalQuickBI):
     mail_id = quickbi.add_mail_task("Daily sales")
 
     async def main() -> None:
-        async with QuickBIHook().status_board() as first, QuickBIHook().status_board() as second:
+        async with QuickBIHook().status_poller() as first, QuickBIHook().status_poller() as second:
             assert first is second
-            answer = await first.watch().look(Question(mail_id, None))
-            assert answer.outcome == ()
+            response = await first.watch().poll_once(StatusQuery(mail_id, None))
+            assert response.outcome == ()
 
     asyncio.run(asyncio.wait_for(main(), 20))
     assert quickbi.connections_opened == 1
@@ -522,11 +522,11 @@ def test_waits_of_one_connection_share_a_board(quickbi: LocalQuickBI):
 def test_a_changed_connection_is_another_board(quickbi: LocalQuickBI, connection: Callable[..., None]):
     async def main() -> None:
         hook = QuickBIHook()
-        async with hook.status_board() as first:
+        async with hook.status_poller() as first:
             connection(password="another-secret")
-            async with hook.status_board() as second:
+            async with hook.status_poller() as second:
                 assert first is not second
-                refused = (await second.watch().look(Question("m", None))).outcome
+                refused = (await second.watch().poll_once(StatusQuery("m", None))).outcome
                 assert refused.kind is ErrorKind.CREDENTIALS
 
     asyncio.run(asyncio.wait_for(main(), 20))

@@ -27,12 +27,12 @@ HEAVY = (
     "urllib3",
 )
 #: What asks Quick BI: a DAG file that is parsed every few seconds does not.
-OURS = ("airflow_provider_quickbi.api.client", "airflow_provider_quickbi.api.sharing")
+OURS = ("airflow_provider_quickbi.api.client", "airflow_provider_quickbi.api.status_poller")
 FREE_OF_AIRFLOW = [
     *(f"airflow_provider_quickbi.api.{module.name}" for module in pkgutil.iter_modules(api.__path__)),
     *(
         f"airflow_provider_quickbi.{name}"
-        for name in ("api", "arguments", "connection", "delivery", "starting", "get_provider_info", "progress")
+        for name in ("api", "_options", "connection", "_wait.evaluate", "_send.record", "get_provider_info", "_wait.logging")
     ),
     "airflow_provider_quickbi.testing",
     "airflow_provider_quickbi.testing.fixtures",

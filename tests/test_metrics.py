@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_quickbi import metrics
+from airflow_provider_quickbi import _metrics
+from airflow_provider_quickbi._wait.evaluate import Outcome
 from airflow_provider_quickbi.api.errors import ErrorKind
-from airflow_provider_quickbi.api.retries import Retries
-from airflow_provider_quickbi.delivery import Outcome
+from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIMailTaskFailed
 from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
@@ -64,10 +64,10 @@ def stats(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
     for name in ("FIRST_LOOK_SECONDS", "MAX_SPREAD_SECONDS", "FRESH_SECONDS"):
         monkeypatch.setattr(triggers, name, 0.01)
-    attempts, *_ = Retries.__init__.__defaults__ or ()
-    monkeypatch.setattr(Retries.__init__, "__defaults__", (attempts, 0.001, 0.002))
+    attempts, *_ = RetryPolicy.__init__.__defaults__ or ()
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
     recorded = Recorded()
-    monkeypatch.setattr(metrics, "Stats", recorded)
+    monkeypatch.setattr(_metrics, "Stats", recorded)
     return recorded
 
 
@@ -106,8 +106,8 @@ def ends_at_look(quickbi: LocalQuickBI) -> Iterator[Any]:
 
     def arrange(nth: int, status: str = "SENT") -> None:
         quickbi.add_mail_task("Report", mail_id="report")
-        under_way = quickbi.add_run("report", status="PROCESSING")
-        quickbi.when_called("GetMailTaskStatus", lambda call: quickbi.finish_run(under_way, status), nth=nth)
+        is_active = quickbi.add_run("report", status="PROCESSING")
+        quickbi.when_called("GetMailTaskStatus", lambda call: quickbi.finish_run(is_active, status), nth=nth)
 
     return arrange
 
@@ -122,7 +122,7 @@ def test_a_wait_counts_its_calls_its_end_and_how_late_that_was_seen(
     with suppress(QuickBIMailTaskFailed):
         run(sensor(deferrable))
     calls = quickbi.count("GetMailTaskStatus")
-    assert stats.count("quickbi.calls", action="GetMailTaskStatus", result="answered") == calls >= 4
+    assert stats.count("quickbi.calls", action="GetMailTaskStatus", result="succeeded") == calls >= 4
     assert stats.count("quickbi.waits", outcome=status.lower()) == stats.count("quickbi.waits") == 1
     assert stats.count("quickbi.deliveries") == (status == "SENT")
     (delay,) = stats.timed["quickbi.detection_delay"]
@@ -165,7 +165,7 @@ def test_a_call_without_an_answer_is_counted_by_why(
     run(sensor(False))
     assert stats.count(name, action="GetMailTaskStatus") == 2
     assert stats.count("quickbi.calls", result=result) == 2
-    assert stats.count("quickbi.calls", result="answered") == 1
+    assert stats.count("quickbi.calls", result="succeeded") == 1
 
 
 def test_the_runbook_names_what_comes_out_and_nothing_else(
@@ -182,4 +182,4 @@ def test_the_runbook_names_what_comes_out_and_nothing_else(
     assert {name for name, kind, _ in rows if kind == "timer"} == set(stats.timed)
     assert [kind.value for kind in ErrorKind if f"`{kind.value}`" not in text] == []
     assert [outcome.value for outcome in Outcome if outcome.final and f"`{outcome.value}`" not in text] == []
-    assert set(re.findall(r"``(quickbi\.[\w.]+)``", metrics.__doc__ or "")) == set(documented)
+    assert set(re.findall(r"``(quickbi\.[\w.]+)``", _metrics.__doc__ or "")) == set(documented)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.api.pacing import Allowance
-from airflow_provider_quickbi.testing.limits import RateLimiter
+from airflow_provider_quickbi.api.rate_limit import RateLimiter
+from airflow_provider_quickbi.testing.limits import RateLimiter as ServiceLimiter
 
 ACTION = "GetMailTaskStatus"
 #: Seconds from a client to the service and back again, and by how much that differs from call to call.
@@ -59,7 +59,7 @@ class Process:
     :param seen_at: when its deliveries were seen.
     """
 
-    pace: Allowance
+    pace: RateLimiter
     calls: int = 0
     throttled: int = 0
     seen_at: list[float] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Morning:
         self.random = random.Random(seed)
         self.jitter = jitter
         self.loop = asyncio.get_running_loop()
-        self.service = RateLimiter({ACTION: rate}, now=self.loop.time)
+        self.service = ServiceLimiter({ACTION: rate}, now=self.loop.time)
         self.processes = [self._process(number) for number in range(processes)]
         self.waits: list[asyncio.Task[None]] = []
         self.sent_at = float("inf")
@@ -89,18 +89,18 @@ class Morning:
     def _process(self, number: int) -> Process:
         numbers = random.Random(self.random.random())
         skew = self.random.uniform(-SKEW, SKEW)
-        return Process(Allowance(self.rate, self.loop.time, lambda: self.loop.time() + skew, numbers.uniform))
+        return Process(RateLimiter(self.rate, self.loop.time, lambda: self.loop.time() + skew, numbers.uniform))
 
     async def ask(self, process: Process) -> float | None:
         """Ask once, when it is the caller's turn; return of when the answer is, ``None`` if there is none."""
-        await process.pace.turn()
+        await process.pace.acquire()
         await asyncio.sleep(TRAVEL / 2 + self.random.expovariate(1 / self.jitter))
         passed = self.service.seconds_to_wait(ACTION) == 0
         arrived_at = self.loop.time()
         await asyncio.sleep(TRAVEL / 2)
         if passed:
             process.calls += 1
-            process.pace.answered()
+            process.pace.succeeded()
         else:
             process.throttled += 1
             process.pace.throttled()
@@ -158,23 +158,23 @@ def test_one_process_sees_all_its_mails_about_as_soon_as_can_be_and_is_not_throt
 def test_no_wait_starves_however_many_there_are():
     async def main() -> tuple[Morning, dict[int, list[float]]]:
         morning = Morning(1)
-        looks: dict[int, list[float]] = {}
+        poll_count: dict[int, list[float]] = {}
 
-        async def look(number: int) -> None:
+        async def poll_once(number: int) -> None:
             while True:
                 await morning.ask(morning.processes[0])
-                looks.setdefault(number, []).append(morning.loop.time())
+                poll_count.setdefault(number, []).append(morning.loop.time())
                 await asyncio.sleep(5.0)
 
-        tasks = [asyncio.create_task(look(number)) for number in range(100)]
+        tasks = [asyncio.create_task(poll_once(number)) for number in range(100)]
         await asyncio.sleep(1000)
         for task in tasks:
             task.cancel()
-        return morning, looks
+        return morning, poll_count
 
-    _, looks = simulate(main())
-    assert len(looks) == 100
-    gaps = [later - earlier for times in looks.values() for earlier, later in pairwise(times)]
+    _, poll_count = simulate(main())
+    assert len(poll_count) == 100
+    gaps = [later - earlier for times in poll_count.values() for earlier, later in pairwise(times)]
     assert max(gaps) <= 1.15 * 100
 
 
@@ -222,7 +222,7 @@ def test_a_process_has_the_whole_rate_again_some_time_after_throttling_has_stopp
         pace = morning.processes[0].pace
         rates = []
         for _ in range(20):
-            await pace.turn()
+            await pace.acquire()
             pace.throttled()
         rates.append(pace.rate / pace.limit)
         while morning.loop.time() < 1000:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.api import sharing
-from airflow_provider_quickbi.api.models import Question
-from airflow_provider_quickbi.delivery import Delivery, Fence, Wait
+from airflow_provider_quickbi._wait.evaluate import RunSelector, WaitGroup, WaitState
+from airflow_provider_quickbi.api import status_poller
+from airflow_provider_quickbi.api.models import StatusQuery
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
 from airflow_provider_quickbi.triggers.quickbi import EventKind, QuickBIMailTaskTrigger
@@ -33,23 +33,25 @@ def mails(quickbi: LocalQuickBI, number: int, *, sent_at_look: int) -> list[str]
     """Add mail tasks, each with a run that is sent just before its mail is asked for the nth time."""
     mail_ids = [quickbi.add_mail_task(f"Report {index}") for index in range(number)]
     runs = {mail_id: quickbi.add_run(mail_id, status="PROCESSING") for mail_id in mail_ids}
-    looks: Counter[str] = Counter()
+    poll_count: Counter[str] = Counter()
 
-    def look(call: Any) -> None:
-        looks[call.mail_id] += 1
-        if looks[call.mail_id] == sent_at_look:
+    def poll_once(call: Any) -> None:
+        poll_count[call.mail_id] += 1
+        if poll_count[call.mail_id] == sent_at_look:
             quickbi.finish_run(runs[call.mail_id])
 
-    quickbi.when_called(ASK, look)
+    quickbi.when_called(ASK, poll_once)
     return mail_ids
 
 
 def stored_and_revived(mail_id: str, poke_interval: float, executed_after: datetime | None) -> QuickBIMailTaskTrigger:
     """Return a trigger as the triggerer makes it, from what is in the database."""
     now = time.time()
-    wait = Wait(mail_id=mail_id, fence=Fence(executed_after=executed_after), since=now, finish_by=now + 60)
+    wait = WaitState(
+        mail_id=mail_id, selector=RunSelector(executed_after=executed_after), since=now, finish_by=now + 60
+    )
     trigger = QuickBIMailTaskTrigger(
-        quickbi_conn_id="quickbi_default", delivery=Delivery.of([wait]).as_dict(), poke_interval=poke_interval
+        quickbi_conn_id="quickbi_default", group=WaitGroup.of([wait]).as_dict(), poke_interval=poke_interval
     )
     return QuickBIMailTaskTrigger(**json.loads(json.dumps(trigger.serialize()[1])))
 
@@ -66,9 +68,9 @@ def outcomes(
     async def end_of(trigger: QuickBIMailTaskTrigger) -> str:
         async for event in trigger.run():
             if event.payload["kind"] == EventKind.LEARNT:
-                learnt = {name: event.payload[name] for name in ("delivery", "looked")}
+                learnt = {name: event.payload[name] for name in ("group", "polls")}
                 return await end_of(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt))
-            return str(event.payload["delivery"]["verdicts"][0]["outcome"])
+            return str(event.payload["group"]["evaluations"][0]["outcome"])
         return "no event"
 
     async def main() -> Counter[str]:
@@ -95,11 +97,11 @@ def test_a_wait_takes_what_others_were_answered_since_it_looked_last(quickbi: Lo
         from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
         calls = []
-        question = Question(mail_id, None)
-        async with QuickBIHook().status_board() as board:
-            often, seldom = board.watch(), board.watch()
+        status_query = StatusQuery(mail_id, None)
+        async with QuickBIHook().status_poller() as poller:
+            often, seldom = poller.watch(), poller.watch()
             for watch in (often, seldom, often, seldom, seldom, often):
-                await watch.look(question, max_age=3600)
+                await watch.poll_once(status_query, max_age=3600)
                 calls.append(quickbi.count(ASK))
         return calls
 
@@ -134,10 +136,10 @@ def test_the_connections_are_closed_when_the_last_wait_ends(quickbi: LocalQuickB
     mail_ids = mails(quickbi, 5, sent_at_look=2)
     open_at_the_end: list[int] = []
 
-    def look() -> None:
-        open_at_the_end.append(sum(len(boards) for boards in sharing._boards.values()))
+    def poll_once() -> None:
+        open_at_the_end.append(sum(len(pollers) for pollers in status_poller._pollers.values()))
 
-    assert outcomes(mail_ids * 4, poke_interval=0.1, then=look) == {"sent": 20}
+    assert outcomes(mail_ids * 4, poke_interval=0.1, then=poll_once) == {"sent": 20}
     assert open_at_the_end == [0]
     until = time.monotonic() + 10
     while (still_open := quickbi.drop_connections()) and time.monotonic() < until:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.delivery import Delivery, Fence, Wait
+from airflow_provider_quickbi._wait.evaluate import RunSelector, WaitGroup, WaitState
 from airflow_provider_quickbi.hooks import quickbi as hooks
 from airflow_provider_quickbi.testing import LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
@@ -61,8 +61,11 @@ def backend(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Backend:
 def event_of(*mail_ids: str, **limits: Any) -> dict[str, Any]:
     """Return how a wait for these mail tasks ends, whose triggers are made of what is in the database."""
     now = time.time()
-    waits = [Wait(mail_id=mail_id, fence=Fence(), since=now, finish_by=now + 600, **limits) for mail_id in mail_ids]
-    learnt: dict[str, Any] = {"delivery": Delivery.of(waits).as_dict()}
+    waits = [
+        WaitState(mail_id=mail_id, selector=RunSelector(), since=now, finish_by=now + 600, **limits)
+        for mail_id in mail_ids
+    ]
+    learnt: dict[str, Any] = {"group": WaitGroup.of(waits).as_dict()}
 
     async def next_event() -> Any:
         stored = json.loads(json.dumps({"quickbi_conn_id": "quickbi_default", "poke_interval": 0.02, **learnt}))
@@ -70,12 +73,12 @@ def event_of(*mail_ids: str, **limits: Any) -> dict[str, Any]:
             return (await anext(triggers.QuickBIMailTaskTrigger(**stored).run())).payload
 
     while (event := json.loads(json.dumps(asyncio.run(next_event()))))["kind"] == "learnt":
-        learnt = {"delivery": event["delivery"], "looked": event["looked"]}
+        learnt = {"group": event["group"], "polls": event["polls"]}
     return dict(event)
 
 
 def outcomes(event: dict[str, Any]) -> list[str]:
-    return [verdict["outcome"] for verdict in event["delivery"]["verdicts"]]
+    return [evaluation["outcome"] for evaluation in event["group"]["evaluations"]]
 
 
 def test_a_triggerer_that_starts_while_the_connection_cannot_be_read_waits_on(quickbi: LocalQuickBI, backend: Backend):

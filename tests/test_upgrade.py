@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
-from airflow_provider_quickbi.delivery import KEPT_VERSION, Delivery
+from airflow_provider_quickbi._send.attempt import RECORD_KEY, AttemptState
+from airflow_provider_quickbi._send.record import StartRecord
+from airflow_provider_quickbi._wait.evaluate import STATE_VERSION, WaitGroup
+from airflow_provider_quickbi._watch import stream
 from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
-from airflow_provider_quickbi.sending import NOTE_KEY, Course
 from airflow_provider_quickbi.sensors.quickbi import STATE_KEY, QuickBIMailTaskSensor
-from airflow_provider_quickbi.starting import Note
 from airflow_provider_quickbi.testing import LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
-from airflow_provider_quickbi.triggers import stream
 
 # Airflow and its dependencies warn about each other when a connection is read first.
 pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_quickbi")
@@ -117,8 +117,8 @@ def world(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wo
 def task_of(sample: dict[str, Any]) -> Any:
     """Return the task that a sample belongs to, as its DAG file makes it today."""
     sensor: dict[str, Any] = {"task_id": "t", "deferrable": True, "poke_interval": 0.01}
-    send: dict[str, Any] = {"task_id": "t", "deferrable": True, "poll_interval": 0.01, "appear_timeout": 30}
-    several = len(sample["kept"].get("kwargs", {}).get("delivery", {}).get("waits", ())) > 1
+    send: dict[str, Any] = {"task_id": "t", "deferrable": True, "poll_interval": 0.01, "start_timeout": 30}
+    several = len(sample["kept"].get("kwargs", {}).get("group", {}).get("waits", ())) > 1
     return {
         "sensor": lambda: QuickBIMailTaskSensor(
             mail_id=["daily-sales", "stock"] if several else "daily-sales", **sensor
@@ -175,7 +175,7 @@ def assert_right(found: Any, sample: dict[str, Any], world: World) -> None:
         assert sample["ends"] in names or (sample["ends"], names[0]) == ("FAILED", "QuickBIMailTaskFailed"), found
         return
     carry = sample["kept"].get("carry") or sample["kept"].get("kwargs", {}).get("carry") or {}
-    starts = int(carry.get("phase") in ("preparing", "starting", "outwaiting"))
+    starts = int(carry.get("phase") in ("preparing", "starting", "awaiting_other_run"))
     assert world.quickbi.starts("daily-sales") == starts
     results = found if isinstance(found, list) else [found]
     assert [result["status"] for result in results] == [sample["ends"]] * len(results)
@@ -221,7 +221,7 @@ def test_a_try_goes_on_with_what_was_stored_for_it(world: World, name: str, chan
         found = ended(lambda: inspect.unwrap(type(task).execute)(task, context), sample, context)
     assert_right(found, sample, world)
     assert STATE_KEY not in store
-    assert NOTE_KEY not in store or store[NOTE_KEY]["over"]
+    assert RECORD_KEY not in store or store[RECORD_KEY]["over"]
 
 
 @pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
@@ -243,7 +243,7 @@ def test_a_watcher_goes_on_where_it_was(world: World, name: str, change: Callabl
 @samples("trigger")
 def test_a_trigger_of_a_version_that_is_not_known_is_refused_in_words(name: str) -> None:
     kept = stored(name)["kept"]
-    kept["kwargs"]["version"] = KEPT_VERSION + 1
+    kept["kwargs"]["version"] = STATE_VERSION + 1
     with pytest.raises(TypeError, match=r"understands version 1\. Install the same release on scheduler, workers"):
         inflated(kept)
 
@@ -252,7 +252,7 @@ def test_a_trigger_of_a_version_that_is_not_known_is_refused_in_words(name: str)
 def test_an_event_of_a_version_that_is_not_known_is_refused_in_words(name: str) -> None:
     sample = stored(name)
     with pytest.raises(RuntimeError, match="counts as no delivery: it is of version 2, and this release of"):
-        task_of(sample).execute_complete(context_of(), event=sample["kept"] | {"version": KEPT_VERSION + 1})
+        task_of(sample).execute_complete(context_of(), event=sample["kept"] | {"version": STATE_VERSION + 1})
 
 
 # That nothing is stored in another form unnoticed
@@ -271,22 +271,22 @@ def test_what_is_carried_and_kept_is_stored_as_it_was() -> None:
         kept = stored(name)["kept"]
         carry = kept.get("carry") or kept.get("kwargs", {}).get("carry") or {}
         if "phase" in carry:
-            assert json.loads(json.dumps(Course.from_dict(carry).as_dict())) == carry
+            assert json.loads(json.dumps(AttemptState.from_dict(carry).as_dict())) == carry
             seen.add(carry["phase"])
-        if "delivery" in kept:
-            assert Delivery.from_dict(kept["delivery"]).as_dict() == kept["delivery"]
-        if NOTE_KEY in kept:
-            note = Note.from_dict(kept[NOTE_KEY])
-            assert note is not None
-            assert note.as_dict() == kept[NOTE_KEY]
-    assert seen == {"preparing", "starting", "outwaiting", "looking", "following"}
+        if "group" in kept:
+            assert WaitGroup.from_dict(kept["group"]).as_dict() == kept["group"]
+        if RECORD_KEY in kept:
+            record = StartRecord.from_dict(kept[RECORD_KEY])
+            assert record is not None
+            assert record.as_dict() == kept[RECORD_KEY]
+    assert seen == {"preparing", "starting", "awaiting_other_run", "locating_run", "monitoring"}
 
 
 def test_todays_tasks_and_triggers_store_what_the_samples_hold(world: World) -> None:
     """The samples were made once; this is what makes them worth something."""
     world.prepare({"ends": "SENT"})
     world.quickbi.set_manual_start("daily-sales", duration=3600)
-    under_way = world.quickbi.add_run("daily-sales", status="PROCESSING")
+    is_active = world.quickbi.add_run("daily-sales", status="PROCESSING")
 
     def deferred(task: Any, store: Store | None = None) -> Any:
         with pytest.raises(TaskDeferred) as caught:
@@ -298,11 +298,11 @@ def test_todays_tasks_and_triggers_store_what_the_samples_hold(world: World) -> 
     assert fits(sensor, stored("1.0/sensor-pinned-and-unreachable")["kept"])
     store = Store()
     outwaiting = deferred(task_of({"task": "send", "kept": {}}), store)
-    assert fits(outwaiting, stored("1.0/send-outwaiting")["kept"])
-    world.quickbi.finish_run(under_way)
+    assert fits(outwaiting, stored("1.0/send-awaiting-other-run")["kept"])
+    world.quickbi.finish_run(is_active)
     following = deferred(task_of({"task": "send", "kept": {}}), store)
-    assert fits(following, stored("1.0/send-following")["kept"])
-    assert fits(dict(store), stored("1.0/state-note-joined")["kept"])
+    assert fits(following, stored("1.0/send-monitoring")["kept"])
+    assert fits(dict(store), stored("1.0/state-record-attached")["kept"])
 
     rescheduled, store = task_of({"task": "rescheduled sensor", "kept": {}}), Store()
     assert rescheduled.poke(context_of(store)) is False

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
 from airflow_provider_quickbi.api.models import MailTaskRun
-from airflow_provider_quickbi.watching import Edges, read_statuses
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -18,105 +18,105 @@ def run(number: int, status: str, mail_id: str = "m") -> MailTaskRun:
     return MailTaskRun(mail_id, str(7_000_000_000_000_000_000 + number), status, BEGIN + timedelta(hours=number))
 
 
-def sent() -> Edges:
-    return Edges("m", frozenset({"SENT"}))
+def sent() -> RunTracker:
+    return RunTracker("m", frozenset({"SENT"}))
 
 
 def test_a_run_that_was_over_before_the_first_look_is_no_news() -> None:
-    edges = sent()
-    assert edges.feed([run(1, "SENT")]) == []
-    assert edges.feed([run(1, "SENT")]) == []
+    tracker = sent()
+    assert tracker.feed([run(1, "SENT")]) == []
+    assert tracker.feed([run(1, "SENT")]) == []
 
 
 def test_a_run_is_told_of_once_when_it_reaches_the_wanted_state() -> None:
-    edges = sent()
-    assert edges.feed([run(1, "PROCESSING")]) == []
-    assert edges.feed([run(1, "SENT")]) == [run(1, "SENT")]
-    assert edges.feed([run(1, "SENT")]) == []
+    tracker = sent()
+    assert tracker.feed([run(1, "PROCESSING")]) == []
+    assert tracker.feed([run(1, "SENT")]) == [run(1, "SENT")]
+    assert tracker.feed([run(1, "SENT")]) == []
 
 
 def test_an_answer_that_is_older_than_the_one_before_it_changes_nothing() -> None:
-    edges = sent()
-    told = [edges.feed([run(1, status)]) for status in ("PROCESSING", "SENT", "PROCESSING", "SENT", "SENT")]
-    assert told == [[], [run(1, "SENT")], [], [], []]
+    tracker = sent()
+    notified = [tracker.feed([run(1, status)]) for status in ("PROCESSING", "SENT", "PROCESSING", "SENT", "SENT")]
+    assert notified == [[], [run(1, "SENT")], [], [], []]
 
 
 def test_a_run_that_failed_is_no_delivery_unless_it_is_asked_for() -> None:
-    edges, both = sent(), Edges("m", frozenset({"SENT", "FAILED"}))
-    for watcher in (edges, both):
+    tracker, both = sent(), RunTracker("m", frozenset({"SENT", "FAILED"}))
+    for watcher in (tracker, both):
         watcher.feed([])
-    assert edges.feed([run(1, "FAILED")]) == []
+    assert tracker.feed([run(1, "FAILED")]) == []
     assert both.feed([run(1, "FAILED")]) == [run(1, "FAILED")]
 
 
 def test_a_run_left_under_way_by_a_later_one_is_asked_for_by_its_task_id() -> None:
-    edges = sent()
-    edges.feed([run(1, "PROCESSING")])
-    edges.feed([run(2, "SENT")])
-    assert [question.task_id for question in edges.questions()] == [None, run(1, "").task_id]
-    assert edges.feed([run(1, "SENT")]) == [run(1, "SENT")]
-    assert [question.task_id for question in edges.questions()] == [None]
+    tracker = sent()
+    tracker.feed([run(1, "PROCESSING")])
+    tracker.feed([run(2, "SENT")])
+    assert [status_query.task_id for status_query in tracker.status_queries()] == [None, run(1, "").task_id]
+    assert tracker.feed([run(1, "SENT")]) == [run(1, "SENT")]
+    assert [status_query.task_id for status_query in tracker.status_queries()] == [None]
 
 
 def test_runs_of_another_mail_task_do_not_count() -> None:
-    edges = sent()
-    edges.feed([])
-    assert edges.feed([run(1, "SENT", mail_id="other")]) == []
+    tracker = sent()
+    tracker.feed([])
+    assert tracker.feed([run(1, "SENT", mail_id="other")]) == []
 
 
 def test_after_a_restart_nothing_is_told_twice_and_nothing_that_ended_meanwhile_is_missed() -> None:
-    edges = sent()
-    edges.feed([run(1, "SENT")])
-    edges.feed([run(2, "SENT")])
+    tracker = sent()
+    tracker.feed([run(1, "SENT")])
+    tracker.feed([run(2, "SENT")])
     again = sent()
-    again.restore(edges.as_dict())
+    again.restore(tracker.as_dict())
     assert again.feed([run(2, "SENT")]) == []
     assert again.feed([run(3, "SENT")]) == [run(3, "SENT")]
 
 
 @pytest.mark.parametrize("kept", [None, 7, "x", [], {}, {"mail_id": "other", "seen": {"1": "SENT"}}, {"mail_id": "m"}])
 def test_what_another_program_kept_is_ignored(kept: object) -> None:
-    edges = sent()
-    edges.restore(kept)
-    assert edges.feed([run(1, "SENT")]) == []
+    tracker = sent()
+    tracker.restore(kept)
+    assert tracker.feed([run(1, "SENT")]) == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["PROCESSING", "SENT", "FAILED", "ODD"])), max_size=40))
-def test_whatever_is_answered_a_run_in_a_final_state_is_told_of_at_most_once(answers: list[tuple[int, str]]) -> None:
-    edges = sent()
+def test_whatever_is_answered_a_run_in_a_final_state_is_told_of_at_most_once(responses: list[tuple[int, str]]) -> None:
+    tracker = sent()
     over: dict[int, str] = {}
-    told: list[str] = []
-    for number, status in answers:
+    notified: list[str] = []
+    for number, status in responses:
         state = over.setdefault(number, status) if status in ("SENT", "FAILED") else over.get(number, status)
-        told += [news.task_id for news in edges.feed([run(number, state)])]
-    assert len(told) == len(set(told))
+        notified += [news.task_id for news in tracker.feed([run(number, state)])]
+    assert len(notified) == len(set(notified))
 
 
 def test_only_the_newest_runs_are_remembered() -> None:
-    edges = sent()
+    tracker = sent()
     for number in range(500):
-        edges.feed([run(number, "SENT")])
-    assert len(edges.seen) <= 50
+        tracker.feed([run(number, "SENT")])
+    assert len(tracker.seen) <= 50
 
 
 def test_runs_in_a_state_that_nobody_knows_cost_a_few_calls_at_the_most() -> None:
-    edges = sent()
+    tracker = sent()
     for number in range(80):
-        edges.feed([run(number, "CANCELLED")])
-    asked = [question.task_id for question in edges.questions()]
+        tracker.feed([run(number, "CANCELLED")])
+    asked = [status_query.task_id for status_query in tracker.status_queries()]
     assert asked == [None, *(run(number, "").task_id for number in range(75, 80))]
 
 
 def test_a_mail_task_without_a_run_counts_as_looked_at_after_a_restart() -> None:
-    edges, again = sent(), sent()
-    edges.feed([])
-    again.restore(edges.as_dict())
+    tracker, again = sent(), sent()
+    tracker.feed([])
+    again.restore(tracker.as_dict())
     assert again.feed([run(1, "SENT")]) == [run(1, "SENT")]
 
 
 def test_statuses_are_read_in_any_case_and_one_is_needed() -> None:
-    assert read_statuses("sent") == ["SENT"]
-    assert read_statuses(["Sent", " FAILED ", "SENT"]) == ["SENT", "FAILED"]
+    assert parse_statuses("sent") == ["SENT"]
+    assert parse_statuses(["Sent", " FAILED ", "SENT"]) == ["SENT", "FAILED"]
     for wrong in ([], "", [" "]):
         with pytest.raises(ValueError, match="statuses must name at least one"):
-            read_statuses(wrong)
+            parse_statuses(wrong)

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from airflow_provider_quickbi.api import operations, vendor
-from airflow_provider_quickbi.api.attempts import GetCredentials, Pause, Report, Send, Step, TakeTurn, steps_of
 from airflow_provider_quickbi.api.credentials import CredentialSource
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError, TransientError
-from airflow_provider_quickbi.api.pacing import allowance
+from airflow_provider_quickbi.api.flow import AcquireSlot, GetCredentials, Pause, Report, Send, Step, call_flow
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE, MailTaskPager
 from airflow_provider_quickbi.api.protocol import MAX_ANSWER_BYTES, SignedRequest
-from airflow_provider_quickbi.api.retries import Retries
+from airflow_provider_quickbi.api.rate_limit import rate_limiter
+from airflow_provider_quickbi.api.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Answer = tuple[int, Mapping[str, str], bytes]
+StatusResponse = tuple[int, Mapping[str, str], bytes]
 
 _READ_CHUNK = 64 * 1024
 _warned_about: set[tuple[str, bool]] = set()
@@ -56,19 +56,19 @@ class _Client:
     def __init__(
         self,
         settings: ClientSettings,
-        retries: Retries | None = None,
+        retries: RetryPolicy | None = None,
         on_call: Callable[[str, str], None] | None = None,
     ) -> None:
         self.settings = settings
-        self.retries = retries or Retries()
+        self.retries = retries or RetryPolicy()
         self._on_call = on_call
         self._account = settings.account
         self._credentials = CredentialSource(settings.credentials)
         _warn_without_tls(settings)
 
-    def _steps(self, operation: Operation[T], retries: Retries | None) -> Any:
-        pace = allowance(self._account, operation.action, self.settings.status_calls_per_second)
-        return steps_of(operation, self.settings.endpoint, pace, retries or self.retries)
+    def _steps(self, operation: Operation[T], retries: RetryPolicy | None) -> Any:
+        pace = rate_limiter(self._account, operation.action, self.settings.status_calls_per_second)
+        return call_flow(operation, self.settings.endpoint, pace, retries or self.retries)
 
     def _report(self, action: str, result: str) -> None:
         if self._on_call is not None:
@@ -90,7 +90,7 @@ class QuickBIClient(_Client):
     def __init__(
         self,
         settings: ClientSettings,
-        retries: Retries | None = None,
+        retries: RetryPolicy | None = None,
         on_call: Callable[[str, str], None] | None = None,
         *,
         sleep: Callable[[float], None] = time.sleep,
@@ -141,7 +141,7 @@ class QuickBIClient(_Client):
             yield from pager.feed(self.get_mail_task_list(page_num, page_size, user_nick, paused))
 
     def get_mail_task_status(
-        self, mail_id: str, task_id: str | int | None = None, *, retries: Retries | None = None
+        self, mail_id: str, task_id: str | int | None = None, *, retries: RetryPolicy | None = None
     ) -> tuple[MailTaskRun, ...]:
         """Return a run, or the latest one; oldest first should there be several, none if there is no such run.
 
@@ -173,18 +173,18 @@ class QuickBIClient(_Client):
         """
         return self.do(operations.any_operation(action, parameters or {}, repeatable=repeatable))
 
-    def do(self, operation: Operation[T], *, retries: Retries | None = None) -> T:
+    def do(self, operation: Operation[T], *, retries: RetryPolicy | None = None) -> T:
         """Call an operation and return its typed result."""
         steps = self._steps(operation, retries)
         try:
             step = next(steps)
             while True:
                 try:
-                    answer = self._carry_out(step)
+                    response = self._carry_out(step)
                 except QuickBIError as error:
                     step = steps.throw(error)
                 else:
-                    step = steps.send(answer)
+                    step = steps.send(response)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -195,8 +195,8 @@ class QuickBIClient(_Client):
                 if refused is not None:
                     self._credentials.forget(refused)
                 return self._credentials.get()
-            case TakeTurn(pace):
-                return pace.turn_blocking(self._sleep)
+            case AcquireSlot(pace):
+                return pace.acquire_blocking(self._sleep)
             case Send(action, request, reuse_connection):
                 return self._send(action, request, reuse_connection)
             case Pause(seconds):
@@ -204,7 +204,7 @@ class QuickBIClient(_Client):
             case Report(action, result):
                 return self._report(action, result)
 
-    def _send(self, action: str, request: SignedRequest, reuse_connection: bool) -> Answer:
+    def _send(self, action: str, request: SignedRequest, reuse_connection: bool) -> StatusResponse:
         import requests
         import urllib3
 
@@ -228,7 +228,7 @@ class QuickBIClient(_Client):
         except requests.exceptions.SSLError as error:
             raise _tls_failure(action, settings, error, handled) from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise _no_answer(action, settings, error, handled) from None
+            raise _no_response(action, settings, error, handled) from None
         finally:
             if session is not self._session:
                 _close(session)
@@ -276,7 +276,7 @@ class AsyncQuickBIClient(_Client):
     def __init__(
         self,
         settings: ClientSettings,
-        retries: Retries | None = None,
+        retries: RetryPolicy | None = None,
         on_call: Callable[[str, str], None] | None = None,
     ) -> None:
         super().__init__(settings, retries, on_call)
@@ -319,7 +319,7 @@ class AsyncQuickBIClient(_Client):
                 yield mail_task
 
     async def get_mail_task_status(
-        self, mail_id: str, task_id: str | int | None = None, *, retries: Retries | None = None
+        self, mail_id: str, task_id: str | int | None = None, *, retries: RetryPolicy | None = None
     ) -> tuple[MailTaskRun, ...]:
         """Do as :meth:`QuickBIClient.get_mail_task_status`."""
         return await self.do(operations.get_mail_task_status(mail_id, task_id, self.settings.zone), retries=retries)
@@ -332,7 +332,7 @@ class AsyncQuickBIClient(_Client):
         """Do as :meth:`QuickBIClient.call`."""
         return await self.do(operations.any_operation(action, parameters or {}, repeatable=repeatable))
 
-    async def do(self, operation: Operation[T], *, retries: Retries | None = None) -> T:
+    async def do(self, operation: Operation[T], *, retries: RetryPolicy | None = None) -> T:
         """Call an operation and return its typed result."""
         await self._open()
         steps = self._steps(operation, retries)
@@ -340,11 +340,11 @@ class AsyncQuickBIClient(_Client):
             step = next(steps)
             while True:
                 try:
-                    answer = await self._carry_out(step)
+                    response = await self._carry_out(step)
                 except QuickBIError as error:
                     step = steps.throw(error)
                 else:
-                    step = steps.send(answer)
+                    step = steps.send(response)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -355,8 +355,8 @@ class AsyncQuickBIClient(_Client):
                 if refused is not None:
                     self._credentials.forget(refused)
                 return await self._credentials.get_async()
-            case TakeTurn(pace):
-                return await pace.turn()
+            case AcquireSlot(pace):
+                return await pace.acquire()
             case Send(action, request, reuse_connection):
                 return await self._send(action, request, reuse_connection)
             case Pause(seconds):
@@ -396,7 +396,7 @@ class AsyncQuickBIClient(_Client):
             auto_decompress=False,
         )
 
-    async def _send(self, action: str, request: SignedRequest, reuse_connection: bool) -> Answer:
+    async def _send(self, action: str, request: SignedRequest, reuse_connection: bool) -> StatusResponse:
         import aiohttp
         from yarl import URL
 
@@ -416,7 +416,7 @@ class AsyncQuickBIClient(_Client):
         except aiohttp.ClientSSLError as error:
             raise _tls_failure(action, self.settings, error, handled) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _no_answer(action, self.settings, error, handled) from None
+            raise _no_response(action, self.settings, error, handled) from None
         finally:
             if session is not self._session:
                 await session.close()
@@ -442,7 +442,7 @@ def _close(session: requests.Session) -> None:
     session.close()
 
 
-def _no_answer(
+def _no_response(
     action: str, settings: ClientSettings, error: BaseException, handled: BaseException | None
 ) -> TransientError:
     """Say that there was no answer, and whether the request can have arrived.
@@ -475,7 +475,7 @@ def _no_answer(
         what = f"no answer from {settings.endpoint.host_header} within {settings.read_timeout:g} s"
     else:
         what = f"the connection to {settings.endpoint.host_header} broke: {_plain(error, handled)}"
-    return TransientError(what, reached=not unreached, action=action, kind=ErrorKind.TRANSIENT)
+    return TransientError(what, may_have_arrived=not unreached, action=action, kind=ErrorKind.TRANSIENT)
 
 
 def _trust(settings: ClientSettings) -> ssl.SSLContext | None:

@@ -220,7 +220,7 @@ class CredentialSource:
         in_trouble = status is not None and (status >= 500 or status == 429)
         busy = classify(code)[0] in (ErrorKind.THROTTLED, ErrorKind.TRANSIENT)
         if (offline and not isinstance(error, FileNotFoundError)) or in_trouble or busy:
-            return TransientError(f"{what}: {name}", reached=False, kind=ErrorKind.TRANSIENT, **details)
+            return TransientError(f"{what}: {name}", may_have_arrived=False, kind=ErrorKind.TRANSIENT, **details)
         return PermanentError(
             f"{what}: {name}",
             kind=ErrorKind.CREDENTIALS,

@@ -110,13 +110,13 @@ class TransientError(QuickBIError):
 
     usual_kind = ErrorKind.TRANSIENT
 
-    def __init__(self, message: str, *, reached: bool = True, **kwargs: Any) -> None:
+    def __init__(self, message: str, *, may_have_arrived: bool = True, **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
-        self.reached = reached
+        self.may_have_arrived = may_have_arrived
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON that :func:`error_from_dict` reads back; it holds nothing secret."""
-        return {**super().as_dict(), "reached": self.reached}
+        return {**super().as_dict(), "may_have_arrived": self.may_have_arrived}
 
 
 class NotStartedError(QuickBIError):

@@ -17,7 +17,7 @@ _TASK_ID = re.compile(r"[0-9]{1,20}")
 _EXEC_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
 
-class MalformedAnswer(ValueError):
+class MalformedResponse(ValueError):
     """Part of an answer lacks a documented field, or the field is not what the documentation says."""
 
 
@@ -37,7 +37,7 @@ def fold_keys(item: Any, what: str) -> dict[str, Any]:
     :raises MalformedAnswer: if it is not a JSON object.
     """
     if not isinstance(item, Mapping):
-        raise MalformedAnswer(f"{what} should be a JSON object, the answer has {_shown(item)}")
+        raise MalformedResponse(f"{what} should be a JSON object, the answer has {_shown(item)}")
     return {str(key).lower(): value for key, value in item.items()}
 
 
@@ -54,7 +54,7 @@ def read_text(item: Mapping[str, Any], name: str, what: str) -> str:
         return str(value)
     if isinstance(value, str) and value.strip():
         return printable(value.strip())
-    raise MalformedAnswer(f"{what} should have {name} as text or a whole number, the answer has {_shown(value)}")
+    raise MalformedResponse(f"{what} should have {name} as text or a whole number, the answer has {_shown(value)}")
 
 
 def _read_flag(item: Mapping[str, Any], name: str, what: str) -> bool:
@@ -63,7 +63,7 @@ def _read_flag(item: Mapping[str, Any], name: str, what: str) -> bool:
         return value
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
-    raise MalformedAnswer(f"{what} should have {name} as true or false, the answer has {_shown(value)}")
+    raise MalformedResponse(f"{what} should have {name} as true or false, the answer has {_shown(value)}")
 
 
 def _read_optional_text(item: Mapping[str, Any], name: str) -> str:
@@ -164,19 +164,19 @@ class MailTaskRun:
         folded = fold_keys(item, what)
         task_id = read_text(folded, "taskId", what)
         if not _TASK_ID.fullmatch(task_id):
-            raise MalformedAnswer(f"{what} should have taskId as a whole number, the answer has {_shown(task_id)}")
+            raise MalformedResponse(f"{what} should have taskId as a whole number, the answer has {_shown(task_id)}")
         written = read_text(folded, "execTime", what)
         try:
             if not _EXEC_TIME.fullmatch(written):
                 raise ValueError(written)
             exec_time = _in_zone(datetime.fromisoformat(written), timezone, now or datetime.now(UTC))
         except (ValueError, OverflowError):
-            raise MalformedAnswer(
+            raise MalformedResponse(
                 f"{what} should have execTime as yyyy-MM-dd HH:mm:ss, the answer has {_shown(written)}"
             ) from None
-        answered = read_text(folded, "mailId", what) if folded.get("mailid") is not None else mail_id
+        succeeded = read_text(folded, "mailId", what) if folded.get("mailid") is not None else mail_id
         return cls(
-            mail_id=mail_id if answered.casefold() == mail_id.casefold() else answered,
+            mail_id=mail_id if succeeded.casefold() == mail_id.casefold() else succeeded,
             task_id=task_id,
             status=read_text(folded, "status", what).upper(),
             exec_time=exec_time,
@@ -220,7 +220,7 @@ def _in_zone(written: datetime, zone: tzinfo, now: datetime) -> datetime:
     return written.replace(tzinfo=fixed_offset(chosen.utcoffset() or timedelta(0)))
 
 
-class Question(NamedTuple):
+class StatusQuery(NamedTuple):
     """What ``GetMailTaskStatus`` is asked.
 
     :param mail_id: the mail task.

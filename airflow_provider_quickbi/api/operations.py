@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
-from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedAnswer, fold_keys
+from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedResponse, fold_keys
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def get_mail_task_list(
         if data is None and page.get("totalnum") == 0:
             data = []
         if not isinstance(data, list):
-            raise MalformedAnswer("the list of mail tasks should have Data as a list")
+            raise MalformedResponse("the list of mail tasks should have Data as a list")
         return MailTaskPage(
             mail_tasks=tuple(MailTask.from_json(item) for item in data),
             page_num=_count(page.get("pagenum")) or page_num,
@@ -101,7 +101,7 @@ def get_mail_task_status(
         if items is None:
             return ()
         if not isinstance(items, list):
-            raise MalformedAnswer("the state of a mail task should be a list of runs")
+            raise MalformedResponse("the state of a mail task should be a list of runs")
         runs = [MailTaskRun.from_json(item, mail_id=mail_id, timezone=timezone) for item in items]
         return tuple(sorted(runs, key=lambda run: run.age_order))
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_quickbi.api.credentials import Credentials
-    from airflow_provider_quickbi.api.models import MalformedAnswer
+    from airflow_provider_quickbi.api.models import MalformedResponse
     from airflow_provider_quickbi.api.settings import Endpoint
 
 VERSION = "2022-01-01"
@@ -169,7 +169,7 @@ def _can_be_sent(credentials: Credentials) -> bool:
     return everything.isascii() and everything.isprintable()
 
 
-def read_answer(action: str, status: int, headers: Mapping[str, str], body: bytes) -> Any:
+def read_response(action: str, status: int, headers: Mapping[str, str], body: bytes) -> Any:
     """Return the ``Result`` of an answer.
 
     :param action: the operation that was called.
@@ -191,17 +191,17 @@ def read_answer(action: str, status: int, headers: Mapping[str, str], body: byte
             hint="Check the endpoint's host, port and schema, and the proxy",
         )
     try:
-        answer = json.loads(body)
+        response = json.loads(body)
     except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
+        response = None
+    if not isinstance(response, dict):
         raise TransientError(
             f"the answer is not the documented JSON but {_describe(body)}",
             action=action,
             kind=ErrorKind.TRANSIENT,
             http_status=status,
         )
-    folded = {str(name).lower(): value for name, value in answer.items()}
+    folded = {str(name).lower(): value for name, value in response.items()}
     code, request_id = _text(folded.get("code")), _text(folded.get("requestid"))
     succeeded = folded.get("success")
     if status < 400 and succeeded is True:
@@ -253,7 +253,7 @@ def _redirect_target(headers: Mapping[str, str]) -> str:
     return _text(f"{target.scheme}://{target.hostname}") if target.hostname else "an address without a host"
 
 
-def malformed(action: str, error: MalformedAnswer) -> QuickBIError:
+def malformed(action: str, error: MalformedResponse) -> QuickBIError:
     """Say that an answer was understood as JSON but not as what the documentation promises."""
     return TransientError(f"the answer is not as documented: {error}", action=action, kind=ErrorKind.TRANSIENT)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_quickbi import connection
+from airflow_provider_quickbi._metrics import count_call
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
-from airflow_provider_quickbi.api.retries import Retries
+from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.connection import QuickBIConnection, RawConnection
 from airflow_provider_quickbi.exceptions import (
     QuickBIConnectionError,
@@ -19,7 +20,6 @@ from airflow_provider_quickbi.exceptions import (
     QuickBIRequestError,
     task_error,
 )
-from airflow_provider_quickbi.metrics import count_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.client import QuickBIClient
     from airflow_provider_quickbi.api.models import MailTask, MailTaskRun
     from airflow_provider_quickbi.api.operations import MailTaskPage
-    from airflow_provider_quickbi.api.sharing import StatusBoard
+    from airflow_provider_quickbi.api.status_poller import StatusPoller
 
 #: Mail tasks a page when a name is looked up, so that few pages are enough.
 _LOOKUP_PAGE_SIZE = 100
 #: While a connection is tested somebody is waiting.
-_TEST_RETRIES = Retries(attempts=2)
+_TEST_RETRIES = RetryPolicy(attempts=2)
 
 
 class QuickBIHook(BaseHook):
@@ -62,7 +62,7 @@ class QuickBIHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the connection form's further fields, for Airflow below 3.2."""
-        from airflow_provider_quickbi.hooks.form import build_widget
+        from airflow_provider_quickbi.connection.form import build_widget
 
         return connection.form_widgets(build_widget)
 
@@ -131,7 +131,7 @@ class QuickBIHook(BaseHook):
                 f"Connection {self.quickbi_conn_id!r} does not exist, or Airflow cannot read it and its log says why "
                 f"({type(error).__name__}). Add one of type {connection.CONN_TYPE!r}, in the environment as "
                 f"AIRFLOW_CONN_{self.quickbi_conn_id.upper()} or under Admin > Connections.",
-                reached=False,
+                may_have_arrived=False,
             ) from None
 
     def _raw(self, found: Any, extra: Any) -> RawConnection:
@@ -170,17 +170,17 @@ class QuickBIHook(BaseHook):
         self.close()
 
     @asynccontextmanager
-    async def status_board(self) -> AsyncIterator[StatusBoard]:
+    async def status_poller(self) -> AsyncIterator[StatusPoller]:
         """Give the board on which all waits of the connection's account in this event loop ask together.
 
         :raises QuickBIConnectionError: if the connection is wrong.
         :raises QuickBIUnavailable: if it does not exist or cannot be read for now.
         """
-        from airflow_provider_quickbi.api.sharing import shared_board
+        from airflow_provider_quickbi.api.status_poller import shared_poller
 
         settings = (await self.read_connection_async()).settings
-        async with shared_board(settings, count_call) as board:
-            yield board
+        async with shared_poller(settings, count_call) as poller:
+            yield poller
 
     def get_mail_task_list(
         self,

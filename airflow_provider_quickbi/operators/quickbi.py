@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
-from airflow_provider_quickbi import arguments, connection, lateness
+from airflow_provider_quickbi import _options, connection
+from airflow_provider_quickbi._send.attempt import FOREVER, AttemptState, StartAttempt
+from airflow_provider_quickbi._send.record import DEFAULT_CLOCK_SKEW, OnRunFailed, OnRunning, OnScheduleLimit
+from airflow_provider_quickbi._wait import deadline
+from airflow_provider_quickbi._wait.evaluate import DEFAULT_UNREACHABLE_TIMEOUT
+from airflow_provider_quickbi._wait.events import carried, wrap_event_errors
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
 from airflow_provider_quickbi.assets.quickbi import is_mail_task
-from airflow_provider_quickbi.delivery import DEFAULT_UNREACHABLE_TIMEOUT
 from airflow_provider_quickbi.exceptions import task_error
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
-from airflow_provider_quickbi.outcomes import carried, understood
-from airflow_provider_quickbi.sending import FOREVER, Course, Sending
-from airflow_provider_quickbi.starting import DEFAULT_CLOCK_SKEW, OnRunFailed, OnRunning, OnScheduleLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,11 +75,11 @@ class QuickBIListMailTasksOperator(BaseOperator):
         self.page_size = page_size
         self.max_mail_tasks = max_mail_tasks
         self.quickbi_conn_id = quickbi_conn_id
-        arguments.check_known(self, _LIST_ARGUMENTS)
+        _options.check_known(self, _LIST_ARGUMENTS)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return the mail tasks."""
-        given = arguments.read_all(self, _LIST_ARGUMENTS)
+        given = _options.read_all(self, _LIST_ARGUMENTS)
         most = given["max_mail_tasks"]
         name = given["subscribe_name"]
         found: list[dict[str, Any]] = []
@@ -127,7 +128,7 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         ``fail``. (templated)
     :param on_failed: ``fail`` (default): a run that ``FAILED`` is final; ``retry``: Airflow's ``retries`` send anew.
         (templated)
-    :param appear_timeout: seconds or timedelta within which a started run must be seen; default 5 minutes. (templated)
+    :param start_timeout: seconds or timedelta within which a started run must be seen; default 5 minutes. (templated)
     :param timeout: seconds or timedelta that one try may take in all; default 3 hours. (templated)
     :param unreachable_timeout: seconds or timedelta of nothing but failed attempts to ask; default 30 minutes.
         (templated)
@@ -145,7 +146,7 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         "on_running",
         "on_schedule_limit",
         "on_failed",
-        "appear_timeout",
+        "start_timeout",
         "timeout",
         "unreachable_timeout",
         "clock_skew",
@@ -167,7 +168,7 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         on_running: str = OnRunning.WAIT.value,
         on_schedule_limit: str = OnScheduleLimit.WAIT.value,
         on_failed: str = OnRunFailed.FAIL.value,
-        appear_timeout: float | timedelta | str = 300,
+        start_timeout: float | timedelta | str = 300,
         timeout: float | timedelta | str = 3 * 3600,
         unreachable_timeout: float | timedelta | str = DEFAULT_UNREACHABLE_TIMEOUT,
         clock_skew: float | timedelta | str = DEFAULT_CLOCK_SKEW,
@@ -186,7 +187,7 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         self.on_running = on_running
         self.on_schedule_limit = on_schedule_limit
         self.on_failed = on_failed
-        self.appear_timeout = appear_timeout
+        self.start_timeout = start_timeout
         self.timeout = timeout
         self.unreachable_timeout = unreachable_timeout
         self.clock_skew = clock_skew
@@ -200,29 +201,29 @@ class QuickBIRunMailTaskOperator(BaseOperator):
                 "an outlet quickbi://... says that the report went out, which is not known with "
                 "wait_for_completion=False: name the outlet in the sensor that waits for the run"
             )
-        arguments.check_known(self, _RUN_ARGUMENTS)
-        if not arguments.is_template(deadline):
-            arguments.deadline("deadline", deadline, datetime.now(UTC))
+        _options.check_known(self, _RUN_ARGUMENTS)
+        if not _options.is_template(deadline):
+            _options.deadline("deadline", deadline, datetime.now(UTC))
 
     def execute(self, context: Context) -> Any:
         """Send the mail, unless a note says that an earlier try may have done so; then wait for its run."""
-        given = arguments.read_all(self, _RUN_ARGUMENTS)
+        given = _options.read_all(self, _RUN_ARGUMENTS)
         if given["mail_id"] is None and given["subscribe_name"] is None:
             raise AirflowFailException(f"{self.task_id}: neither mail_id nor subscribe_name was rendered to anything")
         try:
-            late = arguments.deadline("deadline", self.deadline, lateness.run_began(context) or datetime.now(UTC))
-        except arguments.ArgumentError as error:
+            late = _options.deadline("deadline", self.deadline, deadline.run_started(context) or datetime.now(UTC))
+        except _options.ArgumentError as error:
             raise AirflowFailException(f"{self.task_id}: {error}") from None
         now = time.time()
-        course = Course(
+        state = AttemptState(
             mail_id=given["mail_id"] or "",
             finish_by=now + (FOREVER if given["timeout"] is None else given["timeout"]),
             execute_by=None if self.execution_timeout is None else now + self.execution_timeout.total_seconds(),
-            late_at=lateness.untold(late.timestamp() if late else None, context),
+            late_at=deadline.pending(late.timestamp() if late else None, context),
         )
         with QuickBIHook(self.quickbi_conn_id) as hook:
             QuickBIConsoleLink.store(context, hook.quickbi_connection.console_url)
-            return Sending(self, given, course, hook, context).begin()
+            return StartAttempt(self, given, state, hook, context).begin()
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Go on where this try was deferred.
@@ -230,11 +231,11 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         :param context: of the task.
         :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.
         """
-        given = arguments.read_all(self, _RUN_ARGUMENTS)
-        with understood():
-            course = Course.from_dict(carried(event))
+        given = _options.read_all(self, _RUN_ARGUMENTS)
+        with wrap_event_errors():
+            state = AttemptState.from_dict(carried(event))
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            return Sending(self, given, course, hook, context).resume(event)
+            return StartAttempt(self, given, state, hook, context).resume(event)
 
     def on_kill(self) -> None:
         """Say that nothing is called back."""
@@ -242,27 +243,27 @@ class QuickBIRunMailTaskOperator(BaseOperator):
 
 
 def _one_of(*choices: str) -> Callable[[str, Any], str]:
-    return lambda name, value: arguments.choice(name, value, choices)
+    return lambda name, value: _options.choice(name, value, choices)
 
 
 _LIST_ARGUMENTS: dict[str, Callable[[str, Any], Any]] = {
-    "user_nick": arguments.optional_text,
-    "paused": arguments.flag,
-    "subscribe_name": arguments.optional_text,
-    "page_size": arguments.count,
-    "max_mail_tasks": arguments.count,
+    "user_nick": _options.optional_text,
+    "paused": _options.flag,
+    "subscribe_name": _options.optional_text,
+    "page_size": _options.count,
+    "max_mail_tasks": _options.count,
 }
 
 _RUN_ARGUMENTS: dict[str, Callable[[str, Any], Any]] = {
-    "mail_id": arguments.text,
-    "subscribe_name": arguments.text,
-    "mail_owner": arguments.text,
-    "poll_interval": arguments.seconds,
+    "mail_id": _options.text,
+    "subscribe_name": _options.text,
+    "mail_owner": _options.text,
+    "poll_interval": _options.seconds,
     "on_running": _one_of(*OnRunning),
     "on_schedule_limit": _one_of(*OnScheduleLimit),
     "on_failed": _one_of(*OnRunFailed),
-    "appear_timeout": arguments.seconds,
-    "timeout": arguments.seconds,
-    "unreachable_timeout": arguments.seconds,
-    "clock_skew": arguments.seconds,
+    "start_timeout": _options.seconds,
+    "timeout": _options.seconds,
+    "unreachable_timeout": _options.seconds,
+    "clock_skew": _options.seconds,
 }

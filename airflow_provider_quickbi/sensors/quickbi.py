@@ -20,23 +20,24 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_quickbi import arguments, connection, lateness
-from airflow_provider_quickbi.api.retries import ONE_ATTEMPT, Retries
-from airflow_provider_quickbi.delivery import (
+from airflow_provider_quickbi import _options, connection
+from airflow_provider_quickbi._metrics import Detection, count_outcome
+from airflow_provider_quickbi._wait import deadline
+from airflow_provider_quickbi._wait.evaluate import (
     DEFAULT_UNREACHABLE_TIMEOUT,
-    Delivery,
-    Fence,
     OnFailed,
     Outcome,
-    Wait,
+    RunSelector,
+    WaitGroup,
+    WaitState,
 )
+from airflow_provider_quickbi._wait.events import carried, publish, raise_for, read_event
+from airflow_provider_quickbi._wait.logging import Progress
+from airflow_provider_quickbi._wait.sync import poll_once, seconds_until_next_poll
+from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable, QuickBIUnavailable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
-from airflow_provider_quickbi.metrics import Detection, count_outcome
-from airflow_provider_quickbi.outcomes import carried, publish, raise_for, read_event
-from airflow_provider_quickbi.progress import Progress
-from airflow_provider_quickbi.waiting import look, seconds_until_next_look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -140,10 +141,10 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
         self.deferrable = deferrable
-        self._delivery: Delivery | None = None
+        self._delivery: WaitGroup | None = None
         self._progress: Progress | None = None
         self._detection = Detection()
-        self._rendered = frozenset(name for name in _NAMES if arguments.is_template(getattr(self, name)))
+        self._rendered = frozenset(name for name in _NAMES if _options.is_template(getattr(self, name)))
         self._check_what_is_known()
 
     def _check_what_is_known(self) -> None:
@@ -154,9 +155,9 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
             raise ValueError("quickbi_task_id and executed_after cannot be given together: the first names the run")
         if self.quickbi_task_id is not None and self.on_failed == OnFailed.WAIT:
             raise ValueError("on_failed='wait' waits for a later run and cannot be given with quickbi_task_id")
-        arguments.check_known(self, _ARGUMENTS)
-        if not arguments.is_template(self.deadline):
-            arguments.deadline("deadline", self.deadline, datetime.now(UTC))
+        _options.check_known(self, _ARGUMENTS)
+        if not _options.is_template(self.deadline):
+            _options.deadline("deadline", self.deadline, datetime.now(UTC))
 
     # Waiting in a worker: poke and reschedule mode
 
@@ -167,7 +168,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         with self._softened():
             self._store_link(context)
             if self.deferrable:
-                return self._wait_deferred(self._look_once(self._begin(context)), context)
+                return self._wait_deferred(self._first_poll(self._start_wait(context)), context)
             # Airflow 2.11 takes a call through super() for one from outside a task: it warns, or even refuses.
             return inspect.unwrap(BaseSensorOperator.execute)(self, context)
 
@@ -178,24 +179,24 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
 
     def _poke(self, context: Context) -> bool | PokeReturnValue:
         known = self._delivery or self._restored(context)
-        delivery = self._look(known or self._begin(context), Retries())
-        if delivery.is_late(time.time()):
-            delivery = self._tell_late(delivery, context) if self._tells_late(delivery, context) else delivery.told()
-        self._delivery = delivery
-        verdict = delivery.verdict
-        if verdict.outcome is Outcome.WAITING:
-            self._report(verdict.message, known)
-            if self.reschedule and delivery != known:
-                self._remember(delivery, context)
+        group = self._poll_once(known or self._start_wait(context), RetryPolicy())
+        if group.is_late(time.time()):
+            group = self._notify_late(group, context) if self._notifies_late(group, context) else group.notified()
+        self._delivery = group
+        evaluation = group.evaluation
+        if evaluation.outcome is Outcome.WAITING:
+            self._report(evaluation.message, known)
+            if self.reschedule and group != known:
+                self._remember(group, context)
             return False
         self._forget(context)
-        return PokeReturnValue(is_done=True, xcom_value=self._conclude(delivery, context))
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(group, context))
 
-    def _report(self, message: str, known: Delivery | None) -> None:
+    def _report(self, message: str, known: WaitGroup | None) -> None:
         """Tell what is new; a rescheduled sensor told the rest when it was last here."""
         if self._progress is None:
             self._progress = Progress(self.log)
-            if known is not None and known.verdict.message == message:
+            if known is not None and known.evaluation.message == message:
                 return
         self._progress.report(message, time.time())
 
@@ -204,35 +205,35 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         interval: float = super()._get_next_poke_interval(*args, **kwargs)
         if self._delivery is None:
             return interval
-        return seconds_until_next_look(self._delivery, interval, time.time())
+        return seconds_until_next_poll(self._delivery, interval, time.time())
 
     # Waiting in the triggerer
 
-    def _wait_deferred(self, delivery: Delivery, context: Context) -> Any:
+    def _wait_deferred(self, group: WaitGroup, context: Context) -> Any:
         """Finish if the delivery is settled, else hand it to the triggerer."""
         now = time.time()
-        if delivery.is_late(now):
-            delivery = self._tell_late(delivery, context)
-        if delivery.verdict.outcome.final:
-            return self._conclude(delivery, context)
-        self.log.info("%s Waiting in the triggerer.", delivery.verdict.message)
-        self._defer(delivery, None if self.execution_timeout is None else now + self.execution_timeout.total_seconds())
+        if group.is_late(now):
+            group = self._notify_late(group, context)
+        if group.evaluation.outcome.final:
+            return self._conclude(group, context)
+        self.log.info("%s Waiting in the triggerer.", group.evaluation.message)
+        self._defer(group, None if self.execution_timeout is None else now + self.execution_timeout.total_seconds())
         return None
 
-    def _defer(self, delivery: Delivery, execute_by: float | None, looked: list[list[float]] | None = None) -> None:
+    def _defer(self, group: WaitGroup, execute_by: float | None, polls: list[list[float]] | None = None) -> None:
         from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
-        finish_by = max(wait.finish_by or 0.0 for wait in delivery.waits)
+        finish_by = max(wait.finish_by or 0.0 for wait in group.waits)
         self.defer(
             trigger=QuickBIMailTaskTrigger(
                 quickbi_conn_id=self.quickbi_conn_id,
-                delivery=delivery.as_dict(),
+                group=group.as_dict(),
                 poke_interval=self.poke_interval,
                 exponential_backoff=bool(self.exponential_backoff),
                 max_wait=self._max_wait_seconds(),
                 execute_by=execute_by,
                 carry={"execute_by": execute_by},
-                looked=looked,
+                polls=polls,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(0.0, finish_by - time.time()) + BACKSTOP_SECONDS),
@@ -250,18 +251,18 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
     def _complete(self, context: Context, event: Any) -> Any:
         from airflow_provider_quickbi.triggers.quickbi import EventKind
 
-        kind, delivery, message = read_event(event)
+        kind, group, message = read_event(event)
         if kind == EventKind.CONNECTION:
             raise AirflowFailException(message)
         if kind == EventKind.EXECUTION_TIMEOUT:
             raise AirflowTaskTimeout(f"execution_timeout is over. {message}")
-        if kind == EventKind.LATE and not delivery.verdict.outcome.final:
-            self._defer(self._tell_late(delivery, context), carried(event).get("execute_by"))
-        if kind == EventKind.LEARNT and not delivery.verdict.outcome.final:
-            self._defer(delivery, carried(event).get("execute_by"), event.get("looked"))
+        if kind == EventKind.LATE and not group.evaluation.outcome.final:
+            self._defer(self._notify_late(group, context), carried(event).get("execute_by"))
+        if kind == EventKind.LEARNT and not group.evaluation.outcome.final:
+            self._defer(group, carried(event).get("execute_by"), event.get("polls"))
         if kind not in (EventKind.SETTLED, EventKind.LATE):
             raise RuntimeError(f"The trigger's event is of kind {kind!r}, which is not known and counts as no delivery")
-        return self._conclude(delivery, context)
+        return self._conclude(group, context)
 
     def on_kill(self) -> None:
         """Say that nothing is called back."""
@@ -288,40 +289,40 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         self.log.warning("%s Skipping, as soft_fail or never_fail asks for.", reason)
         return AirflowSkipException(reason)
 
-    def _begin(self, context: Context) -> Delivery:
+    def _start_wait(self, context: Context) -> WaitGroup:
         """Read the rendered arguments and return a delivery of which nothing is known yet."""
         try:
             return self._delivery_of(context)
-        except arguments.ArgumentError as error:
+        except _options.ArgumentError as error:
             raise AirflowFailException(f"{self.task_id}: {error}") from None
 
-    def _delivery_of(self, context: Context) -> Delivery:
-        names = {name: partial(arguments.texts, rendered=name in self._rendered) for name in _NAMES}
-        given = arguments.read_all(self, _ARGUMENTS | names)
+    def _delivery_of(self, context: Context) -> WaitGroup:
+        names = {name: partial(_options.texts, rendered=name in self._rendered) for name in _NAMES}
+        given = _options.read_all(self, _ARGUMENTS | names)
         if not given["mail_id"] and not given["subscribe_name"]:
-            raise arguments.ArgumentError("neither mail_id nor subscribe_name was rendered to anything")
-        since = self._begun_at(context)
+            raise _options.ArgumentError("neither mail_id nor subscribe_name was rendered to anything")
+        since = self._started_at(context)
         unreachable = given["unreachable_timeout"]
         unreachable = _FOREVER if self.silent_fail or unreachable is None else unreachable
         mail_ids = given["mail_id"] or self._mail_ids_of(
             given["subscribe_name"], given["mail_owner"], since, unreachable
         )
         if given["quickbi_task_id"] is not None and len(mail_ids) > 1:
-            raise arguments.ArgumentError("quickbi_task_id names one run and cannot be given with several mail tasks")
-        template = Wait(
+            raise _options.ArgumentError("quickbi_task_id names one run and cannot be given with several mail tasks")
+        template = WaitState(
             mail_id="",
-            fence=Fence(task_id=given["quickbi_task_id"], executed_after=given["executed_after"]),
+            selector=RunSelector(task_id=given["quickbi_task_id"], executed_after=given["executed_after"]),
             since=since,
             on_failed=OnFailed(given["on_failed"]),
             start_timeout=given["start_timeout"],
             finish_by=since + self._timeout_seconds(),
             unreachable_timeout=unreachable,
         )
-        late = arguments.deadline("deadline", self.deadline, lateness.run_began(context) or datetime.now(UTC))
-        return Delivery.of(
+        late = _options.deadline("deadline", self.deadline, deadline.run_started(context) or datetime.now(UTC))
+        return WaitGroup.of(
             [replace(template, mail_id=mail_id) for mail_id in mail_ids],
-            required=arguments.required_of(given["require"], len(mail_ids)),
-            late_at=lateness.untold(late.timestamp() if late else None, context),
+            required=_options.required_of(given["require"], len(mail_ids)),
+            late_at=deadline.pending(late.timestamp() if late else None, context),
         )
 
     def _mail_ids_of(
@@ -343,74 +344,74 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
                 progress.report(f"{error} Looking the names up again.", now)
             time.sleep(min(self.poke_interval, _LOOKUP_INTERVAL_SECONDS))
 
-    def _look_once(self, delivery: Delivery) -> Delivery:
+    def _first_poll(self, group: WaitGroup) -> WaitGroup:
         """Take the first look on the worker; what is throttled or unreachable is left to the triggerer."""
-        return self._look(delivery, ONE_ATTEMPT)
+        return self._poll_once(group, NO_RETRY)
 
-    def _look(self, delivery: Delivery, retries: Retries) -> Delivery:
+    def _poll_once(self, group: WaitGroup, retries: RetryPolicy) -> WaitGroup:
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            return look(delivery, hook.get_conn, retries, self._detection)
+            return poll_once(group, hook.get_conn, retries, self._detection)
 
-    def _conclude(self, delivery: Delivery, context: Context) -> Any:
+    def _conclude(self, group: WaitGroup, context: Context) -> Any:
         """Return the XCom of a delivery that was sent, or raise what its verdict means."""
-        verdict = delivery.verdict
-        count_outcome(delivery)
-        if verdict.outcome is Outcome.UNAVAILABLE and self.silent_fail:
-            raise AirflowSensorTimeout(verdict.message)
-        if verdict.outcome is not Outcome.SENT:
-            raise_for(verdict)
-        self.log.info("%s", verdict.message)
-        self._warn_about_old_runs(delivery, context)
-        results = delivery.results()
+        evaluation = group.evaluation
+        count_outcome(group)
+        if evaluation.outcome is Outcome.UNAVAILABLE and self.silent_fail:
+            raise AirflowSensorTimeout(evaluation.message)
+        if evaluation.outcome is not Outcome.SENT:
+            raise_for(evaluation)
+        self.log.info("%s", evaluation.message)
+        self._warn_about_old_runs(group, context)
+        results = group.results()
         publish(context, self.outlets, [result for result in results if result["status"] == "SENT"])
         return results if self._is_several() else results[0]
 
     def _is_several(self) -> bool:
         """Whether a list was given, or rendered, so that the result is a list, too."""
         name = "mail_id" if self.mail_id is not None else "subscribe_name"
-        return arguments.as_list(getattr(self, name), rendered=name in self._rendered) is not None
+        return _options.as_list(getattr(self, name), rendered=name in self._rendered) is not None
 
-    def _warn_about_old_runs(self, delivery: Delivery, context: Context) -> None:
+    def _warn_about_old_runs(self, group: WaitGroup, context: Context) -> None:
         """Say that the latest run may be an old one, where nothing says which run counts."""
-        began = lateness.run_began(context)
-        for wait, verdict in zip(delivery.waits, delivery.verdicts, strict=True):
-            unfenced = wait.fence.task_id is None and wait.fence.executed_after is None
-            if unfenced and began is not None and verdict.run is not None and verdict.run.exec_time < began:
+        began = deadline.run_started(context)
+        for wait, evaluation in zip(group.waits, group.evaluations, strict=True):
+            unfenced = wait.selector.task_id is None and wait.selector.executed_after is None
+            if unfenced and began is not None and evaluation.run is not None and evaluation.run.exec_time < began:
                 self.log.warning(
                     "Run %s of mail task %s began at %s, before this DAG run (%s). Give executed_after to wait for a "
                     "later one.",
-                    verdict.run.task_id,
+                    evaluation.run.task_id,
                     wait.mail_id,
-                    verdict.run.exec_time.isoformat(),
+                    evaluation.run.exec_time.isoformat(),
                     began.isoformat(),
                 )
 
-    def _tell_late(self, delivery: Delivery, context: Context) -> Delivery:
-        lateness.tell(self.on_late_callback, context, delivery, self.log)
-        return delivery.told()
+    def _notify_late(self, group: WaitGroup, context: Context) -> WaitGroup:
+        deadline.notify(self.on_late_callback, context, group, self.log)
+        return group.notified()
 
-    def _tells_late(self, delivery: Delivery, context: Context) -> bool:
+    def _notifies_late(self, group: WaitGroup, context: Context) -> bool:
         """Whether nobody was told yet; below Airflow 3.3 a rescheduled sensor knows it only by the time."""
-        if not self.reschedule or "task_state_store" in context or delivery.late_at is None:
+        if not self.reschedule or "task_state_store" in context or group.late_at is None:
             return True
-        first_look = lateness.first_reschedule_date(self, context) is None
-        return first_look or time.time() - delivery.late_at < self.poke_interval
+        first_look = deadline.first_reschedule_date(self, context) is None
+        return first_look or time.time() - group.late_at < self.poke_interval
 
     def _store_link(self, context: Context) -> None:
         """Store the link, and fail before the wait if there is no connection; later the wait outlasts that."""
         try:
             QuickBIConsoleLink.store(context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
         except QuickBIConnectionUnreadable:
-            if not self.reschedule or lateness.first_reschedule_date(self, context) is None:
+            if not self.reschedule or deadline.first_reschedule_date(self, context) is None:
                 raise
 
     # Time and memory, as Airflow counts and keeps them
 
-    def _begun_at(self, context: Context) -> float:
+    def _started_at(self, context: Context) -> float:
         """Return when Airflow begins to count ``timeout``: with the first look, whatever was rescheduled since."""
         if not self.reschedule or self.deferrable:
             return time.time()
-        first = lateness.first_reschedule_date(self, context) or context["ti"].start_date
+        first = deadline.first_reschedule_date(self, context) or context["ti"].start_date
         return first.timestamp() if first else time.time()
 
     def _timeout_seconds(self) -> float:
@@ -421,7 +422,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         max_wait: Any = self.max_wait
         return max_wait.total_seconds() if isinstance(max_wait, timedelta) else max_wait
 
-    def _restored(self, context: Context) -> Delivery | None:
+    def _restored(self, context: Context) -> WaitGroup | None:
         """Return what this try learnt before it was rescheduled, where Airflow keeps it (3.3 and later)."""
         store = context.get("task_state_store") if self.reschedule else None
         if store is None:
@@ -430,13 +431,13 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         if not isinstance(kept, dict) or kept.get("try_number") != context["ti"].try_number:
             return None
         try:
-            return Delivery.from_dict(cast("Any", kept["delivery"]))
+            return WaitGroup.from_dict(cast("Any", kept["group"]))
         except (KeyError, ValueError):
             return None
 
-    def _remember(self, delivery: Delivery, context: Context) -> None:
+    def _remember(self, group: WaitGroup, context: Context) -> None:
         if (store := context.get("task_state_store")) is not None:
-            store.set(STATE_KEY, {"try_number": context["ti"].try_number, "delivery": delivery.as_dict()})
+            store.set(STATE_KEY, {"try_number": context["ti"].try_number, "group": group.as_dict()})
 
     def _forget(self, context: Context) -> None:
         if self.reschedule and (store := context.get("task_state_store")) is not None:
@@ -444,20 +445,18 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
 
 
 def _on_failed(name: str, value: Any) -> str:
-    return arguments.choice(name, value, [choice.value for choice in OnFailed])
+    return _options.choice(name, value, [choice.value for choice in OnFailed])
 
 
 def _task_id(name: str, value: Any) -> str | None:
-    written = arguments.text(name, value)
+    written = _options.text(name, value)
     if written is not None and not (written.isascii() and written.isdigit() and len(written) <= 20):
-        raise arguments.ArgumentError(
-            f"{name} must be a whole number such as 7218865303929605212, not {written[:60]!r}"
-        )
+        raise _options.ArgumentError(f"{name} must be a whole number such as 7218865303929605212, not {written[:60]!r}")
     return written
 
 
 def _require(_name: str, value: Any) -> Any:
-    arguments.required_of(value, 1_000_000)
+    _options.required_of(value, 1_000_000)
     return value
 
 
@@ -465,13 +464,13 @@ def _require(_name: str, value: Any) -> Any:
 _NAMES = ("mail_id", "subscribe_name")
 #: How each templated argument is read.
 _ARGUMENTS: dict[str, Callable[[str, Any], Any]] = {
-    "mail_id": arguments.texts,
-    "subscribe_name": arguments.texts,
-    "mail_owner": arguments.text,
+    "mail_id": _options.texts,
+    "subscribe_name": _options.texts,
+    "mail_owner": _options.text,
     "quickbi_task_id": _task_id,
-    "executed_after": arguments.instant,
+    "executed_after": _options.instant,
     "on_failed": _on_failed,
-    "start_timeout": arguments.seconds,
-    "unreachable_timeout": arguments.seconds,
+    "start_timeout": _options.seconds,
+    "unreachable_timeout": _options.seconds,
     "require": _require,
 }

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_quickbi import arguments
+from airflow_provider_quickbi import _options
+from airflow_provider_quickbi._metrics import Detection
+from airflow_provider_quickbi._wait.evaluate import STATE_VERSION, WaitGroup, check_version
+from airflow_provider_quickbi._wait.logging import FIRST_EVENT_SECONDS, Progress, poke_delay
+from airflow_provider_quickbi._wait.shared_client import SharedClient, SharedSubscription
+from airflow_provider_quickbi._watch.stream import WatcherRegistry, registry_of, responses
+from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
-from airflow_provider_quickbi.api.retries import ONE_ATTEMPT, Retries
-from airflow_provider_quickbi.delivery import KEPT_VERSION, Delivery, check_version
+from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError
-from airflow_provider_quickbi.metrics import Detection
-from airflow_provider_quickbi.progress import FIRST_EVENT_SECONDS, Progress, poke_delay
-from airflow_provider_quickbi.triggers.account import Account, AccountWatch
-from airflow_provider_quickbi.triggers.stream import Interests, answers, interests_of
-from airflow_provider_quickbi.watching import Edges, read_statuses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
@@ -49,7 +49,7 @@ STORE_SECONDS = 60.0
 LATE_LOOK_SECONDS = 30.0
 #: Seconds in which Airflow takes an event over; what is killed before loses it. A watcher notes only then that it told.
 HAND_OVER_SECONDS = 3.0
-_KEEPING = Retries(attempts=3)
+_KEEPING = RetryPolicy(attempts=3)
 
 
 class EventKind:
@@ -96,7 +96,7 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
     pinned to the run wherever it goes on.
 
     :param quickbi_conn_id: id of the connection; it is read in the triggerer, nothing secret is an argument.
-    :param delivery: :meth:`airflow_provider_quickbi.delivery.Delivery.as_dict` of what is waited for.
+    :param delivery: :meth:`airflow_provider_quickbi._wait.evaluate.WaitGroup.as_dict` of what is waited for.
     :param poke_interval: seconds between two looks.
     :param exponential_backoff: whether the interval grows from look to look, as Airflow's sensors do it.
     :param max_wait: seconds between two looks at the most; ``None`` for no limit.
@@ -113,22 +113,22 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
         self,
         *,
         quickbi_conn_id: str,
-        delivery: dict[str, Any],
+        group: dict[str, Any],
         poke_interval: float,
         exponential_backoff: bool = False,
         max_wait: float | None = None,
         execute_by: float | None = None,
         carry: dict[str, Any] | None = None,
-        looked: list[list[float]] | None = None,
-        version: int = KEPT_VERSION,
+        polls: list[list[float]] | None = None,
+        version: int = STATE_VERSION,
         **_later: Any,
     ) -> None:
         super().__init__()
         with _inflated(self):
             check_version(version)
-            self.delivery = Delivery.from_dict(delivery)
-            self.looked = looked or [[1, 0.0] for _ in self.delivery.waits]
-            if len(self.looked) != len(self.delivery.waits):
+            self.group = WaitGroup.from_dict(group)
+            self.polls = polls or [[1, 0.0] for _ in self.group.waits]
+            if len(self.polls) != len(self.group.waits):
                 raise ValueError("what was looked at does not fit the delivery")
         self.quickbi_conn_id = quickbi_conn_id
         self.carry = carry or {}
@@ -147,26 +147,26 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
         return (
             "airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger",
             {
-                "version": KEPT_VERSION,
+                "version": STATE_VERSION,
                 "quickbi_conn_id": self.quickbi_conn_id,
-                "delivery": self.delivery.as_dict(),
+                "group": self.group.as_dict(),
                 "poke_interval": self.poke_interval,
                 "exponential_backoff": self.exponential_backoff,
                 "max_wait": self.max_wait,
                 "execute_by": self.execute_by,
                 "carry": self.carry,
-                "looked": self.looked,
+                "polls": self.polls,
             },
         )
 
     async def _wait(self) -> dict[str, Any]:
         try:
-            async with Account(self.quickbi_conn_id) as account:
-                kind = await self._settle(account)
+            async with SharedClient(self.quickbi_conn_id) as account:
+                kind = await self._wait_until_finished(account)
         except QuickBIConnectionError as error:
             return self._event(EventKind.CONNECTION, str(error))
-        event = self._event(kind, self.delivery.verdict.message)
-        return event | {"looked": self.looked} if kind == EventKind.LEARNT else event
+        event = self._event(kind, self.group.evaluation.message)
+        return event | {"polls": self.polls} if kind == EventKind.LEARNT else event
 
     async def on_kill(self) -> None:
         """Say that a person ended the wait; a mail that was started cannot be called back."""
@@ -174,34 +174,34 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
 
     def _event(self, kind: str, message: str) -> dict[str, Any]:
         return {
-            "version": KEPT_VERSION,
+            "version": STATE_VERSION,
             "kind": kind,
-            "delivery": self.delivery.as_dict(),
+            "group": self.group.as_dict(),
             "message": message,
             "carry": self.carry,
         }
 
-    async def _settle(self, account: Account) -> str:
+    async def _wait_until_finished(self, account: SharedClient) -> str:
         """Wait for all mail tasks at once until the delivery is settled, late, or out of time."""
-        positions = self.delivery.unsettled()
+        positions = self.group.unfinished()
         self._stores_from = time.monotonic()
-        if len(self.delivery.waits) > 1:
+        if len(self.group.waits) > 1:
             self._stores_from += max(STORE_SECONDS, self.poke_interval)
-        for position, (_, looked_at) in enumerate(self.looked):
-            if looked_at:
-                self._detection.looked(self.delivery, position, looked_at)
+        for position, (_, polled_at) in enumerate(self.polls):
+            if polled_at:
+                self._detection.polls(self.group, position, polled_at)
         if len(positions) == 1:
             return await self._settle_one(account, positions[0])
         return await self._settle_all(account, positions)
 
-    async def _settle_all(self, account: Account, positions: Sequence[int]) -> str:
+    async def _settle_all(self, account: SharedClient, positions: Sequence[int]) -> str:
         tasks = {asyncio.create_task(self._settle_one(account, position)) for position in positions}
         ended: set[str] = set()
         try:
             while tasks:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 ended |= {task.result() for task in done if not task.cancelled()}
-                if self.delivery.verdict.outcome.final:
+                if self.group.evaluation.outcome.final:
                     return EventKind.SETTLED
                 if EventKind.EXECUTION_TIMEOUT in ended:
                     return EventKind.EXECUTION_TIMEOUT
@@ -214,30 +214,32 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _settle_one(self, account: Account, position: int) -> str:
+    async def _settle_one(self, account: SharedClient, position: int) -> str:
         """Wait for one mail task until its verdict is final, or the delivery is late or out of time."""
         progress = Progress(self.log)
         watch = account.watch()
         try:
             await self._sleep_until(time.monotonic(), position)  # there may be nothing to ask yet
-            look_at = time.monotonic() + self._first_delay(position)
+            poll_at = time.monotonic() + self._first_delay(position)
             while True:
-                await self._sleep_until(look_at, position)
+                await self._sleep_until(poll_at, position)
                 if self._stores:
                     return EventKind.LEARNT
                 now = time.time()
-                urgent = self._out_of_time(position, now) or self.delivery.is_late(now)
-                if urgent or self._seconds_until_look(look_at, position, now) <= 0:
-                    age = await self._look(account, watch, position, FRESH_SECONDS if urgent else self.poke_interval)
-                    self.looked[position] = [self.looked[position][0] + 1, time.time() - age]
-                    look_at = time.monotonic() - age + self._delay(position)
+                urgent = self._out_of_time(position, now) or self.group.is_late(now)
+                if urgent or self._seconds_until_look(poll_at, position, now) <= 0:
+                    age = await self._poll_once(
+                        account, watch, position, FRESH_SECONDS if urgent else self.poke_interval
+                    )
+                    self.polls[position] = [self.polls[position][0] + 1, time.time() - age]
+                    poll_at = time.monotonic() - age + self._delay(position)
                 now = time.time()
-                progress.report(self.delivery.verdicts[position].message, now)
-                if not self._open(position) or self.delivery.verdict.outcome.final:
+                progress.report(self.group.evaluations[position].message, now)
+                if not self._open(position) or self.group.evaluation.outcome.final:
                     return EventKind.SETTLED
                 if self.execute_by is not None and now >= self.execute_by:
                     return EventKind.EXECUTION_TIMEOUT
-                if self.delivery.is_late(now):
+                if self.group.is_late(now):
                     return EventKind.LATE
                 if self._has_learnt() and time.monotonic() >= self._stores_from:
                     self._stores = True
@@ -246,13 +248,13 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
             watch.close()
 
     def _open(self, position: int) -> bool:
-        return not self.delivery.verdicts[position].outcome.final
+        return not self.group.evaluations[position].outcome.final
 
     def _known(self) -> list[tuple[str | None, bool]]:
         """Return, for each mail task, what must not be forgotten: the run it is pinned to, and whether it is over."""
         return [
-            (wait.run.task_id if wait.run and wait.fence.task_id is None else None, verdict.outcome.final)
-            for wait, verdict in zip(self.delivery.waits, self.delivery.verdicts, strict=True)
+            (wait.run.task_id if wait.run and wait.selector.task_id is None else None, evaluation.outcome.final)
+            for wait, evaluation in zip(self.group.waits, self.group.evaluations, strict=True)
         ]
 
     def _has_learnt(self) -> bool:
@@ -261,19 +263,21 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
             known not in (stored, (None, False)) for known, stored in zip(self._known(), self._stored, strict=True)
         )
 
-    async def _look(self, account: Account, watch: AccountWatch, position: int, max_age: float) -> float:
+    async def _poll_once(
+        self, account: SharedClient, watch: SharedSubscription, position: int, max_age: float
+    ) -> float:
         """Ask once, learn from the answer, and return the answer's age in seconds.
 
         The turn to ask may be long in coming; what is due meanwhile is not late for it.
         """
         now = time.time()
-        wait = self.delivery.waits[position]
-        question = wait.question(now)
-        if question is None:
-            self.delivery = self.delivery.judged(position, None, now)
+        wait = self.group.waits[position]
+        status_query = wait.status_query(now)
+        if status_query is None:
+            self.group = self.group.evaluated(position, None, now)
             return 0.0
-        late_at, last = self.delivery.late_at, wait.finish_by
-        retries = Retries() if last is not None and now >= last else ONE_ATTEMPT
+        late_at, last = self.group.late_at, wait.finish_by
+        retries = RetryPolicy() if last is not None and now >= last else NO_RETRY
         given_up = None if last is None else max(last + LAST_LOOK_SECONDS, now + LATE_LOOK_SECONDS)
         due = [
             now + LATE_LOOK_SECONDS if late_at is not None and now >= late_at else late_at,
@@ -283,21 +287,21 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
         until = min((instant for instant in due if instant is not None and instant > now), default=None)
         try:
             async with asyncio.timeout(None if until is None else until - now):
-                answer = await watch.look(question, max_age=max_age, retries=retries)
-                if isinstance(answer.outcome, QuickBIError) and await account.renew_after(answer.outcome, watch):
-                    answer = await watch.look(question, max_age=0.0, retries=retries)
-                if isinstance(answer.outcome, QuickBIError) and last is not None and now < last <= time.time():
-                    answer = await watch.look(question, max_age=0.0, retries=Retries())
+                response = await watch.poll_once(status_query, max_age=max_age, retries=retries)
+                if isinstance(response.outcome, QuickBIError) and await account.renew_after(response.outcome, watch):
+                    response = await watch.poll_once(status_query, max_age=0.0, retries=retries)
+                if isinstance(response.outcome, QuickBIError) and last is not None and now < last <= time.time():
+                    response = await watch.poll_once(status_query, max_age=0.0, retries=RetryPolicy())
         except TimeoutError:
             if last is not None and until == given_up:
                 unasked = TransientError(
                     f"no turn to ask came within {LAST_LOOK_SECONDS:.0f} s", kind=ErrorKind.TRANSIENT
                 )
-                self.delivery = self.delivery.judged(position, unasked, max(last, time.time()))
+                self.group = self.group.evaluated(position, unasked, max(last, time.time()))
             return 0.0
-        self.delivery = self.delivery.judged(position, answer.outcome, time.time())
-        self._detection.looked(self.delivery, position, time.time())
-        return max(0.0, time.monotonic() - answer.asked_at)
+        self.group = self.group.evaluated(position, response.outcome, time.time())
+        self._detection.polls(self.group, position, time.time())
+        return max(0.0, time.monotonic() - response.received_at)
 
     def _first_delay(self, position: int) -> float:
         """Seconds until the first look: spread, or what is left of the interval in a wait that goes on."""
@@ -305,23 +309,23 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
         delay = random.uniform(  # noqa: S311 - spreads calls
             FIRST_LOOK_SECONDS, max(spread, 1.5 * FIRST_LOOK_SECONDS)
         )
-        interval, (_, looked_at) = self._delay(position), self.looked[position]
-        return max(delay, min(looked_at + interval - time.time(), interval))
+        interval, (_, polled_at) = self._delay(position), self.polls[position]
+        return max(delay, min(polled_at + interval - time.time(), interval))
 
     def _delay(self, position: int) -> float:
         """Seconds until the next look; after a look without an answer it is sooner, and pacing says how soon."""
-        error = self.delivery.waits[position].error
-        looks = int(self.looked[position][0])
-        delay = poke_delay(self.poke_interval, looks, self.exponential_backoff, self.max_wait)
+        error = self.group.waits[position].error
+        poll_count = int(self.polls[position][0])
+        delay = poke_delay(self.poke_interval, poll_count, self.exponential_backoff, self.max_wait)
         if isinstance(error, ThrottledError):
             return 0.0
         return delay if error is None else min(delay, MAX_SPREAD_SECONDS)
 
     def _out_of_time(self, position: int, now: float) -> bool:
-        gives_up_at = self.delivery.waits[position].gives_up_at
+        gives_up_at = self.group.waits[position].gives_up_at
         return gives_up_at is not None and now >= gives_up_at
 
-    async def _sleep_until(self, look_at: float, position: int) -> None:
+    async def _sleep_until(self, poll_at: float, position: int) -> None:
         """Sleep until the next look, or until something else is due.
 
         :param look_at: on the monotonic clock; the wall clock, which may be set, decides only what has an instant.
@@ -329,19 +333,19 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
         task = asyncio.current_task()
         self._asleep.add(task)
         try:
-            while (seconds := self._seconds_left(look_at, position)) > 0:  # noqa: ASYNC110 - until known times
+            while (seconds := self._seconds_left(poll_at, position)) > 0:  # noqa: ASYNC110 - until known times
                 await asyncio.sleep(min(seconds, CLOCK_SECONDS))
         finally:
             self._asleep.discard(task)
 
-    def _seconds_left(self, look_at: float, position: int) -> float:
+    def _seconds_left(self, poll_at: float, position: int) -> float:
         now = time.time()
-        due = [self.delivery.waits[position].gives_up_at, self.delivery.late_at, self.execute_by]
-        until_look = self._seconds_until_look(look_at, position, now)
+        due = [self.group.waits[position].gives_up_at, self.group.late_at, self.execute_by]
+        until_look = self._seconds_until_look(poll_at, position, now)
         return min([until_look, *(instant - now for instant in due if instant is not None)])
 
-    def _seconds_until_look(self, look_at: float, position: int, now: float) -> float:
-        return max(look_at - time.monotonic(), self.delivery.waits[position].asks_from - now)
+    def _seconds_until_look(self, poll_at: float, position: int, now: float) -> float:
+        return max(poll_at - time.monotonic(), self.group.waits[position].polls_from - now)
 
 
 class QuickBIPauseTrigger(_DeferralTrigger):
@@ -355,7 +359,7 @@ class QuickBIPauseTrigger(_DeferralTrigger):
     """
 
     def __init__(
-        self, *, until: float, carry: dict[str, Any] | None = None, version: int = KEPT_VERSION, **_later: Any
+        self, *, until: float, carry: dict[str, Any] | None = None, version: int = STATE_VERSION, **_later: Any
     ) -> None:
         super().__init__()
         with _inflated(self):
@@ -367,13 +371,13 @@ class QuickBIPauseTrigger(_DeferralTrigger):
         """Return the arguments."""
         return (
             "airflow_provider_quickbi.triggers.quickbi.QuickBIPauseTrigger",
-            {"version": KEPT_VERSION, "until": self.until, "carry": self.carry},
+            {"version": STATE_VERSION, "until": self.until, "carry": self.carry},
         )
 
     async def _wait(self) -> dict[str, Any]:
         while (seconds := self.until - time.time()) > 0:  # noqa: ASYNC110 - until a known time, not for an event
             await asyncio.sleep(min(seconds, CLOCK_SECONDS))
-        return {"version": KEPT_VERSION, "kind": EventKind.OVER, "carry": self.carry}
+        return {"version": STATE_VERSION, "kind": EventKind.OVER, "carry": self.carry}
 
 
 class QuickBIMailTaskEventTrigger(BaseEventTrigger):
@@ -405,18 +409,18 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         statuses: Sequence[str] | str = ("SENT",),
         poll_interval: float = 60.0,
         quickbi_conn_id: str = "quickbi_default",
-        version: int = KEPT_VERSION,
+        version: int = STATE_VERSION,
     ) -> None:
         super().__init__()
         with _inflated(self):
             check_version(version)
-        self.mail_id = arguments.text("mail_id", mail_id)
-        self.subscribe_name = arguments.text("subscribe_name", subscribe_name)
-        self.mail_owner = arguments.text("mail_owner", mail_owner)
+        self.mail_id = _options.text("mail_id", mail_id)
+        self.subscribe_name = _options.text("subscribe_name", subscribe_name)
+        self.mail_owner = _options.text("mail_owner", mail_owner)
         if (self.mail_id is None) == (self.subscribe_name is None):
             raise ValueError(f"{type(self).__name__} needs either mail_id or subscribe_name")
-        self.statuses = read_statuses(statuses)
-        self.poll_interval = arguments.seconds("poll_interval", poll_interval) or 60.0
+        self.statuses = parse_statuses(statuses)
+        self.poll_interval = _options.seconds("poll_interval", poll_interval) or 60.0
         self.quickbi_conn_id = quickbi_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -424,7 +428,7 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         return (
             "airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskEventTrigger",
             {
-                "version": KEPT_VERSION,
+                "version": STATE_VERSION,
                 "mail_id": self.mail_id,
                 "subscribe_name": self.subscribe_name,
                 "mail_owner": self.mail_owner,
@@ -436,9 +440,9 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Tell of runs with a poll loop of its own, on Airflow below 3.3."""
-        interests = Interests()
-        async with aclosing(answers(self.quickbi_conn_id, interests)) as stream:
-            async for event in self._follow(stream, interests):
+        registry = WatcherRegistry()
+        async with aclosing(responses(self.quickbi_conn_id, registry)) as stream:
+            async for event in self._follow(stream, registry):
                 yield event
 
     def shared_stream_key(self) -> Hashable | None:
@@ -449,46 +453,46 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Any]:
         """Give the answers of the connection's one poll loop."""
         conn_id = kwargs["quickbi_conn_id"]
-        async with aclosing(answers(conn_id, interests_of(conn_id))) as stream:
-            async for answer in stream:
-                yield answer
+        async with aclosing(responses(conn_id, registry_of(conn_id))) as stream:
+            async for response in stream:
+                yield response
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Tell of runs from the shared answers."""
-        async for event in self._follow(shared_stream, interests_of(self.quickbi_conn_id)):
+        async for event in self._follow(shared_stream, registry_of(self.quickbi_conn_id)):
             yield event
 
-    async def _follow(self, stream: AsyncIterator[Any], interests: Interests) -> AsyncIterator[TriggerEvent]:
-        edges: Edges | None = None
+    async def _follow(self, stream: AsyncIterator[Any], registry: WatcherRegistry) -> AsyncIterator[TriggerEvent]:
+        tracker: RunTracker | None = None
         kept: dict[str, Any] | None = None
         try:
             if self.mail_id is not None:
-                edges = await self._begin(self.mail_id, interests)
+                tracker = await self._start_wait(self.mail_id, registry)
             else:
-                interests.seek(self, self.subscribe_name, self.mail_owner, self.poll_interval)
+                registry.seek(self, self.subscribe_name, self.mail_owner, self.poll_interval)
             async for found in stream:
-                if edges is None:
-                    if (mail_id := interests.found(self)) is None:
+                if tracker is None:
+                    if (mail_id := registry.found(self)) is None:
                         continue
-                    edges = await self._begin(mail_id, interests)
-                if not found.concerns(edges.mail_id):
+                    tracker = await self._start_wait(mail_id, registry)
+                if not found.concerns(tracker.mail_id):
                     continue
-                news = edges.feed(found.runs)
+                news = tracker.feed(found.runs)
                 for run in news:
                     self.log.info("Run %s of mail task %s is %s.", run.task_id, run.mail_id, run.status)
                     yield TriggerEvent(self._payload(run))
-                if edges.as_dict() != kept and await self._keep(edges, HAND_OVER_SECONDS if news else 0.0):
-                    kept = edges.as_dict()
+                if tracker.as_dict() != kept and await self._keep(tracker, HAND_OVER_SECONDS if news else 0.0):
+                    kept = tracker.as_dict()
         finally:
-            interests.leave(self)
+            registry.leave(self)
 
-    async def _begin(self, mail_id: str, interests: Interests) -> Edges:
-        edges = Edges(mail_id, frozenset(self.statuses))
+    async def _start_wait(self, mail_id: str, registry: WatcherRegistry) -> RunTracker:
+        tracker = RunTracker(mail_id, frozenset(self.statuses))
         store = getattr(self, "asset_state_store", None)
         progress = Progress(self.log)
         while store is not None:
             try:
-                edges.restore(await store.aget(self._state_key()))
+                tracker.restore(await store.aget(self._state_key()))
             except ValueError:
                 self.log.warning("Several assets share this watcher, so what it has seen is not kept over a restart.")
             except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises; to begin without it loses events
@@ -499,10 +503,10 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
                 await asyncio.sleep(min(self.poll_interval, MAX_SPREAD_SECONDS))
                 continue
             break
-        interests.follow(self, edges, self.poll_interval)
-        return edges
+        registry.follow(self, tracker, self.poll_interval)
+        return tracker
 
-    async def _keep(self, edges: Edges, delay: float) -> bool:
+    async def _keep(self, tracker: RunTracker, delay: float) -> bool:
         """Keep what was seen, and return whether that is done; what fails is done with the next answer.
 
         :param edges: what was seen.
@@ -513,7 +517,7 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         await asyncio.sleep(delay)
         for attempt in range(1, _KEEPING.attempts + 1):
             try:
-                await store.aset(self._state_key(), edges.as_dict())
+                await store.aset(self._state_key(), tracker.as_dict())
             except ValueError:  # several assets share this watcher, as it has said when it began
                 return True
             except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises ends no watcher
@@ -525,7 +529,7 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         self.log.warning(
             "What was seen of mail task %s could not be kept (%s) and is tried again with the next look. Until then, a "
             "restart of the triggerer tells of it again.",
-            edges.mail_id,
+            tracker.mail_id,
             failed,
         )
         return False

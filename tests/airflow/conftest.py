@@ -126,7 +126,7 @@ class Ran:
         (error,) = self.errors[task]
         return error
 
-    def told(self, *texts: str) -> list[str]:
+    def notified(self, *texts: str) -> list[str]:
         """Return the lines of the log that hold all these texts."""
         return [line for line in self.lines if all(text in line for text in texts)]
 
@@ -443,11 +443,11 @@ def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuic
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let reads be tried again as often as ever, but at once, and triggers look as often as they are told to."""
-    from airflow_provider_quickbi.api.retries import Retries
+    from airflow_provider_quickbi.api.retry import RetryPolicy
     from airflow_provider_quickbi.triggers import quickbi as triggers
 
-    attempts, *_ = Retries.__init__.__defaults__
-    monkeypatch.setattr(Retries.__init__, "__defaults__", (attempts, 0.001, 0.002))
+    attempts, *_ = RetryPolicy.__init__.__defaults__
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
     monkeypatch.setattr(triggers, "FRESH_SECONDS", 0.0)
     monkeypatch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
 
@@ -475,19 +475,19 @@ def at_look(quickbi: LocalQuickBI) -> Callable[[str, int, Callable[[], Any]], No
     """Do something when a mail task is asked for the nth time, before the answer is written."""
 
     def arrange(mail_id: str, nth: int, do: Callable[[], Any]) -> None:
-        looks = itertools.count(1)
+        poll_count = itertools.count(1)
 
-        def note(call: Any) -> None:
-            if call.mail_id == mail_id and next(looks) == nth:
+        def record(call: Any) -> None:
+            if call.mail_id == mail_id and next(poll_count) == nth:
                 do()
 
-        quickbi.when_called("GetMailTaskStatus", note)
+        quickbi.when_called("GetMailTaskStatus", record)
 
     return arrange
 
 
 @pytest.fixture
-def looks(quickbi: LocalQuickBI) -> Callable[[str], list[Any]]:
+def poll_count(quickbi: LocalQuickBI) -> Callable[[str], list[Any]]:
     """Return how often the status of a mail task was asked for."""
     return lambda mail_id: [
         call for call in quickbi.calls if call.action == "GetMailTaskStatus" and call.mail_id == mail_id
@@ -559,7 +559,7 @@ class Expect:
         assert ran.states == {"hard": "failed", "soft": "skipped"}, ran.log
         assert ran.tries == {"hard": 1, "soft": 1}
         Expect.raised(ran, "hard", error, *texts)
-        assert ran.told(f"{error}: ", "Skipping")
+        assert ran.notified(f"{error}: ", "Skipping")
         assert ran.xcoms() == {}
 
     @staticmethod

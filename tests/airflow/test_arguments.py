@@ -44,7 +44,7 @@ RUN = {
     "on_running": ({"mail_id": "a", "on_running": "stop"}, "on_running must be one of wait, attach, skip, fail"),
     "on_schedule_limit": ({"mail_id": "a", "on_schedule_limit": "skip"}, "on_schedule_limit must be one of wait, fail"),
     "on_failed": ({"mail_id": "a", "on_failed": "wait"}, "on_failed must be one of fail, retry"),
-    "appear_timeout": ({"mail_id": "a", "appear_timeout": "soon"}, "appear_timeout must be seconds"),
+    "start_timeout": ({"mail_id": "a", "start_timeout": "soon"}, "start_timeout must be seconds"),
     "deadline": ({"mail_id": "a", "deadline": "9 o'clock"}, "deadline is"),
 }
 

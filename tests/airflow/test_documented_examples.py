@@ -57,12 +57,12 @@ def blocks(page: Path) -> list[Block]:
     found: list[Block] = []
     lines: list[str] | None = None
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
-        fence = re.match(r"\s*(```+|~~~+)(.*)", line)
-        if fence is None:
+        selector = re.match(r"\s*(```+|~~~+)(.*)", line)
+        if selector is None:
             if lines is not None:
                 lines.append(line)
         elif lines is None:
-            begin, language, lines = number, fence[2].strip(), []
+            begin, language, lines = number, selector[2].strip(), []
         else:
             name = page.relative_to(ROOT).as_posix()
             found.append(Block(name, begin, language, "\n".join(lines) + "\n"))
@@ -134,7 +134,7 @@ def test_a_dag_of_the_documentation_is_scheduled_by_a_delivery(block, airflow, a
     ran = airflow.run_source(block.text, event=(asset, {"from_trigger": True, "payload": payload}))
 
     assert set(ran.states.values()) == {"success"}, ran.log
-    assert ran.told(payload["task_id"], payload["mail_id"], "SENT"), ran.log
+    assert ran.notified(payload["task_id"], payload["mail_id"], "SENT"), ran.log
 
 
 async def first_event(watcher: Any, quickbi: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
 
 @pytest.fixture
-def told(quickbi):
+def notified(quickbi):
     """Note what an ``on_late_callback`` is told; the run is sent some looks later."""
 
     class Told(list):
@@ -22,13 +22,13 @@ def told(quickbi):
 
         def __call__(self, context):
             self.append(context["quickbi_late"])
-            looks = itertools.count(1)
+            poll_count = itertools.count(1)
 
-            def note(call):
-                if next(looks) == self.looks_until_sent:
+            def record(call):
+                if next(poll_count) == self.looks_until_sent:
                     quickbi.finish_run(quickbi.runs("report")[-1]["task_id"])
 
-            quickbi.when_called("GetMailTaskStatus", note)
+            quickbi.when_called("GetMailTaskStatus", record)
 
     return Told()
 
@@ -39,107 +39,109 @@ def report(quickbi):
     return quickbi.add_run("report", status="PROCESSING")
 
 
-def test_a_delivery_that_becomes_late_is_told_once(airflow, report, sensor, told, run_of, remembers):
+def test_a_delivery_that_becomes_late_is_told_once(airflow, report, sensor, notified, run_of, remembers):
     # A rescheduled sensor that remembers nothing tells it in the first poke_interval after the deadline.
-    poke_interval, told.looks_until_sent = (0.05, 3) if remembers else (4, 1)
+    poke_interval, notified.looks_until_sent = (0.05, 3) if remembers else (4, 1)
     deadline = datetime.now(UTC) + timedelta(seconds=1)
 
     ran = airflow.run(
-        lambda: sensor("report", deadline=deadline.isoformat(), on_late_callback=told, poke_interval=poke_interval)
+        lambda: sensor("report", deadline=deadline.isoformat(), on_late_callback=notified, poke_interval=poke_interval)
     )
 
     assert ran.states == {"report": "success"}
     assert ran.xcoms() == {"report": run_of("report")}
-    assert len(told) == 1
-    assert f"Late: Mail task report: Run {report}" in told[0]
-    assert len(ran.told("Late: Mail task report", "The wait goes on.")) == 1
+    assert len(notified) == 1
+    assert f"Late: Mail task report: Run {report}" in notified[0]
+    assert len(ran.notified("Late: Mail task report", "The wait goes on.")) == 1
 
 
-def test_a_delivery_that_is_late_from_the_beginning_is_told_once(airflow, report, sensor, told):
+def test_a_delivery_that_is_late_from_the_beginning_is_told_once(airflow, report, sensor, notified):
     deadline = datetime.now(UTC) - timedelta(hours=1)
 
-    ran = airflow.run(lambda: sensor("report", deadline=deadline, on_late_callback=[told]))
+    ran = airflow.run(lambda: sensor("report", deadline=deadline, on_late_callback=[notified]))
 
     assert ran.states == {"report": "success"}
-    assert len(told) == 1
+    assert len(notified) == 1
 
 
 def test_a_retry_does_not_tell_again_where_airflow_keeps_what_was_told(airflow, quickbi, report, sensor, mode):
-    told = []
+    notified = []
     unanswered = 1 if mode == "deferrable" else 5  # so that the look after the first one fails, tried again or not
     quickbi.when_called("GetMailTaskStatus", lambda call: quickbi.finish_run(report), nth=1 + unanswered + 2)
 
-    def tell(context):
-        told.append(context["quickbi_late"])
-        if len(told) == 1:
+    def notify(context):
+        notified.append(context["quickbi_late"])
+        if len(notified) == 1:
             quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=unanswered)
 
     deadline = datetime.now(UTC) - timedelta(hours=1)
     ran = airflow.run(
-        lambda: sensor("report", deadline=deadline, on_late_callback=tell, unreachable_timeout=0),
+        lambda: sensor("report", deadline=deadline, on_late_callback=notify, unreachable_timeout=0),
         retries=1,
         retry_delay=timedelta(0),
     )
 
     assert ran.states == {"report": "success"}
-    assert ran.told("QuickBIUnavailable")
+    assert ran.notified("QuickBIUnavailable")
     # Below 3.3 each try may tell; a rescheduled one knows by the time that the first try has.
-    assert len(told) in ((1,) if AIRFLOW >= (3, 3) else (1, 2))
+    assert len(notified) in ((1,) if AIRFLOW >= (3, 3) else (1, 2))
 
 
-def test_a_callback_that_fails_ends_nothing_and_keeps_nobody_from_being_told(airflow, report, sensor, told):
+def test_a_callback_that_fails_ends_nothing_and_keeps_nobody_from_being_told(airflow, report, sensor, notified):
     def fail(context):
         raise RuntimeError("the pager is broken")
 
     ran = airflow.run(
-        lambda: sensor("report", deadline=datetime.now(UTC) - timedelta(hours=1), on_late_callback=[fail, told])
+        lambda: sensor("report", deadline=datetime.now(UTC) - timedelta(hours=1), on_late_callback=[fail, notified])
     )
 
     assert ran.states == {"report": "success"}
-    assert len(told) == 1
+    assert len(notified) == 1
     assert "the pager is broken" in ran.log
 
 
-def test_nobody_is_told_of_a_delivery_in_time(airflow, quickbi, report, sensor, told, at_look):
+def test_nobody_is_told_of_a_delivery_in_time(airflow, quickbi, report, sensor, notified, at_look):
     at_look("report", 3, lambda: quickbi.finish_run(report))
 
     ran = airflow.run(
-        lambda: sensor("report", deadline="{{ macros.datetime(2100, 1, 1).isoformat() }}", on_late_callback=told)
+        lambda: sensor("report", deadline="{{ macros.datetime(2100, 1, 1).isoformat() }}", on_late_callback=notified)
     )
 
     assert ran.states == {"report": "success"}
-    assert told == []
+    assert notified == []
 
 
-def test_the_limits_of_the_wait_stay_after_somebody_was_told(airflow, report, sensor, told, mode):
-    told.looks_until_sent = 10_000
+def test_the_limits_of_the_wait_stay_after_somebody_was_told(airflow, report, sensor, notified, mode):
+    notified.looks_until_sent = 10_000
     # A rescheduled sensor counts from the begin of its task, and its first look must still be in time.
     timeout = 4 if mode == "reschedule" else 0.8
 
     ran = airflow.run(
         lambda: [
-            sensor("report", deadline=datetime.now(UTC) - timedelta(hours=1), on_late_callback=told, timeout=timeout),
+            sensor(
+                "report", deadline=datetime.now(UTC) - timedelta(hours=1), on_late_callback=notified, timeout=timeout
+            ),
         ]
     )
 
     assert ran.states == {"report": "failed"}
     assert type(ran.error("report")).__name__ == "AirflowSensorTimeout"
-    assert len(told) == 1
+    assert len(notified) == 1
 
 
-def test_execution_timeout_stays_after_somebody_was_told(airflow, report, sensor_of, told):
-    told.looks_until_sent = 10_000
+def test_execution_timeout_stays_after_somebody_was_told(airflow, report, sensor_of, notified):
+    notified.looks_until_sent = 10_000
 
     ran = airflow.run(
         lambda: sensor_of(
             "deferrable",
             "report",
             deadline=datetime.now(UTC) - timedelta(hours=1),
-            on_late_callback=told,
+            on_late_callback=notified,
             execution_timeout=timedelta(seconds=4),  # the first look must still be in time
         )
     )
 
     assert ran.states == {"report": "up_for_retry"}
     assert type(ran.error("report")).__name__ == "AirflowTaskTimeout"
-    assert len(told) == 1
+    assert len(notified) == 1

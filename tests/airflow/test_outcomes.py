@@ -29,11 +29,11 @@ def test_a_run_that_is_sent_is_a_success_with_the_run_as_xcom(wait, quickbi, at_
     assert datetime.fromisoformat(xcom["exec_time"]).utcoffset() == timedelta(hours=8)
 
 
-def test_a_run_that_is_sent_at_the_first_look_ends_the_wait_there(wait, quickbi, looks, run_of, expect):
+def test_a_run_that_is_sent_at_the_first_look_ends_the_wait_there(wait, quickbi, poll_count, run_of, expect):
     ran = wait(quickbi.add_run)
 
     expect.success(ran, {"hard": run_of("hard"), "soft": run_of("soft")})
-    assert len(looks("hard")) == len(looks("soft")) == 1
+    assert len(poll_count("hard")) == len(poll_count("soft")) == 1
     assert DEFERRED not in ran.log
 
 
@@ -41,7 +41,7 @@ def test_an_old_run_is_a_success_with_a_warning_that_names_its_time_and_the_argu
     ran = wait(lambda mail_id: quickbi.add_run(mail_id, exec_time=ago.day))
 
     assert set(ran.states.values()) == {"success"}
-    assert len(ran.told("before this DAG run", "executed_after", quickbi.runs("hard")[0]["exec_time"])) == 2
+    assert len(ran.notified("before this DAG run", "executed_after", quickbi.runs("hard")[0]["exec_time"])) == 2
 
 
 def test_a_status_that_nobody_knows_keeps_waiting_and_is_told(wait, quickbi, at_look, run_of, expect, mode, remembers):
@@ -52,9 +52,9 @@ def test_a_status_that_nobody_knows_keeps_waiting_and_is_told(wait, quickbi, at_
     ran = wait(prepare)
 
     expect.success(ran, {"hard": run_of("hard"), "soft": run_of("soft")})
-    told = ran.told("a status that is not documented", "hard")
+    notified = ran.notified("a status that is not documented", "hard")
     # A deferred wait tells it on the worker and in the triggerer, which have logs of their own.
-    assert len(told) == ({"deferrable": 2}.get(mode, 1) if remembers else 3)
+    assert len(notified) == ({"deferrable": 2}.get(mode, 1) if remembers else 3)
 
 
 # FAILED
@@ -69,7 +69,7 @@ def test_a_run_that_failed_is_final(wait, quickbi, at_look, run_of, expect):
 
     expect.final(ran, "QuickBIMailTaskFailed", run_of("hard")["task_id"], run_of("hard")["exec_time"], "FAILED")
     assert ran.error("hard").run.task_id == run_of("hard")["task_id"]
-    assert ran.told("Skipping", run_of("soft")["task_id"])
+    assert ran.notified("Skipping", run_of("soft")["task_id"])
 
 
 def test_a_run_that_failed_at_the_first_look_is_final(wait, quickbi, expect):
@@ -94,11 +94,11 @@ def test_on_failed_wait_waits_for_a_later_run(wait, quickbi, at_look, run_of, ex
 # Nothing that counts, or not in time
 
 
-def test_a_run_that_does_not_start_is_a_timeout_that_says_so(wait, expect, looks):
+def test_a_run_that_does_not_start_is_a_timeout_that_says_so(wait, expect, poll_count):
     ran = wait(start_timeout=0.5)
 
     expect.final(ran, "AirflowSensorTimeout", "no run at all started within start_timeout", "hard")
-    assert len(looks("hard")) >= 2
+    assert len(poll_count("hard")) >= 2
 
 
 def test_an_old_run_does_not_count_as_started(wait, quickbi, ago, expect):
@@ -114,17 +114,17 @@ def test_an_old_run_does_not_count_as_started(wait, quickbi, ago, expect):
 
 
 def test_a_run_that_is_not_over_in_time_is_a_timeout_that_says_what_it_was_doing_after_a_last_look(
-    wait, quickbi, looks, run_of, expect
+    wait, quickbi, poll_count, run_of, expect
 ):
     ran = wait(lambda mail_id: quickbi.add_run(mail_id, status="PROCESSING"), poke_interval=1000, timeout=2)
 
     expect.final(ran, "AirflowSensorTimeout", "timeout (2 s) is over", run_of("hard")["task_id"], "is PROCESSING")
     for mail_id in ("hard", "soft"):
-        first, *_, last = looks(mail_id)
+        first, *_, last = poll_count(mail_id)
         assert last.monotonic_time - first.monotonic_time > 1
 
 
-def test_a_run_that_the_last_look_finds_sent_is_a_success(wait, quickbi, at_look, looks, run_of, expect):
+def test_a_run_that_the_last_look_finds_sent_is_a_success(wait, quickbi, at_look, poll_count, run_of, expect):
     def prepare(mail_id):
         task_id = quickbi.add_run(mail_id, status="PROCESSING")
         at_look(mail_id, 2, lambda: quickbi.finish_run(task_id, "SENT"))
@@ -158,7 +158,7 @@ def test_a_run_before_the_fence_does_not_count(wait, quickbi, at_look, ago, run_
     assert datetime.fromisoformat(ran.xcoms()["hard"]["exec_time"]) == ago.hour
 
 
-def test_the_wait_stays_with_the_run_that_it_has_seen(wait, quickbi, at_look, ago, expect, looks, remembers):
+def test_the_wait_stays_with_the_run_that_it_has_seen(wait, quickbi, at_look, ago, expect, poll_count, remembers):
     seen = {}
 
     def prepare(mail_id):
@@ -171,12 +171,12 @@ def test_the_wait_stays_with_the_run_that_it_has_seen(wait, quickbi, at_look, ag
 
     if remembers:
         expect.final(ran, "QuickBIMailTaskFailed", seen["hard"])
-        assert [call.params.get("TaskId") for call in looks("hard")] == [None, seen["hard"], seen["hard"]]
+        assert [call.params.get("TaskId") for call in poll_count("hard")] == [None, seen["hard"], seen["hard"]]
     else:
         assert set(ran.states.values()) == {"success"}
 
 
-def test_quickbi_task_id_names_the_run(wait, quickbi, ago, looks, run_of, expect):
+def test_quickbi_task_id_names_the_run(wait, quickbi, ago, poll_count, run_of, expect):
     quickbi.add_mail_task("Another", mail_id="other")
     named = quickbi.add_run("other", exec_time=ago.day, status="SENT")
     quickbi.add_run("other", exec_time=ago.hour, status="FAILED")
@@ -184,7 +184,7 @@ def test_quickbi_task_id_names_the_run(wait, quickbi, ago, looks, run_of, expect
     ran = wait(mail_id="other", quickbi_task_id=int(named))
 
     expect.success(ran, {"hard": run_of("other", 0), "soft": run_of("other", 0)})
-    assert {call.params["TaskId"] for call in looks("other")} == {named}
+    assert {call.params["TaskId"] for call in poll_count("other")} == {named}
 
 
 # Quick BI does not answer
@@ -274,7 +274,7 @@ def test_a_connection_that_stays_unreadable_is_retried_after_unreachable_timeout
 
     assert ran.states == {"report": "up_for_retry"}, ran.log
     assert type(ran.error("report")).__name__ == "QuickBIUnavailable"
-    assert ran.told("Connection 'quickbi_default' does not exist, or Airflow cannot read it")
+    assert ran.notified("Connection 'quickbi_default' does not exist, or Airflow cannot read it")
 
 
 # Quick BI refuses
@@ -298,13 +298,13 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(
-    ("refusal", "look"), [*((refusal, 1) for refusal in REFUSALS), ("wrong secret", 2), ("no RAM policy", 2)]
+    ("refusal", "poll_once"), [*((refusal, 1) for refusal in REFUSALS), ("wrong secret", 2), ("no RAM policy", 2)]
 )
-def test_a_refusal_is_final_and_says_what_to_do(refusal, look, wait, quickbi, at_look, expect):
+def test_a_refusal_is_final_and_says_what_to_do(refusal, poll_once, wait, quickbi, at_look, expect):
     refuse, code, hint = REFUSALS[refusal]
     quickbi.add_mail_task("The report", mail_id="hard")
     quickbi.add_run("hard", status="PROCESSING")
-    at_look("hard", look, lambda: refuse(quickbi))
+    at_look("hard", poll_once, lambda: refuse(quickbi))
 
     ran = wait(mails=False, mail_id="hard")
 
@@ -349,7 +349,7 @@ def test_silent_fail_waits_for_a_service_that_does_not_answer_for_long(airflow, 
     assert ran.xcoms() == {"report": run_of("report")}
 
 
-def test_exponential_backoff_and_max_wait_space_the_looks(airflow, quickbi, mode, sensor, at_look, looks):
+def test_exponential_backoff_and_max_wait_space_the_looks(airflow, quickbi, mode, sensor, at_look, poll_count):
     quickbi.add_mail_task("report", mail_id="report")
     task_id = quickbi.add_run("report", status="PROCESSING")
     at_look("report", 4, lambda: quickbi.finish_run(task_id))
@@ -359,7 +359,7 @@ def test_exponential_backoff_and_max_wait_space_the_looks(airflow, quickbi, mode
     )
 
     assert ran.states == {"report": "success"}
-    times = [call.monotonic_time for call in looks("report")]
+    times = [call.monotonic_time for call in poll_count("report")]
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert len(gaps) == 3
     # The backoff begins at a second, which max_wait cuts; the first look of a trigger is spread over poke_interval.
@@ -384,7 +384,7 @@ def test_execution_timeout_ends_a_try(mode, soft_fail, airflow, quickbi, sensor,
 # Deferring
 
 
-def test_a_first_look_that_is_throttled_defers(airflow, quickbi, run_of, looks, sensor_of):
+def test_a_first_look_that_is_throttled_defers(airflow, quickbi, run_of, poll_count, sensor_of):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report")
     quickbi.fail("GetMailTaskStatus", Fault.throttled())
@@ -394,4 +394,4 @@ def test_a_first_look_that_is_throttled_defers(airflow, quickbi, run_of, looks, 
     assert ran.states == {"report": "success"}
     assert ran.xcoms() == {"report": run_of("report")}
     assert DEFERRED in ran.log
-    assert [call.code for call in looks("report")] == ["Throttling.User", "OK"]
+    assert [call.code for call in poll_count("report")] == ["Throttling.User", "OK"]

@@ -87,7 +87,7 @@ def test_a_mail_task_is_found_by_its_name(airflow, quickbi, mails, sensor, run_o
     )
 
     assert ran.xcoms() == {"one": run_of("b"), "two": [run_of("b"), run_of("a")]}
-    assert ran.told("Report b", "MailId b")
+    assert ran.notified("Report b", "MailId b")
 
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
@@ -130,7 +130,7 @@ def test_a_paused_mail_task_is_waited_for_with_a_warning(airflow, quickbi, senso
     ran = airflow.run(lambda: sensor_of("poke", "wait", subscribe_name="Daily sales"))
 
     assert ran.states == {"wait": "success"}
-    assert ran.told("'Daily sales' (MailId a) is paused")
+    assert ran.notified("'Daily sales' (MailId a) is paused")
 
 
 @pytest.mark.parametrize("fault", [Fault.throttled(), Fault.reset()], ids=lambda fault: fault.kind)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_quickbi.delivery import Delivery, Fence, Outcome, Verdict, Wait
+from airflow_provider_quickbi._wait.evaluate import Evaluation, Outcome, RunSelector, WaitGroup, WaitState
 from airflow_provider_quickbi.testing import Fault
 
 
@@ -21,11 +21,11 @@ def trigger():
         from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
         now = time.time()
-        given = {"fence": Fence(), "since": now, "finish_by": now + 120, **of_each_wait}
-        waits = [Wait(mail_id=mail_id, **given) for mail_id in mail_ids]
+        given = {"selector": RunSelector(), "since": now, "finish_by": now + 120, **of_each_wait}
+        waits = [WaitState(mail_id=mail_id, **given) for mail_id in mail_ids]
         return QuickBIMailTaskTrigger(
             quickbi_conn_id="quickbi_default",
-            delivery=Delivery.of(waits, required=required, late_at=late_at).as_dict(),
+            group=WaitGroup.of(waits, required=required, late_at=late_at).as_dict(),
             poke_interval=poke_interval,
             execute_by=execute_by,
             carry={"execute_by": execute_by},
@@ -50,7 +50,7 @@ async def _event(trigger):
 
 
 def _next(trigger, event):
-    return type(trigger)(**trigger.serialize()[1] | {name: event[name] for name in ("delivery", "looked")})
+    return type(trigger)(**trigger.serialize()[1] | {name: event[name] for name in ("group", "polls")})
 
 
 def _events(*triggers, limit=120):
@@ -79,7 +79,9 @@ def _restarted(trigger):
 
 
 def test_a_trigger_survives_being_stored(trigger, airflow):
-    waiting = trigger("a", "b", late_at=5.0, execute_by=7.5, required=1, start_timeout=3.0, fence=Fence(task_id="1"))
+    waiting = trigger(
+        "a", "b", late_at=5.0, execute_by=7.5, required=1, start_timeout=3.0, selector=RunSelector(task_id="1")
+    )
 
     assert _restarted(waiting).serialize() == waiting.serialize()
     assert json.loads(json.dumps(waiting.serialize()[1])) == waiting.serialize()[1]
@@ -102,9 +104,9 @@ def test_arguments_of_the_first_release_are_understood(quickbi, report):
     waiting = QuickBIMailTaskTrigger(
         version=1,
         quickbi_conn_id="quickbi_default",
-        delivery={
+        group={
             "waits": [{"mail_id": "report", "since": 1.0, "finish_by": 4102444800.0}],
-            "verdicts": [{"outcome": "waiting", "message": ""}],
+            "evaluations": [{"outcome": "waiting", "message": ""}],
             "required": 1,
         },
         poke_interval=0.05,
@@ -117,14 +119,14 @@ def test_arguments_of_the_first_release_are_understood(quickbi, report):
 # How it waits
 
 
-def test_many_waits_for_one_mail_task_ask_together(trigger, quickbi, report, at_look, looks):
+def test_many_waits_for_one_mail_task_ask_together(trigger, quickbi, report, at_look, poll_count):
     at_look("report", 5, lambda: quickbi.finish_run(report))
 
     events = _events(*[trigger("report", poke_interval=0.2) for _ in range(30)])
 
     assert {event["kind"] for event in events} == {"settled"}
-    assert all(event["delivery"]["verdicts"][0]["run"]["task_id"] == report for event in events)
-    assert len(looks("report")) < 60
+    assert all(event["group"]["evaluations"][0]["run"]["task_id"] == report for event in events)
+    assert len(poll_count("report")) < 60
     assert quickbi.connections_opened < 10
 
 
@@ -140,8 +142,8 @@ def test_waits_for_several_mail_tasks_do_not_wait_for_each_other(trigger, quickb
         *[trigger(str(number)) for number in range(5)], trigger("slow", finish_by=time.time() + 1.5)
     )
 
-    assert [event["delivery"]["verdicts"][0]["outcome"] for event in events] == ["sent"] * 5
-    assert slow["delivery"]["verdicts"][0]["outcome"] == "timed_out"
+    assert [event["group"]["evaluations"][0]["outcome"] for event in events] == ["sent"] * 5
+    assert slow["group"]["evaluations"][0]["outcome"] == "timed_out"
 
 
 def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_look):
@@ -154,17 +156,17 @@ def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_look):
     (event,) = _events(trigger("a", "b", "c", required=2))
 
     assert event["kind"] == "settled"
-    assert [verdict["outcome"] for verdict in event["delivery"]["verdicts"]] == ["waiting", "sent", "sent"]
+    assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["waiting", "sent", "sent"]
 
 
-def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, at_look, looks):
+def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, at_look, poll_count):
     """A triggerer that is stopped cancels its triggers; another one makes them anew."""
     waiting = trigger("report")
 
     async def stopped():
         task = asyncio.create_task(_event(waiting))
         async with asyncio.timeout(120):
-            while len(looks("report")) < 3:
+            while len(poll_count("report")) < 3:
                 await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -173,21 +175,21 @@ def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, 
     asyncio.run(stopped())
     moved = _restarted(waiting)
     assert moved.serialize() == waiting.serialize()
-    assert moved.delivery.waits[0].run.task_id == report
+    assert moved.group.waits[0].run.task_id == report
 
     later = quickbi.add_run("report", status="SENT")
     quickbi.finish_run(report, "FAILED")
     (event,) = _events(moved)
 
-    assert event["delivery"]["verdicts"][0]["outcome"] == "failed"
-    assert event["delivery"]["verdicts"][0]["run"]["task_id"] == report != later
+    assert event["group"]["evaluations"][0]["outcome"] == "failed"
+    assert event["group"]["evaluations"][0]["run"]["task_id"] == report != later
 
 
 def test_a_trigger_that_is_moved_before_it_learnt_anything_reaches_the_same_end(trigger, quickbi, report):
     stored = _restarted(trigger("report"))
     quickbi.finish_run(report)
 
-    assert [event["delivery"]["verdicts"][0]["outcome"] for event in _events(stored, _restarted(stored))] == [
+    assert [event["group"]["evaluations"][0]["outcome"] for event in _events(stored, _restarted(stored))] == [
         "sent"
     ] * 2
 
@@ -205,7 +207,7 @@ def test_a_deadline_and_execution_timeout_are_events_of_their_own(trigger, quick
 
 
 @pytest.mark.parametrize("limit", ["late_at", "finish_by", "start_timeout", "unreachable_timeout"])
-def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_look, looks, monkeypatch):
+def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_look, poll_count, monkeypatch):
     """The next look would be long after it, and what the one before said is old."""
     from airflow_provider_quickbi.triggers import quickbi as triggers
 
@@ -221,8 +223,8 @@ def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_l
     (event,) = _events(trigger("report", poke_interval=100, **{limit: limits[limit]}))
 
     assert event["kind"] == "settled"
-    assert event["delivery"]["verdicts"][0]["outcome"] == "sent"
-    assert len(looks("report")) == 2
+    assert event["group"]["evaluations"][0]["outcome"] == "sent"
+    assert len(poll_count("report")) == 2
 
 
 def test_a_timeout_is_none_for_those_that_could_not_ask_once_more(trigger, quickbi, monkeypatch):
@@ -237,21 +239,21 @@ def test_a_timeout_is_none_for_those_that_could_not_ask_once_more(trigger, quick
         quickbi.add_run(str(number), status="SENT")
 
     waits = [trigger(str(number), finish_by=time.time(), poke_interval=300) for number in range(60)]
-    ends = [event["delivery"]["verdicts"][0] for event in _events(*waits)]
+    ends = [event["group"]["evaluations"][0] for event in _events(*waits)]
 
     assert {end["outcome"] for end in ends} == {"sent", "unavailable"}
-    (told,) = {end["message"].partition(": ")[2] for end in ends if end["outcome"] == "unavailable"}
-    assert told.startswith("the timeout (")
-    assert "This says nothing about the report." in told
-    assert "no turn to ask came within 1 s" in told
+    (notified,) = {end["message"].partition(": ")[2] for end in ends if end["outcome"] == "unavailable"}
+    assert notified.startswith("the timeout (")
+    assert "This says nothing about the report." in notified
+    assert "no turn to ask came within 1 s" in notified
 
 
 def test_the_last_look_ends_before_airflow_gives_the_deferral_up():
-    from airflow_provider_quickbi import sending
+    from airflow_provider_quickbi._send import attempt
     from airflow_provider_quickbi.sensors import quickbi as sensors
     from airflow_provider_quickbi.triggers import quickbi as triggers
 
-    backstop = min(sensors.BACKSTOP_SECONDS, sending.BACKSTOP_SECONDS)
+    backstop = min(sensors.BACKSTOP_SECONDS, attempt.BACKSTOP_SECONDS)
     assert backstop > triggers.LAST_LOOK_SECONDS + triggers.LATE_LOOK_SECONDS + triggers.FIRST_LOOK_SECONDS
 
 
@@ -264,7 +266,7 @@ def test_a_look_that_fails_at_the_timeout_is_not_the_last_one(trigger, quickbi, 
 
     (event,) = _events(trigger("report", finish_by=finish_by))
 
-    assert event["delivery"]["verdicts"][0]["outcome"] == "sent"
+    assert event["group"]["evaluations"][0]["outcome"] == "sent"
 
 
 @pytest.mark.parametrize("due", ["sent", "late_at", "execute_by", "finish_by", "connection", "pause"])
@@ -315,7 +317,7 @@ def test_a_clock_that_is_set_back_delays_no_look(trigger, quickbi, report, at_lo
 
     (event,) = _events(trigger("report"), limit=60)
 
-    assert event["delivery"]["verdicts"][0]["outcome"] == "sent"
+    assert event["group"]["evaluations"][0]["outcome"] == "sent"
 
 
 @pytest.mark.parametrize("due", ["finish_by", "late_at", "execute_by", "pause"])
@@ -344,7 +346,7 @@ def _first_event(trigger):
     return asyncio.run(asyncio.wait_for(anext(trigger.run()), 60)).payload
 
 
-def test_a_run_that_is_first_seen_in_the_triggerer_is_stored(trigger, quickbi, report, looks):
+def test_a_run_that_is_first_seen_in_the_triggerer_is_stored(trigger, quickbi, report, poll_count):
     """It fails while the triggerer is restarted, and somebody sends the report anew."""
     waiting = trigger("report", poke_interval=1.5)
     learnt = _first_event(waiting)
@@ -356,19 +358,19 @@ def test_a_run_that_is_first_seen_in_the_triggerer_is_stored(trigger, quickbi, r
     event = _first_event(stored)
 
     assert event["kind"] == "settled"
-    assert event["delivery"]["verdicts"][0]["outcome"] == "failed"
-    assert event["delivery"]["verdicts"][0]["run"]["task_id"] == report
-    first, second = looks("report")
+    assert event["group"]["evaluations"][0]["outcome"] == "failed"
+    assert event["group"]["evaluations"][0]["run"]["task_id"] == report
+    first, second = poll_count("report")
     assert second.monotonic_time - first.monotonic_time >= 1.4
 
 
-def test_a_wait_that_is_pinned_already_tells_nothing_in_between(trigger, quickbi, report, at_look, looks):
+def test_a_wait_that_is_pinned_already_tells_nothing_in_between(trigger, quickbi, report, at_look, poll_count):
     at_look("report", 4, lambda: quickbi.finish_run(report))
 
-    event = _first_event(trigger("report", fence=Fence(task_id=report)))
+    event = _first_event(trigger("report", selector=RunSelector(task_id=report)))
 
     assert event["kind"] == "settled"
-    assert len(looks("report")) == 4
+    assert len(poll_count("report")) == 4
 
 
 def test_what_is_learnt_of_several_mail_tasks_is_stored_together(trigger, quickbi, monkeypatch):
@@ -383,8 +385,8 @@ def test_what_is_learnt_of_several_mail_tasks_is_stored_together(trigger, quickb
     event = _first_event(trigger("a", "b", "c", poke_interval=0.5))
 
     assert event["kind"] == "learnt"
-    assert [verdict["run"]["task_id"] for verdict in event["delivery"]["verdicts"]] == list(runs.values())
-    assert [verdict["outcome"] for verdict in event["delivery"]["verdicts"]] == ["waiting", "waiting", "sent"]
+    assert [evaluation["run"]["task_id"] for evaluation in event["group"]["evaluations"]] == list(runs.values())
+    assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["waiting", "waiting", "sent"]
 
 
 def test_each_of_several_mail_tasks_is_looked_at_before_somebody_is_told(trigger, quickbi):
@@ -395,7 +397,7 @@ def test_each_of_several_mail_tasks_is_looked_at_before_somebody_is_told(trigger
     (event,) = _events(trigger("a", "b", "c", poke_interval=100, late_at=time.time() - 60))
 
     assert event["kind"] == "settled"
-    assert [verdict["outcome"] for verdict in event["delivery"]["verdicts"]] == ["sent"] * 3
+    assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["sent"] * 3
 
 
 def test_a_connection_that_cannot_be_read_while_waiting_is_an_outage(
@@ -439,7 +441,7 @@ def test_a_trigger_takes_the_right_secret_after_a_wrong_one(trigger, quickbi, re
 
     (event,) = _events(trigger("report"))
 
-    assert event["delivery"]["verdicts"][0]["outcome"] == "sent"
+    assert event["group"]["evaluations"][0]["outcome"] == "sent"
     assert quickbi.count(code="SignatureDoesNotMatch") == 1
 
 
@@ -449,7 +451,7 @@ def test_a_trigger_gives_a_wrong_secret_up(trigger, quickbi, report, monkeypatch
 
     (event,) = _events(trigger("report"))
 
-    assert event["delivery"]["verdicts"][0]["outcome"] == "refused"
+    assert event["group"]["evaluations"][0]["outcome"] == "refused"
     assert quickbi.count() == 1
     assert "a-wrong-secret" not in json.dumps(event)
 
@@ -463,14 +465,14 @@ def _settled(outcome=Outcome.SENT, status="SENT", mail_id="report", kind="settle
     from airflow_provider_quickbi.api.models import MailTaskRun
 
     run = MailTaskRun(mail_id=mail_id, task_id="1", status=status, exec_time=datetime(2026, 1, 1, tzinfo=UTC))
-    wait = Wait(mail_id="report", fence=Fence(), since=1.0, finish_by=4102444800.0)
-    delivery = replace(Delivery.of([wait]), verdicts=(Verdict(outcome, "It is over.", run),))
+    wait = WaitState(mail_id="report", selector=RunSelector(), since=1.0, finish_by=4102444800.0)
+    group = replace(WaitGroup.of([wait]), evaluations=(Evaluation(outcome, "It is over.", run),))
     return {
         "version": 1,
         "kind": kind,
         "message": "It is over.",
         "carry": {},
-        "delivery": delivery.as_dict(),
+        "group": group.as_dict(),
         **changes,
     }
 
@@ -494,21 +496,21 @@ BAD_EVENTS = {
     "of_another_provider": {"status": "success", "message": "Job completed", "run_id": 1},
     "of_an_unknown_kind": _settled(kind="done"),
     "without_kind": _without(_settled(), "kind"),
-    "without_delivery": _without(_settled(), "delivery"),
-    "delivery_is_text": _settled(delivery="SENT"),
-    "without_waits": _settled(delivery={"waits": [], "verdicts": [], "required": 0}),
-    "without_verdicts": _settled(delivery={**_settled()["delivery"], "verdicts": []}),
-    "requires_nothing": _settled(delivery={**_settled()["delivery"], "required": 0}),
+    "without_delivery": _without(_settled(), "group"),
+    "delivery_is_text": _settled(group="SENT"),
+    "without_waits": _settled(group={"waits": [], "evaluations": [], "required": 0}),
+    "without_verdicts": _settled(group={**_settled()["group"], "evaluations": []}),
+    "requires_nothing": _settled(group={**_settled()["group"], "required": 0}),
     "unknown_outcome": _settled(
-        delivery={**_settled()["delivery"], "verdicts": [{"outcome": "success", "message": "", "run": None}]}
+        group={**_settled()["group"], "evaluations": [{"outcome": "success", "message": "", "run": None}]}
     ),
     "not_over": _settled(outcome=Outcome.WAITING, status="PROCESSING"),
     "sent_without_a_run": _settled(
-        delivery={**_settled()["delivery"], "verdicts": [{"outcome": "sent", "message": "", "run": None}]}
+        group={**_settled()["group"], "evaluations": [{"outcome": "sent", "message": "", "run": None}]}
     ),
     "sent_with_a_run_that_failed": _settled(status="FAILED"),
     "sent_with_the_run_of_another_mail": _settled(mail_id="other"),
-    "sent_with_half_a_run": _without(_settled(), "delivery", "verdicts", 0, "run", "exec_time"),
+    "sent_with_half_a_run": _without(_settled(), "group", "evaluations", 0, "run", "exec_time"),
 }
 
 

@@ -21,10 +21,11 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_quickbi import sending, waiting
-from airflow_provider_quickbi.api import client, pacing, sharing
+from airflow_provider_quickbi._send import attempt
+from airflow_provider_quickbi._send.attempt import RECORD_KEY
+from airflow_provider_quickbi._wait import sync
+from airflow_provider_quickbi.api import client, rate_limit, status_poller
 from airflow_provider_quickbi.operators import quickbi as operators
-from airflow_provider_quickbi.sending import NOTE_KEY
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
 if TYPE_CHECKING:
@@ -100,12 +101,12 @@ class World:
     def rule(self, patch: pytest.MonkeyPatch) -> None:
         """Be the time of every module that waits."""
         clock = SimpleNamespace(time=self.time, sleep=self.sleep, monotonic=self.time)
-        for module in (sending, waiting, operators, triggers, sharing):
+        for module in (attempt, sync, operators, triggers, status_poller):
             patch.setattr(module, "time", clock)
         loop = _Loop(self.sleep_in_the_triggerer)
-        for module in (triggers, pacing, client):
+        for module in (triggers, rate_limit, client):
             patch.setattr(module, "asyncio", loop)
-        patch.setattr(pacing, "Allowance", partial(pacing.Allowance, clock=self.time, wall_clock=self.time))
+        patch.setattr(rate_limit, "RateLimiter", partial(rate_limit.RateLimiter, clock=self.time, wall_clock=self.time))
         patch.setitem(client.QuickBIClient.__init__.__kwdefaults__, "sleep", self.advance)
 
 
@@ -204,7 +205,7 @@ class Task:
         resume = "execute"
         arguments: dict[str, Any] = {}
         while True:
-            pacing.forget_allowances()
+            rate_limit.forget_rate_limiters()
             try:
                 result = getattr(self.operator(), resume)(self.context(), **arguments)
             except TaskDeferred as deferred:
@@ -225,7 +226,7 @@ class Task:
         name = path.rpartition(".")[2]
         self.deferrals.append(Deferral(name, arguments, self.world.elapsed(), deferred.timeout))
         while True:
-            pacing.forget_allowances()
+            rate_limit.forget_rate_limiters()
             try:
                 return asyncio.run(first_event(revived(path, arguments)))
             except Crash:
@@ -257,8 +258,8 @@ class Task:
     @property
     def noted(self) -> bool:
         """Whether a note is left of a start that the task has not come to an end with."""
-        note = None if self.store is None else self.store.get(NOTE_KEY)
-        return note is not None and not note["over"]
+        record = None if self.store is None else self.store.get(RECORD_KEY)
+        return record is not None and not record["over"]
 
 
 def revived(path: str, arguments: dict[str, Any]) -> Any:
@@ -281,7 +282,7 @@ def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuic
     """A Quick BI for each test, without the documented pace and with a client that soon gives up."""
     connection = quickbi.connection_uri_json(status_calls_per_second=1000, read_timeout=0.3)
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
-    monkeypatch.setitem(pacing.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
+    monkeypatch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
     return quickbi
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_quickbi.api import pacing, vendor
+from airflow_provider_quickbi.api import rate_limit, vendor
 from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
@@ -82,7 +82,7 @@ def run_trigger(job: dict[str, Any]) -> dict[str, Any]:
 def serve() -> None:
     """Fork for each job; the process's id goes to standard output and what it finds out into the job's file."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    pacing.CALLS_PER_SECOND["ManualRunMailTask"] = 1000.0
+    rate_limit.CALLS_PER_SECOND["ManualRunMailTask"] = 1000.0
     triggers.FRESH_SECONDS = triggers.FIRST_LOOK_SECONDS = 0.0
     vendor.signing()
     print("ready", flush=True)
@@ -94,9 +94,9 @@ def serve() -> None:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is logged is no answer
         os.environ["AIRFLOW_CONN_QUICKBI_DEFAULT"] = job["connection"]
         outcome = run_trigger(job) if job["kind"] == "trigger" else run_worker(job)
-        answer = Path(job["answer"])
-        answer.with_suffix(".new").write_text(json.dumps(outcome))
-        answer.with_suffix(".new").replace(answer)
+        response = Path(job["response"])
+        response.with_suffix(".new").write_text(json.dumps(outcome))
+        response.with_suffix(".new").replace(response)
         os._exit(0)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
-from airflow_provider_quickbi import sending
+from airflow_provider_quickbi._send import attempt
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.testing import Fault
 
@@ -30,7 +30,7 @@ WORKER_DIES = {
     "after seeing the run": ((QuickBIClient, "get_mail_task_status", 2), {"after": True}, False),
     "while noting the run": (("store", "set", 3), {}, True),
     "after noting the run": (("store", "set", 3), {"after": True}, True),
-    "while counting the end": ((sending, "count_outcome", 1), {}, False),
+    "while counting the end": ((attempt, "count_outcome", 1), {}, False),
     "while noting the end": (("store", "set", 4), {}, True),
     "after noting the end": (("store", "set", 4), {"after": True}, True),
 }

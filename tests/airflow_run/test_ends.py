@@ -57,9 +57,9 @@ def test_without_waiting_the_xcom_is_the_run_as_first_seen(
 def test_without_waiting_a_retry_gives_the_same_run(
     make_task: Any, new_store: Any, deferrable: bool, die_at: Any, starts: Any, quickbi: Any, mail_id: str
 ) -> None:
-    from airflow_provider_quickbi import sending
+    from airflow_provider_quickbi._send import attempt
 
-    die_at(sending, "count_outcome")
+    die_at(attempt, "count_outcome")
     task = make_task(store=new_store(), deferrable=deferrable, wait_for_completion=False)
     result = task.run()
     assert len(task.errors) == 1
@@ -308,7 +308,7 @@ def test_a_connection_that_is_broken_while_the_task_waits_fails_for_good_and_say
 
 
 @pytest.fixture
-def told(world: Any) -> list[float]:
+def notified(world: Any) -> list[float]:
     return []
 
 
@@ -328,7 +328,7 @@ def test_a_late_delivery_is_told_once_and_the_wait_goes_on(
     starts: Any,
     newest: Any,
     world: Any,
-    told: list[Any],
+    notified: list[Any],
 ) -> None:
     if hindrance == "limit":
         quickbi.limit_manual_starts(mail_id, calls=1, announced_minutes=5)
@@ -342,11 +342,11 @@ def test_a_late_delivery_is_told_once_and_the_wait_goes_on(
         store=store,
         deferrable=deferrable,
         deadline=late_at,
-        on_late_callback=lambda context: told.append((world.elapsed(), context["quickbi_late"])),
+        on_late_callback=lambda context: notified.append((world.elapsed(), context["quickbi_late"])),
     )
     result = task.run()
     assert (starts(), result) == (1, newest())
-    ((told_at, message),) = told
+    ((told_at, message),) = notified
     assert told_at == pytest.approx(when, abs=0.5)
     assert message.startswith("Late: Mail task daily-sales")
     if hindrance == "limit":
@@ -355,23 +355,23 @@ def test_a_late_delivery_is_told_once_and_the_wait_goes_on(
 
 
 def test_a_delivery_in_time_is_not_told_of(
-    make_task: Any, store: Any, deferrable: bool, world: Any, told: list[Any]
+    make_task: Any, store: Any, deferrable: bool, world: Any, notified: list[Any]
 ) -> None:
     late_at = datetime.fromtimestamp(world.now + 400, UTC)
-    make_task(store=store, deferrable=deferrable, deadline=late_at, on_late_callback=told.append).run()
-    assert told == []
+    make_task(store=store, deferrable=deferrable, deadline=late_at, on_late_callback=notified.append).run()
+    assert notified == []
 
 
 def test_a_deadline_may_be_a_wall_time_of_the_day_on_which_the_dag_run_began(
-    make_task: Any, store: Any, deferrable: bool, world: Any, told: list[Any]
+    make_task: Any, store: Any, deferrable: bool, world: Any, notified: list[Any]
 ) -> None:
     make_task(
         store=store,
         deferrable=deferrable,
         deadline="09:02 Asia/Shanghai",
-        on_late_callback=lambda context: told.append(world.elapsed()),
+        on_late_callback=lambda context: notified.append(world.elapsed()),
     ).run()
-    assert told == [pytest.approx(120, abs=0.5)]
+    assert notified == [pytest.approx(120, abs=0.5)]
 
 
 def test_a_deadline_that_is_none_fails_for_good_before_anything_is_sent(make_task: Any, starts: Any) -> None:

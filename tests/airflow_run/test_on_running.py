@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_quickbi import sending
+from airflow_provider_quickbi._send import attempt
 from airflow_provider_quickbi.exceptions import QuickBIRunFailed
 from airflow_provider_quickbi.testing import Fault
 
@@ -54,7 +54,7 @@ def test_attach_joins_the_same_run_again_after_a_crash(
     make_task: Any, new_store: Any, deferrable: bool, other: str, starts: Any, die_at: Any, crash: Any
 ) -> None:
     task = make_task(store=new_store(), deferrable=deferrable, on_running="attach")
-    die_at(task, "wait_in_the_triggerer") if deferrable else die_at(sending, "settle")
+    die_at(task, "wait_in_the_triggerer") if deferrable else die_at(attempt, "wait_until_finished")
     task.retry_delay = 300
     result = task.run()
     assert [type(error) for error in task.errors] == [crash]

@@ -39,10 +39,10 @@ class Processes:
         self.connection = ""
 
     def begin(self, **job: Any) -> Process:
-        answer = self._folder / f"{next(self._numbers)}.json"
-        job |= {"connection": self.connection, "answer": str(answer)}
+        response = self._folder / f"{next(self._numbers)}.json"
+        job |= {"connection": self.connection, "response": str(response)}
         print(json.dumps(job), file=self._server.stdin, flush=True)
-        return Process(int(self._server.stdout.readline()), answer)
+        return Process(int(self._server.stdout.readline()), response)
 
 
 class Process:
@@ -52,9 +52,9 @@ class Process:
     :param answer: the file into which it writes what it finds out.
     """
 
-    def __init__(self, pid: int, answer: Path) -> None:
+    def __init__(self, pid: int, response: Path) -> None:
         self.pid = pid
-        self.answer = answer
+        self.response = response
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -63,12 +63,12 @@ class Process:
         """Wait for its end; ``None`` if it was killed."""
         until = time.monotonic() + LIMIT
         while time.monotonic() < until:
-            if self.answer.exists():
-                return dict(json.loads(self.answer.read_text()))
+            if self.response.exists():
+                return dict(json.loads(self.response.read_text()))
             try:
                 os.kill(self.pid, 0)
             except ProcessLookupError:
-                return dict(json.loads(self.answer.read_text())) if self.answer.exists() else None
+                return dict(json.loads(self.response.read_text())) if self.response.exists() else None
             time.sleep(0.01)
         self.kill()
         raise AssertionError("the process did not end")
@@ -114,7 +114,7 @@ def job(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
         "try_number": 1,
         "dag_run_began": datetime.now(UTC).isoformat(),
         "arguments": {
-            "mail_id": MAIL, "poll_interval": 0.05, "appear_timeout": 1, "timeout": LIMIT, "deferrable": False
+            "mail_id": MAIL, "poll_interval": 0.05, "start_timeout": 1, "timeout": LIMIT, "deferrable": False
         },
     }  # fmt: skip
 

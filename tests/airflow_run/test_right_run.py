@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
+from airflow_provider_quickbi._send.record import StartRecord
 from airflow_provider_quickbi.api.models import MailTaskRun
 from airflow_provider_quickbi.exceptions import QuickBIRequestError, QuickBIStartUnknown, QuickBIUnavailable
-from airflow_provider_quickbi.starting import Note
 from airflow_provider_quickbi.testing import Fault
 
 
@@ -33,11 +33,11 @@ def test_a_run_that_appears_late_but_in_time_is_ours(
     assert (starts(), result, task.errors) == (1, newest(), [])
 
 
-def test_appear_timeout_can_be_set(
+def test_start_timeout_can_be_set(
     make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, newest: Any, world: Any
 ) -> None:
     quickbi.set_manual_start(mail_id, appears_after=800)
-    task = make_task(store=store, deferrable=deferrable, appear_timeout=timedelta(minutes=15))
+    task = make_task(store=store, deferrable=deferrable, start_timeout=timedelta(minutes=15))
     result = task.run()
     assert (starts(), result, task.errors) == (1, newest(), [])
 
@@ -46,7 +46,7 @@ def test_an_accepted_run_that_appears_too_late_is_not_sent_again(
     make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, world: Any
 ) -> None:
     quickbi.set_manual_start(mail_id, appears_after=301)
-    with pytest.raises(AirflowSensorTimeout, match="appear_timeout"):
+    with pytest.raises(AirflowSensorTimeout, match="start_timeout"):
         make_task(store=store, deferrable=deferrable).run()
     assert starts() == 1
     assert 300 <= world.elapsed() <= 301
@@ -192,10 +192,10 @@ def test_a_run_of_another_mail_task_in_the_answer_is_not_ours(
 def test_a_joined_run_that_the_service_no_longer_knows_is_never_replaced_by_another(
     make_task: Any, new_store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, die_at: Any
 ) -> None:
-    from airflow_provider_quickbi import sending
+    from airflow_provider_quickbi._send import attempt
 
     task = make_task(store=new_store(), deferrable=deferrable)
-    die_at(task, "wait_in_the_triggerer") if deferrable else die_at(sending, "settle", 2)
+    die_at(task, "wait_in_the_triggerer") if deferrable else die_at(attempt, "wait_until_finished", 2)
     nothing = Fault.custom(200, {"RequestId": "1", "Success": True, "Result": []})
 
     def forget() -> None:
@@ -262,19 +262,27 @@ def test_a_note_is_read_back_as_it_was_written_and_nothing_else_is_taken_for_one
     run = MailTaskRun.from_dict(
         {"mail_id": mail_id, "task_id": "1", "status": "SENT", "exec_time": "2026-03-01T09:00:00+08:00"}
     )
-    note = Note.of(mail_id, [run], 1)
-    assert Note.from_dict(note.as_dict()) == note
-    for garbage in (None, [], "", {}, {"mail_id": "1"}, {"mail_id": "1", "noted_at": "x"}, {"mail_id": 1, "known": 3}):
-        assert Note.from_dict(garbage) is None
+    record = StartRecord.of(mail_id, [run], 1)
+    assert StartRecord.from_dict(record.as_dict()) == record
+    for garbage in (
+        None,
+        [],
+        "",
+        {},
+        {"mail_id": "1"},
+        {"mail_id": "1", "recorded_at": "x"},
+        {"mail_id": 1, "known": 3},
+    ):
+        assert StartRecord.from_dict(garbage) is None
 
 
 def test_a_note_about_another_mail_task_is_none(
     make_task: Any, new_store: Any, deferrable: bool, quickbi: Any, starts: Any, newest: Any
 ) -> None:
-    from airflow_provider_quickbi.sending import NOTE_KEY
+    from airflow_provider_quickbi._send.attempt import RECORD_KEY
 
     store = new_store()
-    store.set(NOTE_KEY, Note(mail_id="another", noted_at=1, joined="1").as_dict())
+    store.set(RECORD_KEY, StartRecord(mail_id="another", recorded_at=1, attached_to="1").as_dict())
     task = make_task(store=store, deferrable=deferrable)
     assert task.run() == newest()
     assert starts() == 1

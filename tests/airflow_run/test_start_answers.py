@@ -184,7 +184,7 @@ def test_a_start_that_never_reached_the_service_is_tried_again_in_the_same_try(
 
     def call(client: Any, mail_id: str) -> bool:
         if next(refused, False):
-            raise TransientError("no connection", kind=ErrorKind.TRANSIENT, reached=False)
+            raise TransientError("no connection", kind=ErrorKind.TRANSIENT, may_have_arrived=False)
         return real(client, mail_id)
 
     monkeypatch.setattr(QuickBIClient, "manual_run_mail_task", call)
@@ -199,7 +199,7 @@ def test_a_start_that_never_reaches_the_service_is_unavailable_in_the_end(
     from airflow_provider_quickbi.api.client import QuickBIClient
 
     def call(client: Any, mail_id: str) -> bool:
-        raise TransientError("no connection", kind=ErrorKind.TRANSIENT, reached=False)
+        raise TransientError("no connection", kind=ErrorKind.TRANSIENT, may_have_arrived=False)
 
     monkeypatch.setattr(QuickBIClient, "manual_run_mail_task", call)
     task = make_task(store=store, deferrable=deferrable, retries=0)
@@ -215,7 +215,7 @@ def test_an_ambiguous_start_whose_run_never_appears_is_looked_for_again_and_then
     quickbi.fail("ManualRunMailTask", Fault.reset())
     result = task.run()
     assert [type(error) for error in task.errors] == [QuickBIStartUnknown]
-    assert "None appeared within appear_timeout (300 s). It is not known whether Quick BI accepted" in str(
+    assert "None appeared within start_timeout (300 s). It is not known whether Quick BI accepted" in str(
         task.errors[0]
     )
     assert (starts(), result) == (1, newest())
@@ -226,7 +226,7 @@ def test_an_accepted_start_whose_run_never_appears_fails_for_good_and_is_not_sen
     task: Any, quickbi: Any, mail_id: str, starts: Any
 ) -> None:
     quickbi.set_manual_start(mail_id, appears_after=1e9)
-    with pytest.raises(AirflowSensorTimeout, match=r"None appeared within appear_timeout.*The mail was started.*anew"):
+    with pytest.raises(AirflowSensorTimeout, match=r"None appeared within start_timeout.*The mail was started.*anew"):
         task.run()
     assert len(task.errors) == 1
     assert starts() == 1
@@ -313,10 +313,10 @@ def test_the_run_of_an_earlier_try_that_appears_while_a_limit_is_waited_for_is_j
 
 def test_a_tls_connection_that_breaks_off_may_have_carried_the_start(tmp_path: Any) -> None:
     """A device on the way that answers in the clear makes the same error as a handshake that fails."""
+    from airflow_provider_quickbi._send.record import StartResult, classify_response
     from airflow_provider_quickbi.api.client import QuickBIClient
     from airflow_provider_quickbi.api.credentials import CredentialSpec
     from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
-    from airflow_provider_quickbi.starting import StartAnswer, meaning_of
 
     authority = trustme.CA()
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -346,4 +346,4 @@ def test_a_tls_connection_that_breaks_off_may_have_carried_the_start(tmp_path: A
             client.manual_run_mail_task("daily-sales")
         thread.join(20)
     assert received
-    assert meaning_of(raised.value) is StartAnswer.UNKNOWN
+    assert classify_response(raised.value) is StartResult.UNKNOWN

@@ -20,7 +20,7 @@ MAIL = "daily-sales"
 
 #: What becomes of a start; ``None``: it is answered.
 STARTS = {
-    "answered": None,
+    "succeeded": None,
     "never arrives": Fault.reset(),
     "carried out, then a reset": Fault.answer_lost("reset"),
     "carried out, then a 503": Fault.answer_lost("unavailable"),
@@ -32,7 +32,7 @@ STARTS = {
     "an internal error": Fault.internal_error(),
 }
 LOOKS = {
-    "answered": None,
+    "succeeded": None,
     "a 503": Fault.html_503(),
     "a reset": Fault.reset(),
     "throttled": Fault.throttled(),
@@ -51,7 +51,7 @@ def histories(draw: st.DrawFn) -> dict[str, Any]:
         "refuses": draw(st.booleans()),
         "listed": draw(st.sampled_from(["latest", 3])),
         "starts": draw(st.lists(st.sampled_from(sorted(STARTS)), max_size=4)),
-        "looks": draw(st.lists(st.sampled_from(sorted(LOOKS)), max_size=25)),
+        "poll_count": draw(st.lists(st.sampled_from(sorted(LOOKS)), max_size=25)),
         "crashes": draw(st.sets(st.integers(1, 60), max_size=5)),
         "retry_delay": draw(st.sampled_from([0, 60, 900])),
     }
@@ -60,7 +60,7 @@ def histories(draw: st.DrawFn) -> dict[str, Any]:
 def in_turn(faults: dict[str, Fault | None], names: list[str]) -> Callable[[Any], Fault | None]:
     """Return what chooses the faults of calls one after the other."""
     left = iter(names)
-    return lambda call: faults[next(left, "answered")]
+    return lambda call: faults[next(left, "succeeded")]
 
 
 def break_down(history: dict[str, Any], quickbi: Any, world: Any, store: Any, crash: Any, patch: Any) -> None:
@@ -77,7 +77,7 @@ def break_down(history: dict[str, Any], quickbi: Any, world: Any, store: Any, cr
     if history["every"]:
         quickbi.add_schedule(MAIL, every=history["every"], duration=20)
     quickbi.when_called("ManualRunMailTask", in_turn(STARTS, history["starts"]))
-    quickbi.when_called("GetMailTaskStatus", in_turn(LOOKS, history["looks"]))
+    quickbi.when_called("GetMailTaskStatus", in_turn(LOOKS, history["poll_count"]))
     instants = iter(range(1, 1_000_000))
 
     def live(*_: Any) -> None:
@@ -145,7 +145,7 @@ def test_each_clear_sends_one_more_mail(
 ) -> None:
     """Without crashes, with and without notes."""
     quickbi.reset()
-    history = history | {"crashes": set(), "every": None, "starts": [], "looks": history["looks"][:4]}
+    history = history | {"crashes": set(), "every": None, "starts": [], "poll_count": history["poll_count"][:4]}
     with pytest.MonkeyPatch.context() as patch:
         world = new_world(quickbi)
         break_down(history, quickbi, world, new_store(), crash, patch)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_quickbi.api.retries import Retries
-from airflow_provider_quickbi.sending import NOTE_KEY
+from airflow_provider_quickbi._send.attempt import RECORD_KEY
+from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.testing import Fault
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def dags() -> Path:
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let reads be tried again as often as ever, but at once."""
-    attempts, *_ = Retries.__init__.__defaults__
-    monkeypatch.setattr(Retries.__init__, "__defaults__", (attempts, 0.001, 0.002))
+    attempts, *_ = RetryPolicy.__init__.__defaults__
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def notes(dag: Any) -> list[Any]:
     with create_session() as session:
         rows = session.query(TaskStateStoreModel).filter(TaskStateStoreModel.dag_id == dag.dag_id)
         kept = [
-            json.loads(row.value) if isinstance(row.value, str) else row.value for row in rows if row.key == NOTE_KEY
+            json.loads(row.value) if isinstance(row.value, str) else row.value for row in rows if row.key == RECORD_KEY
         ]
-        return [note for note in kept if not note["over"]]
+        return [record for record in kept if not record["over"]]
 
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "held"])
@@ -131,19 +131,19 @@ def test_a_retry_after_a_lost_try_joins_the_run(deferrable: bool, parse: Any, qu
         quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=1 if deferrable else 5)
         return Fault.answer_lost()
 
-    def look(call: Any) -> None:
+    def poll_once(call: Any) -> None:
         if AIRFLOW >= (3, 3) and quickbi.count("ManualRunMailTask"):
             seen.extend(notes(dag))
 
     quickbi.when_called("ManualRunMailTask", lose, nth=1)
-    quickbi.when_called("GetMailTaskStatus", look)
+    quickbi.when_called("GetMailTaskStatus", poll_once)
     dag.test()
     ran = task_instance(dag)
     assert (ran.state, ran.try_number) == ("success", 2)
     assert quickbi.starts(MAIL) == 1
     if AIRFLOW >= (3, 3):
         assert seen
-        assert all(MAIL in str(note) for note in seen)
+        assert all(MAIL in str(record) for record in seen)
         assert notes(dag) == []
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.api.attempts import Pause, Step, TakeTurn
 from airflow_provider_quickbi.api.client import AsyncQuickBIClient, QuickBIClient
 from airflow_provider_quickbi.api.credentials import CredentialSpec
+from airflow_provider_quickbi.api.flow import AcquireSlot, Pause, Step
 from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
 from airflow_provider_quickbi.testing import LocalQuickBI
 
@@ -29,8 +29,8 @@ class _Blocking(QuickBIClient):
     def _carry_out(self, step: Step) -> Any:
         if isinstance(step, Pause):
             return self.pauses.append(step.seconds)
-        if isinstance(step, TakeTurn):
-            return step.allowance.take()
+        if isinstance(step, AcquireSlot):
+            return step.rate_limiter.try_acquire()
         return super()._carry_out(step)
 
 
@@ -44,8 +44,8 @@ class _Asyncio(AsyncQuickBIClient):
     async def _carry_out(self, step: Step) -> Any:
         if isinstance(step, Pause):
             return self.pauses.append(step.seconds)
-        if isinstance(step, TakeTurn):
-            return step.allowance.take()
+        if isinstance(step, AcquireSlot):
+            return step.rate_limiter.try_acquire()
         return await super()._carry_out(step)
 
 

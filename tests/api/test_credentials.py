@@ -43,7 +43,7 @@ class StandIn:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
         self.given = 0
-        self.answer: tuple[int, str] | None = None
+        self.response: tuple[int, str] | None = None
         self.may_answer = threading.Event()
         self.may_answer.set()
         self._guard = threading.Lock()
@@ -70,7 +70,7 @@ class StandIn:
             headers = {name.lower(): value for name, value in request.headers.items()}
             self.asked.append((request.command, parts.path, dict(parse_qsl(parts.query)), headers))
         self.may_answer.wait(2.0)
-        status, body = self.answer or (200, self.regular(request.command, parts.path, dict(parse_qsl(parts.query))))
+        status, body = self.response or (200, self.regular(request.command, parts.path, dict(parse_qsl(parts.query))))
         raw = body.encode()
         request.send_response(status)
         request.send_header("Content-Length", str(len(raw)))
@@ -326,10 +326,10 @@ def test_a_failed_fetch_is_not_kept(stand_in: StandIn, spec_of: Callable[..., An
     source = CredentialSource(spec_of("credentials_uri"))
 
     async def main() -> Credentials:
-        stand_in.answer = (503, "busy")
+        stand_in.response = (503, "busy")
         with pytest.raises(TransientError):
             await source.get_async()
-        stand_in.answer = None
+        stand_in.response = None
         return await source.get_async()
 
     assert asyncio.run(asyncio.wait_for(main(), BOUND)) == RENEWED
@@ -419,7 +419,7 @@ ANSWERS = {
     "HTML 503": (503, f"<html>{MARK}</html>", TransientError),
     "too many": (429, MARK, TransientError),
     "no JSON": (200, MARK, TransientError),
-    "other JSON": (200, {"Code": "Success", "Note": MARK}, PermanentError),
+    "other JSON": (200, {"Code": "Success", "StartRecord": MARK}, PermanentError),
     "half of it": (200, {"Code": "Success", "AccessKeyId": MARK}, PermanentError),
     "a list": (200, [MARK], PermanentError),
 }
@@ -428,9 +428,9 @@ ANSWERS = {
 @pytest.mark.parametrize(
     ("auth_type", "status", "body", "expected"),
     [
-        pytest.param(auth_type, *answer, id=f"{auth_type}-{name}")
+        pytest.param(auth_type, *response, id=f"{auth_type}-{name}")
         for auth_type in FETCHED
-        for name, answer in ANSWERS.items()
+        for name, response in ANSWERS.items()
         # The provider of the instance metadata keeps the Code of a refusal to itself.
         if (auth_type, name) != ("ecs_ram_role", "throttled")
     ],
@@ -444,7 +444,7 @@ def test_an_answer_without_credentials_is_an_error_that_does_not_quote_it(
     body: Any,
     expected: type[QuickBIError],
 ):
-    stand_in.answer = (status, body if isinstance(body, str) else json.dumps(body))
+    stand_in.response = (status, body if isinstance(body, str) else json.dumps(body))
     with caplog.at_level(logging.DEBUG), pytest.raises(QuickBIError) as caught:
         CredentialSource(spec_of(auth_type)).get()
     error = caught.value
@@ -452,7 +452,7 @@ def test_an_answer_without_credentials_is_an_error_that_does_not_quote_it(
     assert error.action == "credentials"
     assert f"the credentials of type {auth_type} could not be fetched" in str(error)
     if isinstance(error, TransientError):
-        assert not error.reached
+        assert not error.may_have_arrived
     else:
         assert error.kind is ErrorKind.CREDENTIALS
         assert all(field in error.hint for field in AUTH_TYPES[auth_type].required)
@@ -463,7 +463,7 @@ def test_an_answer_without_credentials_is_an_error_that_does_not_quote_it(
 
 @pytest.mark.parametrize("auth_type", ["ram_role_arn", "oidc_role_arn", "credentials_uri"])
 def test_the_code_of_a_refusal_is_passed_on(stand_in: StandIn, spec_of: Callable[..., Any], auth_type: str):
-    stand_in.answer = (403, json.dumps({"Code": "EntityNotExist.Role", "Message": MARK}))
+    stand_in.response = (403, json.dumps({"Code": "EntityNotExist.Role", "Message": MARK}))
     with pytest.raises(PermanentError) as caught:
         CredentialSource(spec_of(auth_type)).get()
     assert (caught.value.code, caught.value.http_status) == ("EntityNotExist.Role", 403)
@@ -478,13 +478,13 @@ def test_a_service_that_is_not_there_is_asked_again_later(
     stand_in.server.server_close()
     with pytest.raises(TransientError) as caught:
         CredentialSource(spec).get()
-    assert not caught.value.reached
+    assert not caught.value.may_have_arrived
 
 
 def test_credentials_that_have_expired_before_they_came_are_no_credentials(
     stand_in: StandIn, spec_of: Callable[..., Any]
 ):
-    stand_in.answer = (
+    stand_in.response = (
         200,
         json.dumps(
             {
@@ -513,7 +513,7 @@ def test_a_chain_that_finds_nothing_is_a_permanent_error(
     from alibabacloud_credentials.utils import auth_util
 
     monkeypatch.setattr(auth_util, "environment_access_key_id", None)
-    stand_in.answer = (404, MARK)
+    stand_in.response = (404, MARK)
     with pytest.raises(PermanentError) as caught:
         CredentialSource(spec).get()
     assert MARK not in str(caught.value)
@@ -523,10 +523,10 @@ def test_a_start_without_credentials_has_reached_nobody(
     quickbi: LocalQuickBI, stand_in: StandIn, connect: Callable[..., Any], spec_of: Callable[..., Any]
 ):
     mail_id = quickbi.add_mail_task("Daily sales")
-    stand_in.answer = (503, "busy")
+    stand_in.response = (503, "busy")
     with pytest.raises(TransientError) as caught:
         connect(credentials=spec_of("credentials_uri")).manual_run_mail_task(mail_id)
-    assert not caught.value.reached
+    assert not caught.value.may_have_arrived
     assert quickbi.count() == 0
 
 
@@ -543,7 +543,7 @@ def test_the_vendors_packages_add_no_handlers_and_say_nothing_even_at_debug(
     with caplog.at_level(logging.DEBUG):
         for logger in loggers:
             caplog.set_level(logging.DEBUG, logger.name)
-        stand_in.answer = (403, json.dumps({"Code": "NoPermission", "Message": MARK}))
+        stand_in.response = (403, json.dumps({"Code": "NoPermission", "Message": MARK}))
         for auth_type in FETCHED:
             with pytest.raises(QuickBIError):
                 CredentialSource(spec_of(auth_type)).get()

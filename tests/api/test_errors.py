@@ -24,8 +24,8 @@ from airflow_provider_quickbi.api.errors import (
     error_from_dict,
     minutes_to_wait,
 )
-from airflow_provider_quickbi.api.protocol import read_answer
-from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
+from airflow_provider_quickbi.api.protocol import read_response
+from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 GRANT = "Open Platform > access control"
@@ -113,7 +113,7 @@ def test_each_code_becomes_its_exception_with_what_to_do(
 def test_the_code_decides_whatever_the_http_status(status: int, code: str, cls: type[QuickBIError]):
     body = json.dumps({"RequestId": "R-1", "Code": code, "Message": "m"}).encode()
     with pytest.raises(QuickBIError) as caught:
-        read_answer("GetMailTaskStatus", status, {}, body)
+        read_response("GetMailTaskStatus", status, {}, body)
     assert type(caught.value) is cls
     assert caught.value.http_status == status
 
@@ -126,7 +126,7 @@ def test_a_code_that_nobody_knows_is_permanent_unless_the_service_says_that_it_i
 ):
     body = json.dumps({"RequestId": "R-1", "Code": "Brand.New", "Message": "m"}).encode()
     with pytest.raises(QuickBIError, match=r"Brand.New") as caught:
-        read_answer("GetMailTaskStatus", status, {}, body)
+        read_response("GetMailTaskStatus", status, {}, body)
     assert type(caught.value) is cls
 
 
@@ -180,14 +180,14 @@ def test_an_answer_of_200_that_says_success_false_is_an_error(
 def test_success_is_only_what_says_success_and_the_rest_is_an_error(status: int, body: Any, cls: type[QuickBIError]):
     raw = body if isinstance(body, str) else json.dumps(body)
     with pytest.raises(QuickBIError) as caught:
-        read_answer("GetMailTaskStatus", status, {}, raw.encode())
+        read_response("GetMailTaskStatus", status, {}, raw.encode())
     assert type(caught.value) is cls
 
 
 @given(status=st.integers(100, 599), body=st.binary(max_size=60))
 def test_whatever_bytes_come_there_is_a_result_or_an_error_of_ours(status: int, body: bytes):
     try:
-        read_answer("GetMailTaskStatus", status, {"X-Acs-Retry-After": "1"}, body)
+        read_response("GetMailTaskStatus", status, {"X-Acs-Retry-After": "1"}, body)
     except QuickBIError as error:
         said = str(error)
     else:
@@ -210,7 +210,7 @@ _json = st.recursive(
 )
 def test_whatever_json_comes_there_is_a_result_or_an_error_that_survives_json(status: int, body: dict[str, Any]):
     try:
-        read_answer("GetMailTaskStatus", status, {}, json.dumps(body).encode())
+        read_response("GetMailTaskStatus", status, {}, json.dumps(body).encode())
     except QuickBIError as error:
         kept = error.as_dict()
     else:
@@ -221,7 +221,7 @@ def test_whatever_json_comes_there_is_a_result_or_an_error_that_survives_json(st
 def test_what_the_service_says_is_shown_on_one_line_of_bounded_length():
     body = json.dumps({"Code": "Brand.New", "Message": "a\r\nb\tc " + "x" * 100_000}).encode()
     with pytest.raises(PermanentError) as caught:
-        read_answer("GetMailTaskStatus", 400, {}, body)
+        read_response("GetMailTaskStatus", 400, {}, body)
     assert "a b c x" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1200
@@ -287,10 +287,10 @@ def test_an_unknown_mail_task_says_that_it_may_not_be_visible(quickbi: LocalQuic
 
 
 def test_every_pattern_of_the_table_is_reached_by_a_code_of_its_own():
-    reached = {next(pattern for pattern, _, _ in CODES if classify(code)[0:2] and _first(code) == pattern) for code in (
+    may_have_arrived = {next(pattern for pattern, _, _ in CODES if classify(code)[0:2] and _first(code) == pattern) for code in (
         pattern.replace("*", "X") for pattern, _, _ in CODES
     )}  # fmt: skip
-    assert reached == {pattern for pattern, _, _ in CODES}
+    assert may_have_arrived == {pattern for pattern, _, _ in CODES}
 
 
 def _first(code: str) -> str:
@@ -302,7 +302,7 @@ def _first(code: str) -> str:
 ERRORS = [
     ThrottledError("slow", action="A", kind=ErrorKind.THROTTLED, code="Throttling", retry_after=2.5),
     TransientError("broke", action="A", kind=ErrorKind.TRANSIENT, http_status=503),
-    TransientError("refused", action="A", kind=ErrorKind.TRANSIENT, reached=False),
+    TransientError("refused", action="A", kind=ErrorKind.TRANSIENT, may_have_arrived=False),
     NotStartedError("later", action="A", kind=ErrorKind.NOT_STARTED, code="Timer.Schedule.Task", retry_after=60.0),
     AlreadyRunningError("busy", action="A", kind=ErrorKind.CONFLICT, code="MailTask.Already.Running"),
     PermanentError("no", action="A", kind=ErrorKind.DENIED, code="Forbidden.RAM", request_id="R", hint="Do this"),
@@ -315,14 +315,14 @@ def test_an_error_survives_pickle_and_json(error: QuickBIError):
     for copy in (pickle.loads(pickle.dumps(error)), error_from_dict(json.loads(json.dumps(error.as_dict())))):  # noqa: S301 - made just before
         assert type(copy) is type(error)
         assert (str(copy), copy.as_dict(), copy.args) == (str(error), error.as_dict(), error.args)
-        assert getattr(copy, "reached", None) == getattr(error, "reached", None)
+        assert getattr(copy, "may_have_arrived", None) == getattr(error, "may_have_arrived", None)
 
 
 def test_an_error_that_an_earlier_release_wrote_is_read():
     written = {"message": "broke", "action": "A", "kind": "transient", "code": "", "request_id": "", "hint": ""}
     error = error_from_dict({**written, "http_status": None, "retry_after": None})
     assert isinstance(error, TransientError)
-    assert error.reached
+    assert error.may_have_arrived
 
 
 def test_what_will_not_help_is_raised_at_once(quickbi: LocalQuickBI, client: Any):
@@ -335,5 +335,5 @@ def test_what_will_not_help_is_raised_at_once(quickbi: LocalQuickBI, client: Any
 def test_one_attempt_is_one_attempt(quickbi: LocalQuickBI, client: Any):
     quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=None)
     with pytest.raises(TransientError):
-        client.get_mail_task_status("m", retries=ONE_ATTEMPT)
+        client.get_mail_task_status("m", retries=NO_RETRY)
     assert (quickbi.count(), client.pauses) == (1, [])

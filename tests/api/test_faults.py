@@ -22,7 +22,7 @@ from airflow_provider_quickbi.api.errors import (
     TransientError,
 )
 from airflow_provider_quickbi.api.protocol import MAX_ANSWER_BYTES
-from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
+from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.api.settings import Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
@@ -59,13 +59,13 @@ def hasty(connect: Callable[..., Any]) -> Any:
 
 
 @contextmanager
-def raw_server(*answers: bytes | Callable[[socket.socket], None]) -> Iterator[int]:
+def raw_server(*responses: bytes | Callable[[socket.socket], None]) -> Iterator[int]:
     """Accept one connection for each answer, read a request, send bytes or do as told, and close."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
 
         def serve() -> None:
-            for answer in answers:
+            for response in responses:
                 try:
                     connection, _ = listener.accept()
                 except OSError:
@@ -76,10 +76,10 @@ def raw_server(*answers: bytes | Callable[[socket.socket], None]) -> Iterator[in
                     while b"\r\n\r\n" not in received and (more := connection.recv(65536)):
                         received += more
                     try:
-                        if callable(answer):
-                            answer(connection)
+                        if callable(response):
+                            response(connection)
                         else:
-                            connection.sendall(answer)
+                            connection.sendall(response)
                     except OSError:
                         continue  # the client had enough
 
@@ -124,7 +124,7 @@ def test_a_start_is_never_repeated_and_may_have_happened(quickbi: LocalQuickBI, 
     quickbi.fail("ManualRunMailTask", fault)
     with pytest.raises(TransientError) as caught:
         hasty.manual_run_mail_task(mail_id)
-    assert caught.value.reached
+    assert caught.value.may_have_arrived
     assert caught.value.kind is ErrorKind.TRANSIENT
     assert quickbi.count("ManualRunMailTask") == 1
     assert quickbi.starts(mail_id) == (1 if fault.processed else 0)
@@ -162,7 +162,7 @@ def test_a_start_whose_answer_is_lost_has_happened_once(quickbi: LocalQuickBI, h
     quickbi.fail("ManualRunMailTask", Fault.answer_lost(how), times=None)
     with pytest.raises(TransientError) as caught:
         hasty.manual_run_mail_task(mail_id)
-    assert caught.value.reached
+    assert caught.value.may_have_arrived
     assert quickbi.starts(mail_id) == 1
 
 
@@ -215,7 +215,7 @@ def test_a_refused_connection_has_carried_nothing(connect: Callable[..., Any]):
     caller = connect(endpoint=Endpoint("127.0.0.1", "http", free_port()))
     with pytest.raises(TransientError, match=r"no connection to 127\.0\.0\.1:\d+: \w+, .*[Cc]onnect") as caught:
         caller.manual_run_mail_task("m")
-    assert not caught.value.reached
+    assert not caught.value.may_have_arrived
 
 
 def test_a_host_without_an_address_has_been_sent_nothing(connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
@@ -226,7 +226,7 @@ def test_a_host_without_an_address_has_been_sent_nothing(connect: Callable[..., 
     caller = connect(endpoint=Endpoint("nowhere.example", "http", 8080))
     with pytest.raises(TransientError, match=r"no connection to nowhere.example:8080") as caught:
         caller.manual_run_mail_task("m")
-    assert not caught.value.reached
+    assert not caught.value.may_have_arrived
 
 
 def test_a_connection_that_is_not_accepted_in_time_has_carried_nothing(connect: Callable[..., Any]):
@@ -234,7 +234,7 @@ def test_a_connection_that_is_not_accepted_in_time_has_carried_nothing(connect: 
         caller = connect(endpoint=Endpoint("127.0.0.1", "http", port), connect_timeout=0.2)
         with pytest.raises(TransientError, match=r"no connection to 127\.0\.0\.1:\d+ within 0\.2 s") as caught:
             caller.manual_run_mail_task("m")
-    assert not caught.value.reached
+    assert not caught.value.may_have_arrived
 
 
 def test_what_went_wrong_before_the_call_says_nothing_about_it(quickbi: LocalQuickBI, client: Any):
@@ -245,7 +245,7 @@ def test_what_went_wrong_before_the_call_says_nothing_about_it(quickbi: LocalQui
     except ConnectionRefusedError:
         with pytest.raises(TransientError, match="broke") as caught:
             client.manual_run_mail_task(mail_id)
-    assert caught.value.reached
+    assert caught.value.may_have_arrived
     assert quickbi.starts(mail_id) == 1
 
 
@@ -255,7 +255,7 @@ def test_what_went_wrong_before_the_call_says_nothing_about_it(quickbi: LocalQui
 def test_an_answer_that_does_not_come_is_given_up_after_the_read_timeout(quickbi: LocalQuickBI, hasty: Any):
     quickbi.fail("GetMailTaskStatus", Fault.hang(), times=None)
     with pytest.raises(TransientError, match=r"no answer from 127\.0\.0\.1:\d+ within 0\.15 s"):
-        hasty.get_mail_task_status("m", retries=ONE_ATTEMPT)
+        hasty.get_mail_task_status("m", retries=NO_RETRY)
 
 
 def test_an_answer_that_trickles_in_is_given_up(connect: Callable[..., Any]):
@@ -269,9 +269,9 @@ def test_an_answer_that_trickles_in_is_given_up(connect: Callable[..., Any]):
     with raw_server(trickle) as port:
         caller = connect(endpoint=Endpoint("127.0.0.1", "http", port), connect_timeout=0.1, read_timeout=0.1)
         with pytest.raises(TransientError) as caught:
-            caller.get_mail_task_status("m", retries=ONE_ATTEMPT)
+            caller.get_mail_task_status("m", retries=NO_RETRY)
         done.set()
-    assert caught.value.reached
+    assert caught.value.may_have_arrived
 
 
 # Size
@@ -280,7 +280,7 @@ def test_an_answer_that_trickles_in_is_given_up(connect: Callable[..., Any]):
 def test_an_answer_of_absurd_size_is_not_read_to_its_end(quickbi: LocalQuickBI, client: Any):
     quickbi.fail("GetMailTaskStatus", Fault.oversized(), times=None)
     with pytest.raises(TransientError, match=r"larger than 8,388,608 bytes"):
-        client.get_mail_task_status("m", retries=ONE_ATTEMPT)
+        client.get_mail_task_status("m", retries=NO_RETRY)
 
 
 def test_an_answer_of_just_the_greatest_size_is_read(quickbi: LocalQuickBI, client: Any):
@@ -292,11 +292,11 @@ def test_an_answer_of_just_the_greatest_size_is_read(quickbi: LocalQuickBI, clie
 def test_headers_without_an_end_are_not_read_to_their_end(connect: Callable[..., Any]):
     endless = b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 1_000_000
     with raw_server(endless) as port, pytest.raises(TransientError):
-        connect(endpoint=Endpoint("127.0.0.1", "http", port)).get_mail_task_status("m", retries=ONE_ATTEMPT)
+        connect(endpoint=Endpoint("127.0.0.1", "http", port)).get_mail_task_status("m", retries=NO_RETRY)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"",
         b"\r\n\r\n",
@@ -308,10 +308,10 @@ def test_headers_without_an_end_are_not_read_to_their_end(connect: Callable[...,
         b"\x15\x03\x01\x00\x02\x02\x46",
     ],
 )
-def test_what_is_no_http_is_a_transient_error(connect: Callable[..., Any], answer: bytes):
-    with raw_server(answer) as port, pytest.raises(TransientError) as caught:
+def test_what_is_no_http_is_a_transient_error(connect: Callable[..., Any], response: bytes):
+    with raw_server(response) as port, pytest.raises(TransientError) as caught:
         connect(endpoint=Endpoint("127.0.0.1", "http", port)).manual_run_mail_task("m")
-    assert caught.value.reached
+    assert caught.value.may_have_arrived
 
 
 # Elsewhere

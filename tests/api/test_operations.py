@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, TransientError
-from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MailTaskStatus, MalformedAnswer
+from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MailTaskStatus, MalformedResponse
 from airflow_provider_quickbi.api.operations import MailTaskPage
-from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
+from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI, Refusal
 
 BIG = 7218865303929605212
 
 
-def answer(result: Any, **more: Any) -> Fault:
+def response(result: Any, **more: Any) -> Fault:
     return Fault.custom(200, {"RequestId": "R-1", "Result": result, "Success": True, **more})
 
 
@@ -132,7 +132,7 @@ def test_a_mail_task_may_lack_what_is_not_needed(missing: str):
     ],
 )
 def test_what_is_no_mail_task_is_not_read_as_one(item: Any, said: str):
-    with pytest.raises(MalformedAnswer, match=said):
+    with pytest.raises(MalformedResponse, match=said):
         MailTask.from_json(item)
 
 
@@ -140,20 +140,20 @@ def test_what_is_no_mail_task_is_not_read_as_one(item: Any, said: str):
     "result", [None, [], "x", {}, {"Data": None}, {"Data": "x"}, {"Data": [1]}, {"Data": {}}, {"Data": [[]]}]
 )
 def test_what_is_no_page_is_a_transient_error(quickbi: LocalQuickBI, client: Any, result: Any):
-    quickbi.fail("GetMailTaskList", answer(result), times=None)
+    quickbi.fail("GetMailTaskList", response(result), times=None)
     with pytest.raises(TransientError, match="not as documented"):
         client.get_mail_task_list()
 
 
 @pytest.mark.parametrize("result", [{"Data": None, "TotalNum": 0}, {"Data": []}, {"data": [], "totalNum": 0}])
 def test_a_list_without_mail_tasks_is_an_empty_page(quickbi: LocalQuickBI, client: Any, result: Any):
-    quickbi.fail("GetMailTaskList", answer(result))
+    quickbi.fail("GetMailTaskList", response(result))
     assert client.get_mail_task_list(page_num=2, page_size=9).mail_tasks == ()
 
 
 def test_a_page_without_numbers_is_the_page_that_was_asked_for(quickbi: LocalQuickBI, client: Any):
     quickbi.fail(
-        "GetMailTaskList", answer({"Data": [mail()], "PageNum": None, "PageSize": "25", "TotalNum": -1}), times=1
+        "GetMailTaskList", response({"Data": [mail()], "PageNum": None, "PageSize": "25", "TotalNum": -1}), times=1
     )
     page = client.get_mail_task_list(page_num=2, page_size=9)
     assert (page.page_num, page.page_size, page.total_num) == (2, 9, None)
@@ -237,9 +237,9 @@ def test_every_int64_is_a_task_id_as_number_and_as_text(number: int):
     ],
 )
 def test_what_is_no_run_is_not_read_as_one(quickbi: LocalQuickBI, client: Any, item: Any, said: str):
-    quickbi.fail("GetMailTaskStatus", answer([item]), times=None)
+    quickbi.fail("GetMailTaskStatus", response([item]), times=None)
     with pytest.raises(TransientError, match=said) as caught:
-        client.get_mail_task_status("m", retries=ONE_ATTEMPT)
+        client.get_mail_task_status("m", retries=NO_RETRY)
     assert caught.value.kind is ErrorKind.TRANSIENT
 
 
@@ -272,20 +272,20 @@ def test_a_status_that_nobody_knows_is_kept_as_it_is(quickbi: LocalQuickBI, clie
 
 @pytest.mark.parametrize("result", [[], None])
 def test_an_empty_result_is_no_run(quickbi: LocalQuickBI, client: Any, result: Any):
-    quickbi.fail("GetMailTaskStatus", answer(result))
+    quickbi.fail("GetMailTaskStatus", response(result))
     assert client.get_mail_task_status("m") == ()
 
 
 def test_a_result_that_is_one_run_instead_of_a_list_is_read(quickbi: LocalQuickBI, client: Any):
-    quickbi.fail("GetMailTaskStatus", answer(run()))
+    quickbi.fail("GetMailTaskStatus", response(run()))
     assert [found.task_id for found in client.get_mail_task_status("m")] == [str(BIG)]
 
 
 @pytest.mark.parametrize("result", ["SENT", 7, True, {}, [[]]])
 def test_a_result_that_is_no_list_of_runs_is_a_transient_error(quickbi: LocalQuickBI, client: Any, result: Any):
-    quickbi.fail("GetMailTaskStatus", answer(result))
+    quickbi.fail("GetMailTaskStatus", response(result))
     with pytest.raises(TransientError, match="not as documented"):
-        client.get_mail_task_status("m", retries=ONE_ATTEMPT)
+        client.get_mail_task_status("m", retries=NO_RETRY)
 
 
 def test_several_runs_are_given_oldest_first_whatever_their_order(connect: Callable[..., Any]):
@@ -298,7 +298,7 @@ def test_several_runs_are_given_oldest_first_whatever_their_order(connect: Calla
 
 
 def test_runs_of_the_same_second_are_ordered_by_their_number_not_by_their_text(quickbi: LocalQuickBI, client: Any):
-    quickbi.fail("GetMailTaskStatus", answer([run(taskId="10"), run(taskId="9")]))
+    quickbi.fail("GetMailTaskStatus", response([run(taskId="10"), run(taskId="9")]))
     assert [found.task_id for found in client.get_mail_task_status("m")] == ["9", "10"]
 
 
@@ -358,9 +358,9 @@ def test_a_zone_without_summer_time_is_read_the_same_at_any_time():
 
 def test_the_mail_id_is_read_in_the_case_in_which_it_was_asked_for():
     asked, utc = "03EC3D4E-straSSe", ZoneInfo("UTC")
-    for answered in ("03ec3d4e-strasse", "03EC3D4E-STRASSE", 7, "other"):
-        found = MailTaskRun.from_json(run(mailId=answered), mail_id=asked, timezone=utc)
-        assert found.mail_id == (asked if str(answered).startswith("03") else str(answered))
+    for succeeded in ("03ec3d4e-strasse", "03EC3D4E-STRASSE", 7, "other"):
+        found = MailTaskRun.from_json(run(mailId=succeeded), mail_id=asked, timezone=utc)
+        assert found.mail_id == (asked if str(succeeded).startswith("03") else str(succeeded))
 
 
 def test_a_run_survives_json(quickbi: LocalQuickBI, client: Any):
@@ -382,7 +382,7 @@ def test_a_manual_run_starts_one_run(quickbi: LocalQuickBI, client: Any):
 
 @pytest.mark.parametrize("result", ["true", "True ", True])
 def test_a_manual_run_is_accepted_if_the_service_says_true(quickbi: LocalQuickBI, client: Any, result: Any):
-    quickbi.fail("ManualRunMailTask", answer(result))
+    quickbi.fail("ManualRunMailTask", response(result))
     assert client.manual_run_mail_task("m") is True
 
 
@@ -390,10 +390,10 @@ def test_a_manual_run_is_accepted_if_the_service_says_true(quickbi: LocalQuickBI
 def test_it_is_unknown_whether_a_run_was_started_if_the_service_says_anything_else(
     quickbi: LocalQuickBI, client: Any, result: Any
 ):
-    quickbi.fail("ManualRunMailTask", answer(result))
+    quickbi.fail("ManualRunMailTask", response(result))
     with pytest.raises(TransientError, match="does not say that the mail was started") as caught:
         client.manual_run_mail_task("m")
-    assert caught.value.reached
+    assert caught.value.may_have_arrived
 
 
 # Any other operation
@@ -401,10 +401,10 @@ def test_it_is_unknown_whether_a_run_was_started_if_the_service_says_anything_el
 
 def test_any_other_operation_can_be_called(quickbi: LocalQuickBI, client: Any):
     quickbi.add_mail_task("Daily sales", owner="Wang Fang", owner_id="u-1")
-    found = client.call("QueryUserInfoByAccount", {"Account": "Wang Fang"})
+    found = client.call("QueryUserInfoByAccount", {"SharedClient": "Wang Fang"})
     assert found["UserId"] == "u-1"
     with pytest.raises(PermanentError) as caught:
-        client.call("QueryUserInfoByAccount", {"Account": "Nobody"})
+        client.call("QueryUserInfoByAccount", {"SharedClient": "Nobody"})
     assert caught.value.code == "User.Not.In.Organization"
 
 
@@ -428,15 +428,15 @@ def test_a_refusal_of_any_other_operation_names_it(quickbi: LocalQuickBI, client
 
 def test_who_counts_calls_is_told_how_each_one_ended(quickbi: LocalQuickBI, connect: Callable[..., Any]):
     mail_id = quickbi.add_mail_task("Daily sales")
-    told: list[tuple[str, str]] = []
-    client = connect(on_call=lambda action, result: told.append((action, result)))
+    notified: list[tuple[str, str]] = []
+    client = connect(on_call=lambda action, result: notified.append((action, result)))
     quickbi.fail("GetMailTaskStatus", Fault.throttled(), Fault.reset())
     client.get_mail_task_status(mail_id)
     with pytest.raises(PermanentError):
         client.get_mail_task_status("unknown")
-    assert told == [
+    assert notified == [
         ("GetMailTaskStatus", "throttled"),
         ("GetMailTaskStatus", "transient"),
-        ("GetMailTaskStatus", "answered"),
+        ("GetMailTaskStatus", "succeeded"),
         ("GetMailTaskStatus", "not_found"),
     ]

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi.api import pacing
-from airflow_provider_quickbi.api.pacing import Allowance, allowance
+from airflow_provider_quickbi.api import rate_limit
+from airflow_provider_quickbi.api.rate_limit import RateLimiter, rate_limiter
 
 ACCOUNT = ("https://quickbi.example/", "access_key:id")
 
@@ -37,15 +37,15 @@ class Clock:
         self.now += seconds + (self.late.pop() if self.late else 0.0)
 
 
-def paced(rate: float, clock: Clock) -> Allowance:
-    return Allowance(rate, clock=clock, wall_clock=clock)
+def paced(rate: float, clock: Clock) -> RateLimiter:
+    return RateLimiter(rate, clock=clock, wall_clock=clock)
 
 
-def calls(pace: Allowance, clock: Clock, number: int) -> list[float]:
+def calls(pace: RateLimiter, clock: Clock, number: int) -> list[float]:
     """Return when each of some calls was made."""
     made = []
     for _ in range(number):
-        pace.turn_blocking(clock.sleep)
+        pace.acquire_blocking(clock.sleep)
         made.append(clock.now)
     return made
 
@@ -56,7 +56,7 @@ def gaps(made: list[float]) -> list[float]:
 
 @pytest.mark.parametrize("rate", [0.01, 1, 50])
 def test_the_first_call_need_not_wait(rate: float):
-    assert paced(rate, Clock()).take() == 0.0
+    assert paced(rate, Clock()).try_acquire() == 0.0
 
 
 @pytest.mark.parametrize("rate", [0.1, 1, 2.5, 50])
@@ -70,19 +70,19 @@ def test_calls_are_nearly_as_many_as_the_service_allows_and_never_more(rate: flo
 def test_one_that_comes_too_early_learns_how_long_to_wait():
     clock = Clock()
     pace = paced(1, clock)
-    pace.take()
-    first = pace.take()
+    pace.try_acquire()
+    first = pace.try_acquire()
     assert 1.0 <= first <= 1.2
     clock.now += 0.5
-    assert pace.take() == pytest.approx(first - 0.5)
+    assert pace.try_acquire() == pytest.approx(first - 0.5)
     clock.now += first - 0.5
-    assert pace.take() == pytest.approx(0.0, abs=1e-6)
+    assert pace.try_acquire() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_time_that_nobody_used_is_not_saved_up():
     clock = Clock()
     pace = paced(1, clock)
-    pace.take()
+    pace.try_acquire()
     clock.now += 3600
     assert min(gaps(calls(pace, clock, 5))) >= 1.0
 
@@ -119,7 +119,7 @@ def test_throttling_again_and_again_slows_down_but_never_to_a_standstill():
     pace = paced(1, clock)
     full = pace.rate
     for _ in range(50):
-        pace.turn_blocking(clock.sleep)
+        pace.acquire_blocking(clock.sleep)
         pace.throttled()
     assert full / 32 <= pace.rate <= full / 8
 
@@ -128,7 +128,7 @@ def test_a_burst_of_throttled_answers_counts_once():
     clock = Clock()
     pace = paced(10, clock)
     full = pace.rate
-    pace.take()
+    pace.try_acquire()
     pace.throttled()
     clock.now += 10
     for _ in range(20):
@@ -141,12 +141,12 @@ def test_answers_without_throttling_bring_the_full_rate_back_and_no_more():
     pace = paced(1, clock)
     full = pace.rate
     for _ in range(10):
-        pace.turn_blocking(clock.sleep)
+        pace.acquire_blocking(clock.sleep)
         pace.throttled()
     assert pace.rate < full / 2
     for _ in range(3000):
-        pace.turn_blocking(clock.sleep)
-        pace.answered()
+        pace.acquire_blocking(clock.sleep)
+        pace.succeeded()
     assert pace.rate == full
     assert min(gaps(calls(pace, clock, 20))) >= 1.0
 
@@ -154,30 +154,30 @@ def test_answers_without_throttling_bring_the_full_rate_back_and_no_more():
 def test_a_throttled_call_is_not_repeated_at_once():
     clock = Clock()
     pace = paced(1, clock)
-    pace.take()
+    pace.try_acquire()
     pace.throttled()
-    assert pace.take() >= 0.5
+    assert pace.try_acquire() >= 0.5
 
 
 @pytest.mark.parametrize("seconds", [5.0, 30.0, 600.0])
 def test_what_the_service_asks_for_is_waited(seconds: float):
     clock = Clock()
     pace = paced(10, clock)
-    pace.take()
+    pace.try_acquire()
     pace.throttled(retry_after=seconds)
     begin = clock.now
-    pace.turn_blocking(clock.sleep)
+    pace.acquire_blocking(clock.sleep)
     assert seconds <= clock.now - begin <= seconds + 2.0
 
 
 def test_a_shorter_wish_does_not_shorten_a_longer_one():
     clock = Clock()
     pace = paced(10, clock)
-    pace.take()
+    pace.try_acquire()
     pace.throttled(retry_after=30.0)
     pace.throttled(retry_after=1.0)
     begin = clock.now
-    pace.turn_blocking(clock.sleep)
+    pace.acquire_blocking(clock.sleep)
     assert clock.now - begin >= 30.0
 
 
@@ -186,18 +186,18 @@ def test_processes_that_know_nothing_of_each_other_share_one_limit(processes: in
     """The service allows one call a second; each process calls whenever its own allowance lets it."""
     clock = Clock()
     random = Random(processes)
-    paces = [Allowance(1.0, clock=clock, wall_clock=clock, uniform=random.uniform) for _ in range(processes)]
+    paces = [RateLimiter(1.0, clock=clock, wall_clock=clock, uniform=random.uniform) for _ in range(processes)]
     passed, made, refused = -math.inf, [0] * processes, 0
     due = [(clock.now + random.random(), index) for index in range(processes)]
     heapq.heapify(due)
     while clock.now < 1000.0 + 1800:
         clock.now, index = heapq.heappop(due)
-        wait = paces[index].take()
+        wait = paces[index].try_acquire()
         if wait == 0:
             if clock.now - passed >= 1.0:
                 passed = clock.now
                 made[index] += 1
-                paces[index].answered()
+                paces[index].succeeded()
             else:
                 refused += 1
                 paces[index].throttled()
@@ -218,12 +218,12 @@ def test_waiting_callers_of_one_event_loop_are_served_first_come_first_served(mo
         await asyncio.sleep(0)
 
     patched = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
-    monkeypatch.setattr(pacing, "asyncio", patched)
+    monkeypatch.setattr(rate_limit, "asyncio", patched)
     pace = paced(1, clock)
     served: list[tuple[int, float]] = []
 
     async def caller(number: int) -> None:
-        await pace.turn()
+        await pace.acquire()
         served.append((number, clock.now))
 
     async def main() -> None:
@@ -235,11 +235,11 @@ def test_waiting_callers_of_one_event_loop_are_served_first_come_first_served(mo
 
 
 def test_one_who_leaves_the_line_does_not_hold_up_the_others():
-    pace = Allowance(1000)
+    pace = RateLimiter(1000)
     served: list[int] = []
 
     async def caller(number: int) -> None:
-        await pace.turn()
+        await pace.acquire()
         served.append(number)
 
     async def main() -> None:
@@ -254,16 +254,16 @@ def test_one_who_leaves_the_line_does_not_hold_up_the_others():
 
 
 def test_threads_and_event_loops_share_one_allowance():
-    pace = Allowance(500)
+    pace = RateLimiter(500)
     begin = time.monotonic()
 
     def blocking() -> None:
         for _ in range(25):
-            pace.turn_blocking()
+            pace.acquire_blocking()
 
     async def waiting() -> None:
         for _ in range(25):
-            await pace.turn()
+            await pace.acquire()
 
     threads = [threading.Thread(target=blocking) for _ in range(2)]
     threads.append(threading.Thread(target=lambda: asyncio.run(waiting())))
@@ -279,8 +279,8 @@ def test_threads_and_event_loops_share_one_allowance():
 
 
 def test_all_callers_of_one_account_share_the_allowance_of_an_operation():
-    assert allowance(ACCOUNT, "GetMailTaskList") is allowance(ACCOUNT, "GetMailTaskList")
-    assert allowance(ACCOUNT, "GetMailTaskStatus", 5.0) is allowance(ACCOUNT, "GetMailTaskStatus", 5.0)
+    assert rate_limiter(ACCOUNT, "GetMailTaskList") is rate_limiter(ACCOUNT, "GetMailTaskList")
+    assert rate_limiter(ACCOUNT, "GetMailTaskStatus", 5.0) is rate_limiter(ACCOUNT, "GetMailTaskStatus", 5.0)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_all_callers_of_one_account_share_the_allowance_of_an_operation():
     ],
 )
 def test_other_operations_accounts_and_rates_have_allowances_of_their_own(first: Any, second: Any):
-    assert allowance(*first) is not allowance(*second)
+    assert rate_limiter(*first) is not rate_limiter(*second)
 
 
 @pytest.mark.parametrize(
@@ -307,4 +307,4 @@ def test_other_operations_accounts_and_rates_have_allowances_of_their_own(first:
     ],
 )
 def test_the_documented_limits_hold_and_only_that_of_the_status_can_be_set(action: str, configured: float, rate: float):
-    assert 0.9 * rate <= allowance(ACCOUNT, action, configured).rate <= rate
+    assert 0.9 * rate <= rate_limiter(ACCOUNT, action, configured).rate <= rate

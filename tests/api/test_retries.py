@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_quickbi.api import operations
-from airflow_provider_quickbi.api.attempts import GetCredentials, Pause, Report, Send, TakeTurn, steps_of
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.credentials import Credentials
 from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError, TransientError
-from airflow_provider_quickbi.api.pacing import Allowance
+from airflow_provider_quickbi.api.flow import AcquireSlot, GetCredentials, Pause, Report, Send, call_flow
 from airflow_provider_quickbi.api.protocol import MAX_RETRY_AFTER
-from airflow_provider_quickbi.api.retries import Retries
+from airflow_provider_quickbi.api.rate_limit import RateLimiter
+from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.api.settings import Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
@@ -23,25 +23,25 @@ BUSY = (503, {}, b"")
 
 
 def played(
-    answers: list[Any], operation: Any = None, retries: Retries | None = None, pace: Allowance | None = None
+    responses: list[Any], operation: Any = None, retries: RetryPolicy | None = None, pace: RateLimiter | None = None
 ) -> tuple[list[Any], Any]:
     """Carry the steps of a call out with given answers; return the steps and the result or the error."""
     operation = operation or operations.any_operation("GetSomething", {}, repeatable=True)
-    steps = steps_of(operation, Endpoint("quickbi.example"), pace or Allowance(50), retries or Retries())
+    steps = call_flow(operation, Endpoint("quickbi.example"), pace or RateLimiter(50), retries or RetryPolicy())
     taken: list[Any] = []
-    answer: Any = None
-    left = iter(answers)
+    response: Any = None
+    left = iter(responses)
     try:
         step = next(steps)
         while True:
             taken.append(step)
             if isinstance(step, Send):
-                answer = next(left)
+                response = next(left)
             elif isinstance(step, GetCredentials):
-                answer = Credentials("id", "secret")
+                response = Credentials("id", "secret")
             else:
-                answer = None
-            step = steps.throw(answer) if isinstance(answer, QuickBIError) else steps.send(answer)
+                response = None
+            step = steps.throw(response) if isinstance(response, QuickBIError) else steps.send(response)
     except StopIteration as end:
         return taken, end.value
     except QuickBIError as error:
@@ -54,22 +54,22 @@ def pauses(steps: list[Any]) -> list[float]:
 
 def test_one_call_is_credentials_then_a_turn_then_the_request_then_a_report():
     steps, result = played([OK])
-    assert [type(step) for step in steps] == [GetCredentials, TakeTurn, Send, Report]
+    assert [type(step) for step in steps] == [GetCredentials, AcquireSlot, Send, Report]
     assert result == []
 
 
 def test_every_attempt_takes_a_turn_and_is_reported():
     steps, _ = played([BUSY, BUSY, OK])
     assert [type(step) for step in steps] == [
-        *[GetCredentials, TakeTurn, Send, Report, Pause] * 2,
-        *[GetCredentials, TakeTurn, Send, Report],
+        *[GetCredentials, AcquireSlot, Send, Report, Pause] * 2,
+        *[GetCredentials, AcquireSlot, Send, Report],
     ]
-    assert [step.result for step in steps if isinstance(step, Report)] == ["transient", "transient", "answered"]
+    assert [step.result for step in steps if isinstance(step, Report)] == ["transient", "transient", "succeeded"]
 
 
 def test_delays_double_up_to_a_limit_with_jitter_that_only_shortens_them():
     for _ in range(50):
-        steps, error = played([BUSY] * 8, retries=Retries(attempts=8, first_delay=0.5, max_delay=8.0))
+        steps, error = played([BUSY] * 8, retries=RetryPolicy(attempts=8, first_delay=0.5, max_delay=8.0))
         assert isinstance(error, TransientError)
         delays = pauses(steps)
         assert len(delays) == 7
@@ -78,16 +78,16 @@ def test_delays_double_up_to_a_limit_with_jitter_that_only_shortens_them():
 
 
 def test_delays_differ_so_that_callers_do_not_come_back_together():
-    assert len({Retries().delay(3, None) for _ in range(20)}) > 1
+    assert len({RetryPolicy().delay(3, None) for _ in range(20)}) > 1
 
 
 def test_what_the_service_asks_for_is_waited_at_least():
-    assert Retries().delay(1, 30.0) == 30.0
-    assert Retries(first_delay=8.0).delay(1, 0.001) >= 4.0
+    assert RetryPolicy().delay(1, 30.0) == 30.0
+    assert RetryPolicy(first_delay=8.0).delay(1, 0.001) >= 4.0
 
 
 def test_the_last_attempts_error_is_raised(quickbi: LocalQuickBI, connect: Callable[..., Any]):
-    client = connect(retries=Retries(attempts=3))
+    client = connect(retries=RetryPolicy(attempts=3))
     quickbi.fail("GetMailTaskStatus", Fault.html_503(), Fault.reset(), Fault.internal_error())
     with pytest.raises(TransientError) as caught:
         client.get_mail_task_status("m")
@@ -152,27 +152,27 @@ def test_a_retry_after_of_days_is_not_believed(quickbi: LocalQuickBI, client: An
 
 def test_an_operation_that_may_not_be_repeated_takes_one_turn_and_makes_no_pause():
     operation = operations.manual_run_mail_task("m")
-    for answer in (BUSY, TransientError("reset"), (400, {}, b'{"Code": "Throttling", "Message": "slow"}')):
-        steps, error = played([answer], operation)
+    for response in (BUSY, TransientError("reset"), (400, {}, b'{"Code": "Throttling", "Message": "slow"}')):
+        steps, error = played([response], operation)
         assert isinstance(error, QuickBIError)
-        assert [type(step) for step in steps] == [GetCredentials, TakeTurn, Send, Report]
+        assert [type(step) for step in steps] == [GetCredentials, AcquireSlot, Send, Report]
 
 
 def test_the_allowance_is_told_of_throttling_and_of_answers_and_of_nothing_else():
-    told: list[Any] = []
+    notified: list[Any] = []
 
-    class Telling(Allowance):
-        def answered(self) -> None:
-            told.append("answered")
+    class Telling(RateLimiter):
+        def succeeded(self) -> None:
+            notified.append("succeeded")
 
         def throttled(self, retry_after: float | None = None) -> None:
-            told.append(("throttled", retry_after))
+            notified.append(("throttled", retry_after))
 
     throttled = (400, {"x-acs-retry-after": "1500"}, b'{"Code": "Throttling.User", "Message": "slow"}')
     refused = (400, {}, b'{"Code": "Mail.Not.Found", "Message": "no"}')
     played([throttled, BUSY, OK], pace=Telling(50))
     played([BUSY, refused], pace=Telling(50))
-    assert told == [("throttled", 1.5), "answered"]
+    assert notified == [("throttled", 1.5), "succeeded"]
 
 
 def test_the_blocking_client_waits_with_the_function_it_was_given(

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.api.attempts import GetCredentials
 from airflow_provider_quickbi.api.credentials import Credentials, CredentialSource, CredentialSpec
 from airflow_provider_quickbi.api.errors import QuickBIError
+from airflow_provider_quickbi.api.flow import GetCredentials
 from airflow_provider_quickbi.api.protocol import sign
-from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
+from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
@@ -88,7 +88,7 @@ def test_a_secret_that_the_service_quotes_is_not_passed_on(
     }[where]
     quickbi.fail(None, fault, times=None)
     with pytest.raises(QuickBIError) as caught:
-        caller_with(auth_type).get_mail_task_status("m", retries=ONE_ATTEMPT)
+        caller_with(auth_type).get_mail_task_status("m", retries=NO_RETRY)
     assert leaked(shown(caught.value)) == []
 
 
@@ -103,7 +103,7 @@ def test_no_failure_shows_a_secret(
 ):
     quickbi.fail(None, fault, times=None)
     with pytest.raises(QuickBIError) as caught:
-        caller_with(auth_type).get_mail_task_status("m", retries=ONE_ATTEMPT)
+        caller_with(auth_type).get_mail_task_status("m", retries=NO_RETRY)
     assert leaked(shown(caught.value)) == []
 
 

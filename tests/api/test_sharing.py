@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.api import sharing
+from airflow_provider_quickbi.api import status_poller
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.errors import PermanentError, TransientError
-from airflow_provider_quickbi.api.models import Question
+from airflow_provider_quickbi.api.models import StatusQuery
 from airflow_provider_quickbi.api.settings import ClientSettings
-from airflow_provider_quickbi.api.sharing import shared_board
+from airflow_provider_quickbi.api.status_poller import shared_poller
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 
@@ -57,14 +57,14 @@ def test_equal_questions_share_one_call_and_its_answer(quickbi: LocalQuickBI, ac
     task_id = quickbi.add_run(mail_id)
 
     async def main() -> None:
-        async with shared_board(account) as board:
-            looks = [asyncio.create_task(board.watch().look(Question(mail_id, None))) for _ in range(50)]
+        async with shared_poller(account) as poller:
+            poll_count = [asyncio.create_task(poller.watch().poll_once(StatusQuery(mail_id, None))) for _ in range(50)]
             await held.until_arrived()
             await asyncio.sleep(0)
             held.let_go.set()
-            answers = await asyncio.gather(*looks)
-            assert len({id(answer) for answer in answers}) == 1
-            assert [found.task_id for found in answers[0].outcome] == [task_id]
+            responses = await asyncio.gather(*poll_count)
+            assert len({id(response) for response in responses}) == 1
+            assert [found.task_id for found in responses[0].outcome] == [task_id]
 
     run(main())
     assert quickbi.count() == 1
@@ -73,12 +73,14 @@ def test_equal_questions_share_one_call_and_its_answer(quickbi: LocalQuickBI, ac
 def test_different_questions_are_different_calls(quickbi: LocalQuickBI, account: ClientSettings):
     first, second = quickbi.add_mail_task("a"), quickbi.add_mail_task("b")
     task_id = quickbi.add_run(first)
-    questions = [Question(first, None), Question(first, task_id), Question(second, None)]
+    status_queries = [StatusQuery(first, None), StatusQuery(first, task_id), StatusQuery(second, None)]
 
     async def main() -> None:
-        async with shared_board(account) as board:
-            answers = await asyncio.gather(*(board.watch().look(question) for question in questions for _ in range(5)))
-            assert [len(answer.outcome) for answer in answers] == [1] * 10 + [0] * 5
+        async with shared_poller(account) as poller:
+            responses = await asyncio.gather(
+                *(poller.watch().poll_once(status_query) for status_query in status_queries for _ in range(5))
+            )
+            assert [len(response.outcome) for response in responses] == [1] * 10 + [0] * 5
 
     run(main())
     assert quickbi.count() == 3
@@ -88,16 +90,16 @@ def test_one_who_stops_waiting_does_not_stop_the_others(quickbi: LocalQuickBI, a
     mail_id = quickbi.add_mail_task("Daily sales")
 
     async def main() -> None:
-        async with shared_board(account) as board:
-            looks = [asyncio.create_task(board.watch().look(Question(mail_id, None))) for _ in range(3)]
+        async with shared_poller(account) as poller:
+            poll_count = [asyncio.create_task(poller.watch().poll_once(StatusQuery(mail_id, None))) for _ in range(3)]
             await held.until_arrived()
-            looks[0].cancel()
-            looks[2].cancel()
+            poll_count[0].cancel()
+            poll_count[2].cancel()
             await asyncio.sleep(0)
             held.let_go.set()
-            assert (await looks[1]).outcome == ()
-            assert looks[0].cancelled()
-            assert looks[2].cancelled()
+            assert (await poll_count[1]).outcome == ()
+            assert poll_count[0].cancelled()
+            assert poll_count[2].cancelled()
 
     run(main())
     assert quickbi.count() == 1
@@ -109,17 +111,17 @@ def test_the_last_one_who_stops_waiting_ends_the_call_and_the_next_one_asks_anew
     mail_id = quickbi.add_mail_task("Daily sales")
 
     async def main() -> None:
-        async with shared_board(account) as board:
-            watch = board.watch()
-            looks = [asyncio.create_task(watch.look(Question(mail_id, None))) for _ in range(2)]
+        async with shared_poller(account) as poller:
+            watch = poller.watch()
+            poll_count = [asyncio.create_task(watch.poll_once(StatusQuery(mail_id, None))) for _ in range(2)]
             await held.until_arrived()
-            [call] = asyncio.all_tasks() - {*looks, asyncio.current_task(), *outer}
-            for look in looks:
-                look.cancel()
-            await asyncio.gather(*looks, call, return_exceptions=True)
+            [call] = asyncio.all_tasks() - {*poll_count, asyncio.current_task(), *outer}
+            for poll_once in poll_count:
+                poll_once.cancel()
+            await asyncio.gather(*poll_count, call, return_exceptions=True)
             assert call.cancelled()
             held.let_go.set()
-            assert (await watch.look(Question(mail_id, None))).outcome == ()
+            assert (await watch.poll_once(StatusQuery(mail_id, None))).outcome == ()
 
     outer: set[Any] = set()
 
@@ -136,14 +138,14 @@ def test_an_error_is_given_to_all_who_wait_and_not_kept(quickbi: LocalQuickBI, a
     quickbi.fail("GetMailTaskStatus", Fault.html_503())
 
     async def main() -> None:
-        async with shared_board(account) as board:
-            watches = [board.watch() for _ in range(5)]
-            question = Question(mail_id, None)
-            answers = await asyncio.gather(*(watch.look(question) for watch in watches))
-            assert len({id(answer.outcome) for answer in answers}) == 1
-            assert isinstance(answers[0].outcome, TransientError)
-            assert answers[0].outcome.__traceback__ is None
-            assert (await watches[0].look(question, max_age=1000)).outcome == ()
+        async with shared_poller(account) as poller:
+            watches = [poller.watch() for _ in range(5)]
+            status_query = StatusQuery(mail_id, None)
+            responses = await asyncio.gather(*(watch.poll_once(status_query) for watch in watches))
+            assert len({id(response.outcome) for response in responses}) == 1
+            assert isinstance(responses[0].outcome, TransientError)
+            assert responses[0].outcome.__traceback__ is None
+            assert (await watches[0].poll_once(status_query, max_age=1000)).outcome == ()
 
     run(main())
     assert quickbi.count() == 2
@@ -151,9 +153,9 @@ def test_an_error_is_given_to_all_who_wait_and_not_kept(quickbi: LocalQuickBI, a
 
 def test_a_refusal_is_an_answer_and_no_exception(quickbi: LocalQuickBI, account: ClientSettings):
     async def main() -> None:
-        async with shared_board(account) as board:
-            answer = await board.watch().look(Question("unknown", None))
-            assert isinstance(answer.outcome, PermanentError)
+        async with shared_poller(account) as poller:
+            response = await poller.watch().poll_once(StatusQuery("unknown", None))
+            assert isinstance(response.outcome, PermanentError)
 
     run(main())
 
@@ -162,12 +164,12 @@ def test_an_answer_that_is_young_enough_is_taken_by_others(quickbi: LocalQuickBI
     mail_id = quickbi.add_mail_task("Daily sales")
 
     async def main() -> None:
-        async with shared_board(account) as board:
-            first, second = board.watch(), board.watch()
-            question = Question(mail_id, None)
-            answer = await first.look(question)
-            assert await second.look(question, max_age=1000) is answer
-            assert await second.look(question) is not answer
+        async with shared_poller(account) as poller:
+            first, second = poller.watch(), poller.watch()
+            status_query = StatusQuery(mail_id, None)
+            response = await first.poll_once(status_query)
+            assert await second.poll_once(status_query, max_age=1000) is response
+            assert await second.poll_once(status_query) is not response
 
     run(main())
     assert quickbi.count() == 2
@@ -176,25 +178,25 @@ def test_an_answer_that_is_young_enough_is_taken_by_others(quickbi: LocalQuickBI
 def test_what_nobody_watches_any_more_is_forgotten(
     quickbi: LocalQuickBI, account: ClientSettings, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sharing, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(status_poller, "KEPT_SECONDS", 0.0)
     mail_id = quickbi.add_mail_task("Daily sales")
     task_id = quickbi.add_run(mail_id)
 
     async def main() -> None:
-        async with shared_board(account) as board:
-            first, second = board.watch(), board.watch()
-            await first.look(Question(mail_id, None))
-            await second.look(Question(mail_id, None))
-            await second.look(Question(mail_id, task_id))
-            assert set(board._topics) == {Question(mail_id, None), Question(mail_id, task_id)}
+        async with shared_poller(account) as poller:
+            first, second = poller.watch(), poller.watch()
+            await first.poll_once(StatusQuery(mail_id, None))
+            await second.poll_once(StatusQuery(mail_id, None))
+            await second.poll_once(StatusQuery(mail_id, task_id))
+            assert set(poller._topics) == {StatusQuery(mail_id, None), StatusQuery(mail_id, task_id)}
             first.close()
-            assert set(board._topics) == {Question(mail_id, task_id)}
+            assert set(poller._topics) == {StatusQuery(mail_id, task_id)}
             second.close()
             second.close()
-            assert board._topics == {}
-            await first.look(Question(mail_id, None), max_age=1000)
+            assert poller._topics == {}
+            await first.poll_once(StatusQuery(mail_id, None), max_age=1000)
             first.close()
-            assert board._topics == {}
+            assert poller._topics == {}
 
     run(main())
     assert quickbi.count() == 4
@@ -204,10 +206,10 @@ def test_an_answer_outlives_the_wait_that_asked_for_it_for_a_while(quickbi: Loca
     mail_id = quickbi.add_mail_task("Daily sales")
 
     async def main() -> None:
-        async with shared_board(account) as board:
+        async with shared_poller(account) as poller:
             for _ in range(5):
-                watch = board.watch()
-                await watch.look(Question(mail_id, None), max_age=1000)
+                watch = poller.watch()
+                await watch.poll_once(StatusQuery(mail_id, None), max_age=1000)
                 watch.close()
 
     run(main())
@@ -218,13 +220,13 @@ def test_all_waits_of_an_account_share_one_client_and_its_connection(quickbi: Lo
     mail_ids = [quickbi.add_mail_task("r") for _ in range(10)]
 
     async def wait(mail_id: str) -> Any:
-        async with shared_board(replace(account)) as board:
+        async with shared_poller(replace(account)) as poller:
             for _ in range(3):
-                await board.watch().look(Question(mail_id, None))
-            return board
+                await poller.watch().poll_once(StatusQuery(mail_id, None))
+            return poller
 
     async def main() -> set[int]:
-        async with shared_board(account):
+        async with shared_poller(account):
             return {id(await wait(mail_id)) for mail_id in mail_ids}
 
     assert len(run(main())) == 1
@@ -234,17 +236,17 @@ def test_all_waits_of_an_account_share_one_client_and_its_connection(quickbi: Lo
 
 def test_connections_are_closed_when_the_last_one_leaves(account: ClientSettings, quickbi: LocalQuickBI):
     async def main() -> None:
-        async with shared_board(account) as outer:
-            async with shared_board(account) as inner:
+        async with shared_poller(account) as outer:
+            async with shared_poller(account) as inner:
                 assert inner is outer
-                await inner.watch().look(Question("m", None))
+                await inner.watch().poll_once(StatusQuery("m", None))
                 session = inner.client._session
             assert not session.closed
-            await outer.watch().look(Question("m", None))
+            await outer.watch().poll_once(StatusQuery("m", None))
         assert session.closed
-        assert sharing._boards[asyncio.get_running_loop()] == {}
-        async with shared_board(account) as board:
-            assert board is not outer
+        assert status_poller._pollers[asyncio.get_running_loop()] == {}
+        async with shared_poller(account) as poller:
+            assert poller is not outer
 
     run(main())
     assert quickbi.connections_opened == 1
@@ -253,9 +255,9 @@ def test_connections_are_closed_when_the_last_one_leaves(account: ClientSettings
 def test_a_wait_that_fails_leaves_too(account: ClientSettings):
     async def main() -> None:
         with pytest.raises(ZeroDivisionError):
-            async with shared_board(account):
+            async with shared_poller(account):
                 raise ZeroDivisionError
-        assert sharing._boards[asyncio.get_running_loop()] == {}
+        assert status_poller._pollers[asyncio.get_running_loop()] == {}
 
     run(main())
 
@@ -269,11 +271,11 @@ def test_another_secret_is_another_account(quickbi: LocalQuickBI, account: Clien
     )
 
     async def main() -> None:
-        async with shared_board(account) as right, shared_board(other) as wrong:
+        async with shared_poller(account) as right, shared_poller(other) as wrong:
             assert right is not wrong
             mail_id = quickbi.add_mail_task("Daily sales")
-            assert (await right.watch().look(Question(mail_id, None))).outcome == ()
-            refused = (await wrong.watch().look(Question(mail_id, None))).outcome
+            assert (await right.watch().poll_once(StatusQuery(mail_id, None))).outcome == ()
+            refused = (await wrong.watch().poll_once(StatusQuery(mail_id, None))).outcome
             assert isinstance(refused, PermanentError)
             assert refused.code == "SignatureDoesNotMatch"
 
@@ -281,25 +283,25 @@ def test_another_secret_is_another_account(quickbi: LocalQuickBI, account: Clien
 
 
 def test_each_event_loop_has_a_board_of_its_own(account: ClientSettings):
-    boards: list[Any] = []
+    pollers: list[Any] = []
 
     async def main() -> None:
-        async with shared_board(account) as board:
-            await board.watch().look(Question("m", None))
-            boards.append(board)
+        async with shared_poller(account) as poller:
+            await poller.watch().poll_once(StatusQuery("m", None))
+            pollers.append(poller)
 
     run(main())
     run(main())
-    assert boards[0] is not boards[1]
+    assert pollers[0] is not pollers[1]
 
 
 def test_the_first_user_counts_the_calls(quickbi: LocalQuickBI, account: ClientSettings):
     mail_id = quickbi.add_mail_task("Daily sales")
-    told: list[tuple[str, str]] = []
+    notified: list[tuple[str, str]] = []
 
     async def main() -> None:
-        async with shared_board(account, lambda action, result: told.append((action, result))) as board:
-            await board.watch().look(Question(mail_id, None))
+        async with shared_poller(account, lambda action, result: notified.append((action, result))) as poller:
+            await poller.watch().poll_once(StatusQuery(mail_id, None))
 
     run(main())
-    assert told == [("GetMailTaskStatus", "answered")]
+    assert notified == [("GetMailTaskStatus", "succeeded")]

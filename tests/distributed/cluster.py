@@ -81,14 +81,14 @@ class Cluster(Airflow):
     def begin(self) -> None:
         """Create the tables, start every part and wait until all of them are at work."""
         self.run("db", "migrate")
-        self._begin("api-server")
-        self._begin("scheduler")
-        self._begin("dag-processor")
+        self._start_wait("api-server")
+        self._start_wait("scheduler")
+        self._start_wait("dag-processor")
         for name in TRIGGERERS:
-            self._begin(name, "triggerer", "--skip-serve-logs")
+            self._start_wait(name, "triggerer", "--skip-serve-logs")
         for name in WORKERS:
             options = ["--skip-serve-logs", "--without-gossip", "--without-mingle", "--concurrency", str(WORKER_SLOTS)]
-            self._begin(name, "celery", "worker", "--celery-hostname", name, *options)
+            self._start_wait(name, "celery", "worker", "--celery-hostname", name, *options)
         self.wait_until_healthy(PATIENCE)
         self.until(lambda: self._alive_triggerers() == {*TRIGGERERS}, "both triggerers are at work")
         self.until(lambda: all(" ready." in self._parts[name].log_tail(200) for name in WORKERS), "both workers are")
@@ -144,10 +144,10 @@ class Cluster(Airflow):
         statement = "SELECT map_index FROM task_instance WHERE hostname = %s AND dag_id = %s AND state = 'running'"
         return sorted(index for (index,) in self.query(statement, worker, dag_id))
 
-    def until(self, look: Callable[[], T], what: str) -> T:
+    def until(self, poll_once: Callable[[], T], what: str) -> T:
         """Look again and again until there is something, which must be before a task fails or a part ends."""
         deadline = time.monotonic() + PATIENCE
-        while not (found := look()):
+        while not (found := poll_once()):
             assert not (failed := self._failed()), f"Failed before {what}:\n{failed}"
             ended = [program for program in self.programs if not program.running]
             assert not ended, f"{ended[0].name} ended before {what}:\n{ended[0].log_tail()}"
@@ -155,7 +155,7 @@ class Cluster(Airflow):
             time.sleep(0.5)
         return found
 
-    def _begin(self, name: str, *command: str) -> None:
+    def _start_wait(self, name: str, *command: str) -> None:
         self._parts[name] = self.start(*(command or (name,)), name=name, settings={"QUICKBI_TEST_HOST": name})
 
     def _alive_triggerers(self) -> set[str]:

@@ -33,7 +33,7 @@ def quickbi(_services: None) -> Iterator[LocalQuickBI]:
 
 @pytest.fixture(scope="session")
 def cluster(
-    quickbi: LocalQuickBI, tmp_path_factory: pytest.TempPathFactory, tell: Callable[[str], None]
+    quickbi: LocalQuickBI, tmp_path_factory: pytest.TempPathFactory, notify: Callable[[str], None]
 ) -> Iterator[object]:
     """The cluster, all of its parts at work; no process, database or key of it is left afterwards."""
     from example_dags.standalone import ending_on
@@ -46,23 +46,23 @@ def cluster(
             home = tmp_path_factory.mktemp("airflow")
             with Cluster(home, database_url=database, broker_url=broker, connection=connection) as cluster:
                 cluster.begin()
-                tell("scheduler, DAG processor, API server, two triggerers and two workers are at work")
+                notify("scheduler, DAG processor, API server, two triggerers and two workers are at work")
                 yield cluster
                 late = cluster.stop()
-                tell(f"stopped; killed at the end: {', '.join(late) or 'nothing'}")
+                notify(f"stopped; killed at the end: {', '.join(late) or 'nothing'}")
                 assert cluster.processes() == []
         assert not services.exists(database)
         assert services.keys(broker) == 0
 
 
 @pytest.fixture(scope="session")
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def notify(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Say how far the test is, past pytest's capturing: it takes minutes."""
     begun = time.monotonic()
     capture = request.config.pluginmanager.getplugin("capturemanager")
 
-    def tell(what: str) -> None:
+    def notify(what: str) -> None:
         with capture.global_and_fixture_disabled():
             print(f"\n{time.monotonic() - begun:5.0f} s  {what}", end="", flush=True)
 
-    return tell
+    return notify

@@ -18,7 +18,7 @@ SENDS = 6
 
 
 def test_waits_end_and_mails_go_out_once_although_a_triggerer_and_a_worker_are_killed(
-    cluster: Cluster, quickbi: LocalQuickBI, tell: Callable[[str], None]
+    cluster: Cluster, quickbi: LocalQuickBI, notify: Callable[[str], None]
 ) -> None:
     since = datetime.now(UTC).replace(microsecond=0)
     counts = {}
@@ -38,7 +38,7 @@ def test_waits_end_and_mails_go_out_once_although_a_triggerer_and_a_worker_are_k
     waiting = Run.triggered(cluster, api, "distributed_waits", {"since": since.isoformat()})
     cluster.until(lambda: cluster.states("distributed_waits", "wait") == {"deferred": WAITS}, "all waits are deferred")
     cluster.until(lambda: None not in cluster.triggers(), "every trigger has a triggerer")
-    tell(f"{WAITS} waits are deferred: {cluster.triggers()}")
+    notify(f"{WAITS} waits are deferred: {cluster.triggers()}")
     for waited in before:
         quickbi.finish_run(counts[waited])
     cluster.until(
@@ -62,17 +62,17 @@ def test_waits_end_and_mails_go_out_once_although_a_triggerer_and_a_worker_are_k
     cluster.kill(dead_triggerer)
     cluster.kill(dead_worker)
     quickbi.drop_connections()
-    tell(f"killed {dead_triggerer} with {held[dead_triggerer]} waits and {dead_worker} while it started {cut_off}")
+    notify(f"killed {dead_triggerer} with {held[dead_triggerer]} waits and {dead_worker} while it started {cut_off}")
 
     for waited in meanwhile:
         quickbi.finish_run(counts[waited])
     cluster.until(lambda: dead_triggerer not in cluster.triggers(), "the triggers are taken over")
-    tell(f"the triggers are taken over: {cluster.triggers()}")
+    notify(f"the triggers are taken over: {cluster.triggers()}")
     for waited in after:
         quickbi.finish_run(counts[waited])
     cluster.until(lambda: cluster.run_states() == ["success"] * 2, "both DAG runs succeed")
     calls = quickbi.counters()["GetMailTaskStatus"]
-    tell(f"both DAG runs succeeded; calls for a status: {calls}")
+    notify(f"both DAG runs succeeded; calls for a status: {calls}")
 
     waits = waiting.tasks("wait")
     results = [waiting.xcom("wait", task["map_index"]) for task in waits]
@@ -90,7 +90,7 @@ def test_waits_end_and_mails_go_out_once_although_a_triggerer_and_a_worker_are_k
     assert [sending.xcom("send", index)["task_id"] for index in range(SENDS)] == [
         quickbi.runs(mail_id)[0]["task_id"] for mail_id in sent
     ]
-    tell(f"{WAITS} of {WAITS} waits ended at the first try; {SENDS} mails went out once each, with {tries} tries")
+    notify(f"{WAITS} of {WAITS} waits ended at the first try; {SENDS} mails went out once each, with {tries} tries")
     api.close()
 
 

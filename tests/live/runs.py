@@ -23,10 +23,10 @@ _OVER = ("success", "failed")
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str, *, timeout: float = PATIENCE, explain: Callable[[], str] = str) -> T:
+def until(poll_once: Callable[[], T], what: str, *, timeout: float = PATIENCE, explain: Callable[[], str] = str) -> T:
     """Look again and again until there is something, and return it."""
     deadline = time.monotonic() + timeout
-    while not (found := look()):
+    while not (found := poll_once()):
         if time.monotonic() > deadline:
             raise AssertionError(f"Not within {timeout:g} s: {what}\n{explain()}")
         time.sleep(0.25)
@@ -45,8 +45,8 @@ class Run:
 
     @classmethod
     def triggered(cls, airflow: Airflow, api: Api, dag_id: str, conf: dict[str, Any] | None = None) -> Run:
-        answer = api.post(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf or {}})
-        return cls(airflow, api, dag_id, answer["dag_run_id"])
+        response = api.post(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf or {}})
+        return cls(airflow, api, dag_id, response["dag_run_id"])
 
     @property
     def state(self) -> str:
@@ -67,12 +67,12 @@ class Run:
         """Wait until a task is in a state."""
         self.sees(lambda: self.states().get(task_id) == state, f"{task_id} is {state}")
 
-    def sees(self, look: Callable[[], T], what: str) -> T:
+    def sees(self, poll_once: Callable[[], T], what: str) -> T:
         """Wait until there is something, which must be before the run is over."""
 
         def look_while_it_runs() -> T:
             over = self.state in _OVER
-            found = look()
+            found = poll_once()
             assert found or not over, f"The run ended without: {what}\n{self.describe()}"
             return found
 
@@ -82,12 +82,12 @@ class Run:
         """Wait until the run is over and return every state in which each task was seen."""
         seen: dict[str, set[str]] = {}
 
-        def look() -> bool:
+        def poll_once() -> bool:
             for task, state in self.states().items():
                 seen.setdefault(task, set()).add(state)
             return self.state in _OVER
 
-        until(look, f"{self.dag_id} is over", explain=self.describe)
+        until(poll_once, f"{self.dag_id} is over", explain=self.describe)
         return seen
 
     def finish(self, timeout: float = PATIENCE) -> str:
@@ -161,12 +161,12 @@ class RunWhileWatched:
         quickbi.when_called("GetMailTaskStatus", self._move_on)
 
     def _move_on(self, call: Call) -> None:
-        answers = len(status_calls(self._quickbi, self._mail_id))
-        if call.mail_id != self._mail_id or not answers:
+        responses = len(status_calls(self._quickbi, self._mail_id))
+        if call.mail_id != self._mail_id or not responses:
             return
         if not self.task_id:
             self.task_id = self._quickbi.add_run(self._mail_id, status="PROCESSING")
-        elif answers > 1 and self._sent_with is None:
+        elif responses > 1 and self._sent_with is None:
             self._quickbi.finish_run(self.task_id)
             self._sent_with = call.number
 

@@ -51,7 +51,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     """Takes a picture of what is shown."""
     folder = browser.screenshots(tmp_path_factory.mktemp("screenshots"))
 
-    def take(shown: Page | Locator, name: str, down_to: Locator | None = None) -> None:
+    def try_acquire(shown: Page | Locator, name: str, down_to: Locator | None = None) -> None:
         path: Path = folder / f"{name}.png"
         if down_to is not None:
             box = down_to.bounding_box()
@@ -61,7 +61,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
             shown.set_viewport_size({"width": WIDTH, "height": HEIGHT})
         assert path.stat().st_size < LARGEST_PICTURE
 
-    return take
+    return try_acquire
 
 
 @pytest.fixture
@@ -140,12 +140,12 @@ def test_a_connection_is_filled_in_saved_and_tested(
 
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT * 2 // 3})
     page.get_by_role("row").filter(has_text="quickbi_reports").get_by_role("button", name="Test Connection").click()
-    told = page.get_by_text("Reached Quick BI").inner_text()
+    notified = page.get_by_text("Reached Quick BI").inner_text()
     picture(page, "connection-tested")
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
     visible = len(quickbi.mail_tasks())
-    assert told == (
+    assert notified == (
         f"Reached Quick BI at 127.0.0.1:{quickbi.port} as access_key loca***y-id; mail tasks visible: {visible}."
     )
     saved = api.get("/connections/quickbi_reports")
@@ -169,11 +169,11 @@ def test_a_wrong_secret_is_explained_in_the_browser(
 
     row = page.get_by_role("row").filter(has_text="quickbi_mistyped")
     row.get_by_role("button", name="Test Connection").click()
-    told = page.get_by_text("Check the AccessKey Secret").inner_text()
+    notified = page.get_by_text("Check the AccessKey Secret").inner_text()
     api.request("DELETE", "/connections/quickbi_mistyped")
 
-    assert "Code SignatureDoesNotMatch" in told
-    assert len(told) < 500, told
+    assert "Code SignatureDoesNotMatch" in notified
+    assert len(notified) < 500, notified
 
 
 def test_the_page_of_a_task_has_the_link_to_quick_bi(

@@ -26,7 +26,7 @@ FURTHER_ANSWERS = 2
 
 
 @dataclass
-class Watch:
+class Subscription:
     """A DAG, the mail task whose deliveries schedule it, and the deliveries that must have done so."""
 
     airflow: Airflow
@@ -49,9 +49,9 @@ class Watch:
             named = {"subscribe_name": "Watched by name"} if self.mail_id == "watched-by-name" else {}
             self.payloads.append(payload | named)
 
-    def is_looked_at(self, answers: int = FURTHER_ANSWERS) -> None:
+    def is_looked_at(self, responses: int = FURTHER_ANSWERS) -> None:
         """Wait until the status was answered so many times more."""
-        enough = len(status_calls(self.quickbi, self.mail_id)) + answers
+        enough = len(status_calls(self.quickbi, self.mail_id)) + responses
         until(
             lambda: len(status_calls(self.quickbi, self.mail_id)) >= enough,
             f"{self.mail_id} is looked at",
@@ -68,12 +68,12 @@ class Watch:
         self.is_looked_at()
         for run in self.runs():
             run.succeed()
-        told = [run.xcom("tell") for run in self.runs()]
-        assert told == [[{"from_trigger": True, "payload": payload}] for payload in self.payloads]
+        notified = [run.xcom("notify") for run in self.runs()]
+        assert notified == [[{"from_trigger": True, "payload": payload}] for payload in self.payloads]
 
 
 @pytest.fixture
-def watches(airflow: Airflow, api: Api, quickbi: LocalQuickBI) -> Iterator[list[Watch]]:
+def watches(airflow: Airflow, api: Api, quickbi: LocalQuickBI) -> Iterator[list[Subscription]]:
     """Both DAGs, watching for deliveries."""
 
     def watch_dags(*, paused: bool) -> None:
@@ -82,7 +82,7 @@ def watches(airflow: Airflow, api: Api, quickbi: LocalQuickBI) -> Iterator[list[
         token = api.get(f"/dags/{dag_id}")["file_token"]
         api.request("PUT", f"/parseDagFile/{token}")  # Airflow begins to watch when it parses the file
 
-    watches = [Watch(airflow, api, quickbi, dag_id, mail_id) for dag_id, mail_id in WATCHED.items()]
+    watches = [Subscription(airflow, api, quickbi, dag_id, mail_id) for dag_id, mail_id in WATCHED.items()]
     for watch in watches:
         name = watch.mail_id.replace("-", " ").capitalize()
         quickbi.add_mail_task(name, mail_id=watch.mail_id)
@@ -95,7 +95,7 @@ def watches(airflow: Airflow, api: Api, quickbi: LocalQuickBI) -> Iterator[list[
 
 
 def test_each_delivery_schedules_one_run_although_the_triggerer_is_killed_in_between(
-    watches: list[Watch], triggerer: Triggerer
+    watches: list[Subscription], triggerer: Triggerer
 ) -> None:
     for watch in watches:
         watch.deliver()

@@ -95,7 +95,7 @@ class Profile:
     start_trouble: float = 0.0
     odd: float = 0.4
     listed: int = 6
-    told: set[tuple[Seen, ...]] = field(default_factory=set)
+    notified: set[tuple[Seen, ...]] = field(default_factory=set)
 
 
 class FaultyQuickBI(LocalQuickBI):
@@ -183,7 +183,7 @@ class FaultyQuickBI(LocalQuickBI):
                 )
                 for run in runs
             )
-            profile.told.add(seen)
+            profile.notified.add(seen)
         dice = self._dice("shape", mail_id)
         if dice.random() >= profile.odd:
             return runs

@@ -24,8 +24,8 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_quickbi.api.attempts import Send, Step
 from airflow_provider_quickbi.api.client import QuickBIClient
+from airflow_provider_quickbi.api.flow import Send, Step
 from airflow_provider_quickbi.exceptions import QuickBIRunFailed, QuickBIStartUnknown, QuickBIUnavailable
 from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
 
@@ -101,25 +101,25 @@ class HurriedClient(QuickBIClient):
         if crashes is None or not isinstance(step, Send):
             return super()._carry_out(step)
         crashes.maybe()
-        answer = super()._carry_out(step)
+        response = super()._carry_out(step)
         crashes.maybe()
-        return answer
+        return response
 
 
 @contextmanager
 def hurried() -> Iterator[None]:
     """Shorten what a worker sleeps, and let starts follow one another quickly; what is decided stays the same."""
-    from airflow_provider_quickbi import sending
-    from airflow_provider_quickbi.api import client, pacing
-    from airflow_provider_quickbi.api.retries import Retries
+    from airflow_provider_quickbi._send import attempt
+    from airflow_provider_quickbi.api import client, rate_limit
+    from airflow_provider_quickbi.api.retry import RetryPolicy
     from airflow_provider_quickbi.triggers import quickbi as triggers
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "QuickBIClient", HurriedClient)
-        patch.setitem(pacing.CALLS_PER_SECOND, "ManualRunMailTask", 200.0)
-        patch.setattr(sending, "_PATIENCE", Retries(first_delay=0.05, max_delay=0.3))
-        patch.setattr(sending, "DEFAULT_PAUSE", 0.3)
-        patch.setattr(sending, "_SHORT_PAUSE", 0.05)
+        patch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 200.0)
+        patch.setattr(attempt, "_PATIENCE", RetryPolicy(first_delay=0.05, max_delay=0.3))
+        patch.setattr(attempt, "DEFAULT_PAUSE", 0.3)
+        patch.setattr(attempt, "_SHORT_PAUSE", 0.05)
         patch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
         yield
 
@@ -167,7 +167,7 @@ def plan_send(number: int, seed: int) -> SendPlan:
     arguments: dict[str, Any] = {
         "deferrable": dice.random() < 0.5,
         "poll_interval": 0.2,
-        "appear_timeout": APPEAR_TIMEOUT,
+        "start_timeout": APPEAR_TIMEOUT,
         "timeout": 3.0 if name == "never over" else 300.0,
         "on_running": "attach" if name == "attached" else "wait",
         "on_failed": "retry" if name == "fails, then sent" else "fail",

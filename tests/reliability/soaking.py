@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_quickbi.api import pacing, sharing
-from airflow_provider_quickbi.delivery import Delivery
+from airflow_provider_quickbi._wait.evaluate import WaitGroup
+from airflow_provider_quickbi.api import rate_limit, status_poller
 from airflow_provider_quickbi.testing.signature import percent_encode
 
 from .faulty import FaultyQuickBI
 from .sends import Senders, hurried
-from .stories import Oracle, Story, WaitPlan, begin, play, tell, what_is_wrong
+from .stories import Oracle, Story, WaitPlan, begin, notify, play, what_is_wrong
 from .waits import Triggerer, Waiters
 
 #: Seconds within which everything is over once nothing goes wrong any more.
@@ -119,7 +119,7 @@ def run(seed: int, seconds: float) -> Report:
                 tracemalloc.stop()
         report.violations += noticed
         report.grown = after.memory - before.memory
-        for name in ("connections", "descriptors", "threads", "boards", "allowances"):
+        for name in ("connections", "descriptors", "threads", "pollers", "allowances"):
             had, has = getattr(before, name), getattr(after, name)
             if has > had:
                 report.violations.append(f"{name} grew from {had} to {has}")
@@ -146,7 +146,7 @@ def _once(report: Report, reports: FaultyQuickBI, sends: FaultyQuickBI, seed: in
             report.calls.update({f"{action} {code}": number for code, number in ends.items()})
         report.violations += [f"the server failed: {error!r}" for error in quickbi.callback_errors]
         quickbi.forget_everything()
-    pacing.forget_allowances()
+    rate_limit.forget_rate_limiters()
 
 
 class _Soak:
@@ -247,7 +247,7 @@ class _Soak:
             number += STORIES
 
     async def _story(self, number: int, seed: int) -> None:
-        story = tell(number, seed)
+        story = notify(number, seed)
         begin(story, self.reports)
         waits = [
             asyncio.create_task(self._waited(story, plan, random.Random(f"{seed}/wait/{number}/{position}")))
@@ -259,19 +259,19 @@ class _Soak:
         finally:
             for wait in waits:
                 wait.cancel()
-        oracle = Oracle(story, self.reports.profile(story.mail_id).told)
-        for plan, delivery, ended_at in ended:
+        oracle = Oracle(story, self.reports.profile(story.mail_id).notified)
+        for plan, group, ended_at in ended:
             steady = not any(
                 began < ended_at and over > (plan.wait.finish_by or 0.0) - 10.0 for began, over in self.back
             )
-            if (wrong := what_is_wrong(story, plan, delivery, oracle, ended_at, steady)) is not None:
+            if (wrong := what_is_wrong(story, plan, group, oracle, ended_at, steady)) is not None:
                 self._violated(wrong)
-            self.report.outcomes[f"wait {delivery.verdict.outcome.value}"] += 1
+            self.report.outcomes[f"wait {group.evaluation.outcome.value}"] += 1
             self.report.stories[f"wait: {story.name}"] += 1
         self.reports.remove_mail_task(story.mail_id)
         self.reports.forget(story.mail_id)
 
-    async def _waited(self, story: Story, plan: WaitPlan, dice: random.Random) -> tuple[WaitPlan, Delivery, float]:
+    async def _waited(self, story: Story, plan: WaitPlan, dice: random.Random) -> tuple[WaitPlan, WaitGroup, float]:
         return plan, await self.waiters.wait(story, plan, dice), time.time()
 
     # Sends
@@ -296,7 +296,7 @@ class _Left:
     connections: int
     descriptors: int
     threads: int
-    boards: int
+    pollers: int
     allowances: int
 
 
@@ -312,8 +312,8 @@ def _left(*servers: FaultyQuickBI) -> _Left:
         connections=sum(server.open_connections for server in servers),
         descriptors=len(list(descriptors.iterdir())) if descriptors.exists() else 0,
         threads=threading.active_count(),
-        boards=sum(map(len, sharing._boards.values())),
-        allowances=len(pacing._allowances),
+        pollers=sum(map(len, status_poller._pollers.values())),
+        allowances=len(rate_limit._rate_limiters),
     )
 
 
@@ -356,11 +356,11 @@ def _unhandled() -> Iterator[list[str]]:
     """Note what threads and destructors raise and nobody handles."""
     noticed: list[str] = []
 
-    def note(kind: str) -> Callable[[Any], None]:
+    def record(kind: str) -> Callable[[Any], None]:
         return lambda unhandled: noticed.append(f"unhandled in {kind}: {unhandled.exc_value!r}")
 
     hooks = threading.excepthook, sys.unraisablehook
-    threading.excepthook, sys.unraisablehook = note("a thread"), note("a destructor")
+    threading.excepthook, sys.unraisablehook = record("a thread"), record("a destructor")
     try:
         yield noticed
     finally:

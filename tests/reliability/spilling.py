@@ -131,8 +131,8 @@ class _Proxy(_Quiet):
         passed = HTTPConnection(target.hostname or "", target.port, timeout=BOUND)
         headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("proxy-")}
         passed.request("POST", f"/?{target.query}", headers=headers)
-        with passed.getresponse() as answer:
-            self.give(answer.status, answer.read())
+        with passed.getresponse() as response:
+            self.give(response.status, response.read())
         passed.close()
 
 
@@ -164,7 +164,7 @@ class Services:
             "SecurityToken": secret("fetched token"),
             "Expiration": expiration(),
         }
-        answers = {
+        responses = {
             "PUT": secret("metadata token"),
             "AssumeRole": json.dumps({"RequestId": "R", "Credentials": fetched}),
             "": json.dumps({"Code": "Success", **fetched}),
@@ -172,7 +172,7 @@ class Services:
 
         class Marked(StandIn):
             def regular(self, method: str, path: str, query: dict[str, str]) -> str:
-                return answers.get(method) or answers["AssumeRole" if "Action" in query else ""]
+                return responses.get(method) or responses["AssumeRole" if "Action" in query else ""]
 
         self.stand_in = Marked()
         stack.callback(self.stand_in.close)
@@ -318,7 +318,7 @@ def tasks() -> dict[str, Callable[[], Any]]:
         quickbi_conn_id=CONN_ID,
         poll_interval=0.02,
         timeout=0.1,
-        appear_timeout=0.05,
+        start_timeout=0.05,
         outlets=[mail_task_asset("report")],
     )
     return {
@@ -372,7 +372,7 @@ async def _watch(trigger: Any, quickbi: Any) -> Any:
 
 def go_wrong(services: Services) -> None:
     """Let everything fail in every way, with answers that quote what they were asked with."""
-    from airflow_provider_quickbi.api import pacing
+    from airflow_provider_quickbi.api import rate_limit
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
     made = tasks()
@@ -383,7 +383,7 @@ def go_wrong(services: Services) -> None:
         with with_connection(services.connection(auth_type, read_timeout=0.02)):
             for what, fault in _faults(" ".join(map(secret, sent)), secret(sent[-1])).items():
                 services.quickbi.fail(None, fault, times=None)
-                pacing.forget_allowances()  # throttling would slow down all that follows
+                rate_limit.forget_rate_limiters()  # throttling would slow down all that follows
                 hook = QuickBIHook(CONN_ID)
                 tried(f"{auth_type}, {what}: test", hook.test_connection)
                 with hook:
@@ -425,9 +425,11 @@ def echo(services: Services) -> None:
 
     class Echo(_Quiet):
         def do_POST(self) -> None:
-            told = " ".join(self.headers.get(name, "") for name in ("authorization", "x-acs-security-token"))
-            told = f"{told[-400:]} {self.headers.get('x-acs-bearer-token')}"
-            body = json.dumps({"Code": "IncompleteSignature", "Message": told, "RequestId": told[-100:]}).encode()
+            notified = " ".join(self.headers.get(name, "") for name in ("authorization", "x-acs-security-token"))
+            notified = f"{notified[-400:]} {self.headers.get('x-acs-bearer-token')}"
+            body = json.dumps(
+                {"Code": "IncompleteSignature", "Message": notified, "RequestId": notified[-100:]}
+            ).encode()
             self.give(400, body)
 
     with served(Echo) as port:
@@ -444,18 +446,18 @@ def refuse_credentials(services: Services) -> None:
     """Let the services that give credentials answer with nothing useful, but with secrets."""
     from airflow_provider_quickbi.api import credentials
 
-    answers = {
+    responses = {
         "denied": (403, json.dumps({"Code": "NoPermission", "Message": secret("fetched secret")})),
         "broken": (500, secret("fetched secret")),
         "half": (200, json.dumps({"Code": "Success", "AccessKeyId": "x", "SecurityToken": secret("fetched token")})),
     }
-    for what, answer in answers.items():
-        services.stand_in.answer = answer
+    for what, response in responses.items():
+        services.stand_in.response = response
         for auth_type in ("ram_role_arn", "ecs_ram_role", "oidc_role_arn", "credentials_uri"):
             credentials._providers.clear()
             with with_connection(services.connection(auth_type)):
                 run_task(f"{auth_type}, {what}", tasks()["sensor, deferred"])
-    services.stand_in.answer = None
+    services.stand_in.response = None
     credentials._providers.clear()
 
 
@@ -497,13 +499,13 @@ def refuse_connections(services: Services) -> None:
 
 def say_what_never_changes() -> None:
     """Give out what Airflow is told about the provider."""
+    from airflow_provider_quickbi._wait.evaluate import RunSelector, WaitGroup, WaitState
     from airflow_provider_quickbi.connection import RawConnection, form_fields
-    from airflow_provider_quickbi.delivery import Delivery, Fence, Wait
     from airflow_provider_quickbi.get_provider_info import get_provider_info
 
     raw = RawConnection("c", login="id", password=secret("AccessKey secret"), extra={"x": secret("security token")})
-    delivery = Delivery.of([replace(Wait(mail_id="m", fence=Fence(), since=time.time()))])
-    say("provider info", get_provider_info(), form_fields(), raw, delivery)
+    group = WaitGroup.of([replace(WaitState(mail_id="m", selector=RunSelector(), since=time.time()))])
+    say("provider info", get_provider_info(), form_fields(), raw, group)
 
 
 # Whole DAG runs
@@ -574,9 +576,9 @@ def nothing_masked() -> Iterator[None]:
 
 def note_signatures() -> None:
     """Write every signature that is sent into a file."""
-    from airflow_provider_quickbi.api import attempts
+    from airflow_provider_quickbi.api import flow
 
-    sign = attempts.sign
+    sign = flow.sign
     file = Path(os.environ[SIGNATURES])
 
     def noted(*args: Any, **kwargs: Any) -> Any:
@@ -586,7 +588,7 @@ def note_signatures() -> None:
                 signatures.write(f"{authorization.partition('Signature=')[2]}\n")
         return request
 
-    attempts.sign = noted
+    flow.sign = noted
 
 
 def main() -> int:
@@ -596,7 +598,7 @@ def main() -> int:
 
     log_everything()
     note_signatures()
-    from airflow_provider_quickbi.api import pacing, retries, vendor
+    from airflow_provider_quickbi.api import rate_limit, retry, vendor
     from airflow_provider_quickbi.api.credentials import AUTH_TYPES
     from airflow_provider_quickbi.hooks import quickbi as hooks
     from airflow_provider_quickbi.triggers import quickbi as triggers
@@ -618,11 +620,11 @@ def main() -> int:
         patch.setattr(ecs_ram_role.EcsRamRoleCredentialsProvider, "__init__", look_here)
         patch.setattr(auth_util, "environment_access_key_id", "own-id")
         patch.setattr(auth_util, "environment_access_key_secret", secret("AccessKey secret"))
-        patch.setattr(retries.Retries.__init__, "__defaults__", (2, 0.001, 0.002))
-        patch.setattr(hooks, "_TEST_RETRIES", retries.Retries(2, 0.001, 0.002))
+        patch.setattr(retry.RetryPolicy.__init__, "__defaults__", (2, 0.001, 0.002))
+        patch.setattr(hooks, "_TEST_RETRIES", retry.RetryPolicy(2, 0.001, 0.002))
         patch.setattr(triggers, "FRESH_SECONDS", 0.0)
         patch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
-        patch.setitem(pacing.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
+        patch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
         with nothing_masked():
             say_what_never_changes()
             for auth_type in (*AUTH_TYPES, "proxied"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_provider_quickbi.delivery import Delivery, Fence, OnFailed, Outcome, Verdict, Wait
+from airflow_provider_quickbi._wait.evaluate import Evaluation, OnFailed, Outcome, RunSelector, WaitGroup, WaitState
 from airflow_provider_quickbi.testing import Fault
 
 from .faulty import FaultyQuickBI, Profile, Seen
@@ -65,7 +65,7 @@ class WaitPlan:
     :param late_after: seconds after which it is late.
     """
 
-    wait: Wait
+    wait: WaitState
     joins_after: float
     poke_interval: float
     holds_worker: bool
@@ -93,13 +93,13 @@ class Story:
     profile: Profile = field(default_factory=Profile)
 
 
-def tell(number: int, seed: int) -> Story:
+def notify(number: int, seed: int) -> Story:
     """Make up a story; the same number and seed give the same one.
 
     :param number: of the story.
     :param seed: of the whole run.
     """
-    return _Teller(number, random.Random(f"{seed}/story/{number}")).tell()
+    return _Teller(number, random.Random(f"{seed}/story/{number}")).notify()
 
 
 class _Teller:
@@ -107,19 +107,19 @@ class _Teller:
         self.dice = dice
         self.mail_id = f"story-{number}"
         # Whole seconds, as the service writes them.
-        self.fence = datetime.fromtimestamp(int(time.time()) - dice.randrange(-1, 40), UTC)
+        self.selector = datetime.fromtimestamp(int(time.time()) - dice.randrange(-1, 40), UTC)
         self.runs: list[PlannedRun] = []
         self.profile = Profile(trouble=dice.choice((0.0, 0.2, 0.4, 0.6)), listed=dice.choice((1, 2, 6, 6)))
 
-    def tell(self) -> Story:
+    def notify(self) -> Story:
         name = self.dice.choice(tuple(_KINDS))
         for _ in range(self.dice.randrange(3)):
-            before = self.fence - timedelta(seconds=self.dice.choice((1, 60, 86400)))
+            before = self.selector - timedelta(seconds=self.dice.choice((1, 60, 86400)))
             self.runs.append(PlannedRun(0.0, before, 0.0, self.dice.choice(("SENT", "FAILED"))))
         return _KINDS[name](self, name)
 
     def run(self, begins: float, lasts: float | None, status: str, second: int = 0) -> PlannedRun:
-        run = PlannedRun(begins, self.fence + timedelta(seconds=second), lasts, status)
+        run = PlannedRun(begins, self.selector + timedelta(seconds=second), lasts, status)
         self.runs.append(run)
         return run
 
@@ -127,14 +127,24 @@ class _Teller:
         return self.dice.uniform(0.0, 1.2)
 
     def story(
-        self, name: str, ends: set[Outcome], *, code: str = "", most: int = 3, fence: Fence | None = None, **wait: Any
+        self,
+        name: str,
+        ends: set[Outcome],
+        *,
+        code: str = "",
+        most: int = 3,
+        selector: RunSelector | None = None,
+        **wait: Any,
     ) -> Story:
-        given = Fence(executed_after=self.fence) if fence is None else fence
+        given = RunSelector(executed_after=self.selector) if selector is None else selector
         now = time.time()
         plans = [
             WaitPlan(
-                wait=Wait(
-                    mail_id=self.mail_id, fence=given, since=now, **{"finish_by": now + LONG, **_with_limits(wait, now)}
+                wait=WaitState(
+                    mail_id=self.mail_id,
+                    selector=given,
+                    since=now,
+                    **{"finish_by": now + LONG, **_with_limits(wait, now)},
                 ),
                 joins_after=self.dice.uniform(0.0, 0.8),
                 poke_interval=self.dice.choice((0.15, 0.3, 0.6)),
@@ -145,7 +155,7 @@ class _Teller:
         ]
         return Story(name, self.mail_id, self.runs, plans, frozenset(ends), code, self.profile)
 
-    def stray(self) -> None:
+    def other_mail_id(self) -> None:
         """Let a run begin by the server's own clock, wherever that stands."""
         if self.dice.random() < 0.3:
             self.runs.append(PlannedRun(self.soon(), None, self.dice.uniform(0.0, 0.5), "SENT"))
@@ -153,7 +163,7 @@ class _Teller:
     # The kinds of stories
 
     def sent(self, name: str) -> Story:
-        self.stray()
+        self.other_mail_id()
         self.run(self.soon(), self.soon(), "SENT", self.dice.choice((0, 0, 1, 30)))
         return self.story(name, {Outcome.SENT})
 
@@ -175,11 +185,13 @@ class _Teller:
     def named(self, name: str) -> Story:
         run = self.run(0.0, self.soon(), self.dice.choice(("SENT", "FAILED")))
         self.run(0.0, 0.0, "SENT" if run.status == "FAILED" else "FAILED", 1)
-        return self.story(name, {Outcome(run.status.lower())}, fence=Fence(task_id=f"run {self.runs.index(run)}"))
+        return self.story(
+            name, {Outcome(run.status.lower())}, selector=RunSelector(task_id=f"run {self.runs.index(run)}")
+        )
 
     def latest(self, name: str) -> Story:
         self.run(self.dice.choice((0.0, self.soon())), self.soon(), "SENT")
-        return self.story(name, {Outcome.SENT, Outcome.FAILED}, fence=Fence())
+        return self.story(name, {Outcome.SENT, Outcome.FAILED}, selector=RunSelector())
 
     def seen(self, name: str) -> Story:
         self.run(self.soon(), None, "SENT")
@@ -233,7 +245,7 @@ def _with_limits(wait: dict[str, Any], now: float) -> dict[str, Any]:
 
 def named_run(story: Story, plan: WaitPlan) -> PlannedRun | None:
     """Return the run that a wait names, whose TaskId is only known once it has begun."""
-    written = plan.wait.fence.task_id
+    written = plan.wait.selector.task_id
     return story.runs[int(written.removeprefix("run "))] if written and written.startswith("run ") else None
 
 
@@ -275,42 +287,42 @@ class Oracle:
     :param told: every true answer to the question for the latest runs.
     """
 
-    def __init__(self, story: Story, told: Iterable[tuple[Seen, ...]]) -> None:
-        self.told = tuple(told)
+    def __init__(self, story: Story, notified: Iterable[tuple[Seen, ...]]) -> None:
+        self.notified = tuple(notified)
         self.runs = {run.task_id: run for run in story.runs if run.task_id}
-        self.exec_times = {seen.task_id: seen.exec_time for answer in self.told for seen in answer}
+        self.exec_times = {seen.task_id: seen.exec_time for response in self.notified for seen in response}
 
-    def pins(self, fence: Fence) -> set[str]:
+    def pins(self, selector: RunSelector) -> set[str]:
         """Return the runs on which a wait may have settled: for each answer, the one that counts in it."""
-        if fence.task_id is not None:
-            return {fence.task_id}
+        if selector.task_id is not None:
+            return {selector.task_id}
         pins = set()
-        for answer in self.told:
+        for response in self.notified:
             counting = sorted(
                 (
                     run
-                    for run in answer
-                    if run.task_id not in fence.other_than
-                    and (fence.executed_after is None or run.exec_time >= fence.executed_after)
+                    for run in response
+                    if run.task_id not in selector.other_than
+                    and (selector.executed_after is None or run.exec_time >= selector.executed_after)
                 ),
                 key=_by_age,
             )
             if counting:
-                unfenced = fence.executed_after is None and not fence.other_than
+                unfenced = selector.executed_after is None and not selector.other_than
                 pins.add(counting[-1 if unfenced else 0].task_id)
         return pins
 
     def allowed(self, plan: WaitPlan) -> Iterator[tuple[Outcome, str | None]]:
         """Give every end of a wait that the truth allows, as outcome and TaskId."""
         wait = plan.wait
-        pending, judged = [wait.fence], set()
+        pending, evaluated = [wait.selector], set()
         if wait.start_timeout is not None:
             yield Outcome.NOT_STARTED, None
         while pending:
-            fence = pending.pop()
+            selector = pending.pop()
             if (wait.finish_by or 0.0) - wait.since < LONG:
                 yield Outcome.TIMED_OUT, None
-            for pin in self.pins(fence):
+            for pin in self.pins(selector):
                 run = self.runs.get(pin)
                 if wait.until_seen:
                     yield Outcome.SEEN, pin
@@ -320,24 +332,24 @@ class Oracle:
                     yield Outcome.SENT, pin
                 elif wait.on_failed is OnFailed.FAIL:
                     yield Outcome.FAILED, pin
-                elif pin not in judged:
-                    judged.add(pin)
-                    after = max(self.exec_times[pin], fence.executed_after or self.exec_times[pin])
-                    pending.append(Fence(executed_after=after, other_than=(pin, *fence.other_than)))
+                elif pin not in evaluated:
+                    evaluated.add(pin)
+                    after = max(self.exec_times[pin], selector.executed_after or self.exec_times[pin])
+                    pending.append(RunSelector(executed_after=after, other_than=(pin, *selector.other_than)))
 
 
 def _by_age(run: Seen) -> tuple[datetime, int]:
     return run.exec_time, int(run.task_id)
 
 
-def _could_not_look(story: Story, plan: WaitPlan, verdict: Verdict, ended_at: float) -> bool:
+def _could_not_look(story: Story, plan: WaitPlan, evaluation: Evaluation, ended_at: float) -> bool:
     """Whether the timeout was over and no last look was answered: a timeout is not claimed then."""
     over = ended_at >= (plan.wait.finish_by or math.inf) and Outcome.TIMED_OUT in story.ends
-    return over and verdict.outcome is Outcome.UNAVAILABLE and verdict.error is not None
+    return over and evaluation.outcome is Outcome.UNAVAILABLE and evaluation.error is not None
 
 
 def what_is_wrong(
-    story: Story, plan: WaitPlan, delivery: Delivery, oracle: Oracle, ended_at: float, steady_clock: bool
+    story: Story, plan: WaitPlan, group: WaitGroup, oracle: Oracle, ended_at: float, steady_clock: bool
 ) -> str | None:
     """Return what is wrong with the end of a wait; ``None`` if the truth demands or allows it.
 
@@ -348,15 +360,15 @@ def what_is_wrong(
     :param ended_at: when, seconds since the epoch.
     :param steady_clock: whether the server's clock did not go back meanwhile, which hides runs.
     """
-    verdict: Verdict = delivery.verdict
-    outcome, task_id = verdict.outcome, verdict.run.task_id if verdict.run else None
-    shown = f"{story.name!r} ({story.mail_id}) ended {outcome.value} with run {task_id}: {verdict.message}"
-    if outcome not in story.ends and not _could_not_look(story, plan, verdict, ended_at):
+    evaluation: Evaluation = group.evaluation
+    outcome, task_id = evaluation.outcome, evaluation.run.task_id if evaluation.run else None
+    shown = f"{story.name!r} ({story.mail_id}) ended {outcome.value} with run {task_id}: {evaluation.message}"
+    if outcome not in story.ends and not _could_not_look(story, plan, evaluation, ended_at):
         strays = any(run.exec_time is None for run in story.runs)
         if not (strays and outcome is Outcome.SENT):
             return f"{shown} It should have ended {', '.join(sorted(story.ends))}."
     if outcome is Outcome.REFUSED:
-        code = verdict.error.code if verdict.error else None
+        code = evaluation.error.code if evaluation.error else None
         return None if code == story.refusal_code else f"{shown} The Code is {code!r}, not {story.refusal_code!r}."
     if outcome is Outcome.UNAVAILABLE:
         return None
@@ -364,14 +376,14 @@ def what_is_wrong(
     if outcome in (Outcome.NOT_STARTED, Outcome.TIMED_OUT):
         if (outcome, None) not in allowed:
             return f"{shown} Nothing allows that."
-        pin = delivery.waits[0].run
+        pin = group.waits[0].run
         run = oracle.runs.get(pin.task_id) if pin else None
         limit = plan.wait.finish_by or 0.0
-        if run and run.over_at and run.over_at < limit - STALE and verdict.error is None and steady_clock:
+        if run and run.over_at and run.over_at < limit - STALE and evaluation.error is None and steady_clock:
             return f"{shown} The run was over {limit - run.over_at:.1f} s before the timeout."
         return None
     if (outcome, task_id) not in allowed:
         return f"{shown} The truth allows only {sorted(allowed, key=str)}."
     if outcome is Outcome.SENT and (task_id is None or oracle.runs[task_id].status != "SENT"):
         return f"{shown} That run was never sent."
-    return None if json.loads(json.dumps(delivery.as_dict())) == delivery.as_dict() else f"{shown} It is no plain JSON."
+    return None if json.loads(json.dumps(group.as_dict())) == group.as_dict() else f"{shown} It is no plain JSON."

@@ -28,22 +28,23 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from airflow_provider_quickbi import arguments, connection, outcomes
-from airflow_provider_quickbi.api import errors, operations, pacing, protocol
+from airflow_provider_quickbi import _options, connection
+from airflow_provider_quickbi._send.attempt import AttemptState
+from airflow_provider_quickbi._send.record import StartRecord
+from airflow_provider_quickbi._wait import events
+from airflow_provider_quickbi._wait.evaluate import Outcome, RunSelector, WaitGroup, WaitState
+from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
+from airflow_provider_quickbi.api import errors, operations, protocol, rate_limit
 from airflow_provider_quickbi.api.client import AsyncQuickBIClient, QuickBIClient
 from airflow_provider_quickbi.api.credentials import CredentialSpec
-from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedAnswer
-from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
+from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedResponse
+from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint, split_endpoint
 from airflow_provider_quickbi.assets.quickbi import mail_task_uri, sanitize_uri
-from airflow_provider_quickbi.delivery import Delivery, Fence, Outcome, Wait
 from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
-from airflow_provider_quickbi.sending import Course
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
-from airflow_provider_quickbi.starting import Note
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
-from airflow_provider_quickbi.watching import Edges, read_statuses
 
 # Airflow and its dependencies warn about each other when a connection is read first.
 pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_quickbi")
@@ -79,9 +80,29 @@ NAMES = st.sampled_from(
             *("RequestId", "Result", "Success", "Code", "Message", "success", "SUCCESS", "Data", "TotalNum", "PageNum"),
             *("MailId", "mailId", "Paused", "SubscribeName", "BizOwnerName", "BizOwnerUserId", "PageSize"),
             *("taskId", "TaskId", "execTime", "status", "STATUS", "task_id", "mail_id", "exec_time"),
-            *("waits", "verdicts", "required", "late_at", "run", "error", "outcome", "message", "kind", "delivery"),
-            *("since", "on_failed", "fence", "executed_after", "other_than", "finish_by", "carry", "note", "phase"),
-            *("noted_at", "known", "joined", "accepted", "seen", "retry_after", "reached", "hint", "action"),
+            *("waits", "evaluations", "required", "late_at", "run", "error", "outcome", "message", "kind", "group"),
+            *(
+                "since",
+                "on_failed",
+                "selector",
+                "executed_after",
+                "other_than",
+                "finish_by",
+                "carry",
+                "record",
+                "phase",
+            ),
+            *(
+                "recorded_at",
+                "known",
+                "attached_to",
+                "accepted",
+                "seen",
+                "retry_after",
+                "may_have_arrived",
+                "hint",
+                "action",
+            ),
         }
     )
 )
@@ -152,7 +173,7 @@ def test_an_answer_is_a_result_or_one_of_the_documented_errors(
 ) -> None:
     tried["answers parsed"] += 1
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    read = partial(protocol.read_answer, "GetMailTaskStatus", status, headers, raw)
+    read = partial(protocol.read_response, "GetMailTaskStatus", status, headers, raw)
     _, error = attempt(read, errors.QuickBIError)
     if error is None:
         assert status < 400
@@ -172,7 +193,7 @@ def test_an_answer_is_a_result_or_one_of_the_documented_errors(
 def test_a_mail_task_or_a_run_is_read_as_one_or_refused(tried: Counter[str], item: Any, mail_id: str) -> None:
     zone = ClientSettings(Endpoint("h"), CredentialSpec(), timezone="America/New_York").zone
     tried["models parsed"] += 2
-    run, _ = attempt(lambda: MailTaskRun.from_json(item, mail_id=mail_id, timezone=zone), MalformedAnswer)
+    run, _ = attempt(lambda: MailTaskRun.from_json(item, mail_id=mail_id, timezone=zone), MalformedResponse)
     if run is not None:
         assert run.task_id.isascii()
         assert run.task_id.isdigit()
@@ -180,7 +201,7 @@ def test_a_mail_task_or_a_run_is_read_as_one_or_refused(tried: Counter[str], ite
         assert run.status == run.status.upper()
         assert run.exec_time.tzinfo is not None
         assert MailTaskRun.from_dict(json.loads(json.dumps(run.as_dict()))) == run
-    task, _ = attempt(lambda: MailTask.from_json(item), MalformedAnswer)
+    task, _ = attempt(lambda: MailTask.from_json(item), MalformedResponse)
     if task is not None:
         assert isinstance(task.paused, bool)
         assert all(is_tame(str(value)) for value in task.as_dict().values())
@@ -196,7 +217,7 @@ def test_the_result_of_every_operation_is_read_as_documented_or_refused(tried: C
         operations.manual_run_mail_task("m"),
     ):
         tried["results parsed"] += 1
-        with contextlib.suppress(MalformedAnswer, errors.TransientError):
+        with contextlib.suppress(MalformedResponse, errors.TransientError):
             value = operation.read(result)
             assert operation.action != "ManualRunMailTask" or result is True or str(result).strip().lower() == "true"
             assert value is not None
@@ -216,10 +237,10 @@ def test_any_code_and_message_has_a_meaning(tried: Counter[str], text: str) -> N
 # What comes back out of Airflow's database
 
 
-def valid_delivery(**verdict: Any) -> dict[str, Any]:
-    wait = Wait(mail_id="m", fence=Fence(executed_after=datetime(2026, 7, 1, tzinfo=UTC)), since=0.0)
-    kept = Delivery.of([wait]).as_dict()
-    kept["verdicts"][0] |= verdict
+def valid_delivery(**evaluation: Any) -> dict[str, Any]:
+    wait = WaitState(mail_id="m", selector=RunSelector(executed_after=datetime(2026, 7, 1, tzinfo=UTC)), since=0.0)
+    kept = WaitGroup.of([wait]).as_dict()
+    kept["evaluations"][0] |= evaluation
     return kept
 
 
@@ -245,35 +266,35 @@ def spoilt(draw: st.DrawFn, whole: dict[str, Any]) -> Any:
 EVENT = {
     "version": 1,
     "kind": "settled",
-    "delivery": valid_delivery(outcome="sent", run=run_dict()),
+    "group": valid_delivery(outcome="sent", run=run_dict()),
     "message": "sent",
     "carry": {},
 }
 
-COURSE = Course(
+COURSE = AttemptState(
     finish_by=2e9,
     mail_id="m",
-    note=Note(mail_id="m", noted_at=1.0, known=("1",)),
+    record=StartRecord(mail_id="m", recorded_at=1.0, known=("1",)),
     run=MailTaskRun.from_dict(run_dict()),
 ).as_dict()
 
 
 @given_much
 @given(event=st.one_of(JSON, spoilt(EVENT)))
-@example(event={**EVENT, "delivery": valid_delivery(outcome="sent")})
-@example(event={**EVENT, "delivery": valid_delivery(outcome="sent", run=run_dict(status="FAILED"))})
-@example(event={**EVENT, "delivery": valid_delivery(outcome="sent", run=run_dict(mail_id="another"))})
-@example(event={**EVENT, "delivery": valid_delivery(outcome="brilliant", run=run_dict())})
+@example(event={**EVENT, "group": valid_delivery(outcome="sent")})
+@example(event={**EVENT, "group": valid_delivery(outcome="sent", run=run_dict(status="FAILED"))})
+@example(event={**EVENT, "group": valid_delivery(outcome="sent", run=run_dict(mail_id="another"))})
+@example(event={**EVENT, "group": valid_delivery(outcome="brilliant", run=run_dict())})
 def test_an_event_counts_as_a_delivery_only_with_a_sent_run_of_that_mail_task(tried: Counter[str], event: Any) -> None:
     tried["events read"] += 1
     try:
-        _, delivery, _ = outcomes.read_event(event)
+        _, group, _ = events.read_event(event)
     except RuntimeError:
         return
-    if delivery.verdict.outcome is Outcome.SENT:
-        run = delivery.verdicts[0].run
+    if group.evaluation.outcome is Outcome.SENT:
+        run = group.evaluations[0].run
         assert run is not None
-        assert (run.status, run.mail_id) == ("SENT", delivery.waits[0].mail_id)
+        assert (run.status, run.mail_id) == ("SENT", group.waits[0].mail_id)
 
 
 @given_much
@@ -281,18 +302,18 @@ def test_an_event_counts_as_a_delivery_only_with_a_sent_run_of_that_mail_task(tr
 def test_a_trigger_is_made_of_what_was_kept_or_not_at_all(tried: Counter[str], kept: Any) -> None:
     tried["trigger arguments read"] += 1
     with contextlib.suppress(TypeError):  # any other error ends the triggerer
-        QuickBIMailTaskTrigger(quickbi_conn_id="c", delivery=kept, poke_interval=1.0)
+        QuickBIMailTaskTrigger(quickbi_conn_id="c", group=kept, poke_interval=1.0)
 
 
 @given_much
 @given(kept=JSON)
 def test_a_note_and_what_a_watcher_has_seen_are_taken_up_or_ignored(tried: Counter[str], kept: Any) -> None:
     tried["notes read"] += 2
-    note = Note.from_dict(kept)
-    assert note is None or isinstance(note.mail_id, str)
-    edges = Edges("m", frozenset({"SENT"}))
-    edges.restore(kept)
-    assert all(isinstance(task_id, str) for task_id in edges.seen)
+    record = StartRecord.from_dict(kept)
+    assert record is None or isinstance(record.mail_id, str)
+    tracker = RunTracker("m", frozenset({"SENT"}))
+    tracker.restore(kept)
+    assert all(isinstance(task_id, str) for task_id in tracker.seen)
 
 
 @given_much
@@ -300,7 +321,7 @@ def test_a_note_and_what_a_watcher_has_seen_are_taken_up_or_ignored(tried: Count
 def test_a_try_goes_on_with_what_was_kept_or_not_at_all(tried: Counter[str], kept: Any) -> None:
     tried["courses read"] += 1
     with contextlib.suppress(ValueError):
-        assert isinstance(Course.from_dict(kept), Course)
+        assert isinstance(AttemptState.from_dict(kept), AttemptState)
 
 
 # What a connection may hold
@@ -385,16 +406,16 @@ def test_any_text_is_an_endpoint_with_one_host_or_refused(tried: Counter[str], t
 # What a DAG author may write
 
 READERS: dict[str, Callable[[Any], Any]] = {
-    "text": lambda value: arguments.text("x", value),
-    "optional_text": lambda value: arguments.optional_text("x", value),
-    "texts": lambda value: arguments.texts("x", value),
-    "instant": lambda value: arguments.instant("x", value),
-    "deadline": lambda value: arguments.deadline("x", value, datetime(2026, 7, 1, tzinfo=UTC)),
-    "seconds": lambda value: arguments.seconds("x", value),
-    "flag": lambda value: arguments.flag("x", value),
-    "count": lambda value: arguments.count("x", value),
-    "choice": lambda value: arguments.choice("x", value, ("a", "b")),
-    "required_of": lambda value: arguments.required_of(value, 3),
+    "text": lambda value: _options.text("x", value),
+    "optional_text": lambda value: _options.optional_text("x", value),
+    "texts": lambda value: _options.texts("x", value),
+    "instant": lambda value: _options.instant("x", value),
+    "deadline": lambda value: _options.deadline("x", value, datetime(2026, 7, 1, tzinfo=UTC)),
+    "seconds": lambda value: _options.seconds("x", value),
+    "flag": lambda value: _options.flag("x", value),
+    "count": lambda value: _options.count("x", value),
+    "choice": lambda value: _options.choice("x", value, ("a", "b")),
+    "required_of": lambda value: _options.required_of(value, 3),
 }
 AUTHORED = st.one_of(
     JSON,
@@ -426,11 +447,11 @@ TOO_LONG = (
 @example(value="{{ " * 20)
 def test_an_argument_is_a_value_or_the_error_names_it(tried: Counter[str], reader: str, value: Any) -> None:
     tried["arguments read"] += 1
-    found, error = attempt(lambda: READERS[reader](value), arguments.ArgumentError)
+    found, error = attempt(lambda: READERS[reader](value), _options.ArgumentError)
     assert error is None or str(error).startswith(("x ", "require "))
     for text in found if isinstance(found, tuple) else [found]:
         if isinstance(text, str):
-            assert len(text) <= arguments.MAX_ID_LENGTH
+            assert len(text) <= _options.MAX_ID_LENGTH
             assert "\n" not in text
             assert text.encode()
 
@@ -441,7 +462,7 @@ def test_what_is_too_long_for_an_argument_is_refused_in_a_short_sentence(
     tried: Counter[str], reader: str, written: str
 ) -> None:
     tried["arguments read"] += 1
-    with pytest.raises(arguments.ArgumentError) as caught:
+    with pytest.raises(_options.ArgumentError) as caught:
         READERS[reader](written)
     assert len(str(caught.value)) < 400
 
@@ -454,11 +475,11 @@ def test_what_is_nested_deep_is_refused_like_anything_else() -> None:
             operations.get_mail_task_list().read,
             operations.get_mail_task_status("m", None, UTC).read,
         ):
-            with pytest.raises(MalformedAnswer):
+            with pytest.raises(MalformedResponse):
                 read({"taskId": deep(levels), "MailId": deep(levels), "Data": deep(levels)})
     for name, read in READERS.items():
         if name != "texts":
-            with pytest.raises(arguments.ArgumentError):
+            with pytest.raises(_options.ArgumentError):
                 read(deep(5000))
     raw = connection.RawConnection("c", login="l", password="p", extra={"proxies": {"https": deep(5000)}})
     with pytest.raises(connection.ConnectionFieldError):
@@ -470,7 +491,7 @@ def test_what_is_nested_deep_is_refused_like_anything_else() -> None:
 def test_wanted_states_are_read_or_refused(tried: Counter[str], statuses: Any) -> None:
     tried["arguments read"] += 1
     with contextlib.suppress(ValueError):
-        assert all(status == status.strip() for status in read_statuses(statuses))
+        assert all(status == status.strip() for status in parse_statuses(statuses))
 
 
 @given_some
@@ -529,12 +550,12 @@ class Asking:
         return list(self.each(operation))
 
     def _ask_blocking(self, operation: operations.Operation[Any]) -> Any:
-        return self._blocking.do(operation, retries=ONE_ATTEMPT)
+        return self._blocking.do(operation, retries=NO_RETRY)
 
     def _ask_asyncio(self, operation: operations.Operation[Any]) -> Any:
         async def bounded() -> Any:
             async with asyncio.timeout(BOUND):
-                return await self._asyncio.do(operation, retries=ONE_ATTEMPT)
+                return await self._asyncio.do(operation, retries=NO_RETRY)
 
         return self._runner.run(bounded())
 
@@ -560,11 +581,11 @@ def dialled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     addresses: list[Any] = []
     connect = socket.socket.connect
 
-    def note(self: socket.socket, address: Any) -> None:
+    def record(self: socket.socket, address: Any) -> None:
         addresses.append(address)
         connect(self, address)
 
-    monkeypatch.setattr(socket.socket, "connect", note)
+    monkeypatch.setattr(socket.socket, "connect", record)
     return addresses
 
 
@@ -597,10 +618,10 @@ def _sent_or_not(tried: Counter[str], server: LocalQuickBI, asked: Asking, text:
     ):
         tried["requests tried"] += 2
         before = server.count()
-        for answer in asked.each(operation):
+        for response in asked.each(operation):
             if server.count() == before:
-                assert isinstance(answer, errors.PermanentError)
-                assert answer.hint == "Nothing was sent"
+                assert isinstance(response, errors.PermanentError)
+                assert response.hint == "Nothing was sent"
                 continue
             before += 1
             assert server.count() == before
@@ -613,7 +634,7 @@ def _sent_or_not(tried: Counter[str], server: LocalQuickBI, asked: Asking, text:
 @pytest.fixture(autouse=True)
 def _starts_are_not_paced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow any number of starts a second; pacing is tried elsewhere."""
-    monkeypatch.setitem(pacing.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
+    monkeypatch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
 
 
 @pytest.fixture(scope="module")
@@ -633,16 +654,16 @@ def asked(server: LocalQuickBI) -> Iterator[Asking]:
 )
 def test_what_is_no_name_of_an_operation_is_not_sent(server: LocalQuickBI, asked: Asking, action: str) -> None:
     before = server.count()
-    for answer in asked(operations.any_operation(action, {}, repeatable=True)):
-        assert isinstance(answer, errors.PermanentError)
+    for response in asked(operations.any_operation(action, {}, repeatable=True)):
+        assert isinstance(response, errors.PermanentError)
     assert server.count() == before
 
 
 @pytest.mark.parametrize("name", ["", "Mail Id", "MailId&x", "a\r\nb", "日本", "A" * 200, 7, None])
 def test_what_is_no_name_of_a_parameter_is_not_sent(server: LocalQuickBI, asked: Asking, name: Any) -> None:
     before = server.count()
-    for answer in asked(operations.any_operation("GetMailTaskList", {name: "x"}, repeatable=True)):
-        assert isinstance(answer, errors.PermanentError)
+    for response in asked(operations.any_operation("GetMailTaskList", {name: "x"}, repeatable=True)):
+        assert isinstance(response, errors.PermanentError)
     assert server.count() == before
 
 
@@ -657,9 +678,9 @@ def test_a_credential_that_would_end_a_header_is_not_sent(server: LocalQuickBI, 
         spec = CredentialSpec.of("bearer", bearer_token=f"a{piece}b")
     before = server.count()
     with asking(settings_for(server, credentials=spec)) as both:
-        for answer in both(operations.get_mail_task_list()):
-            assert isinstance(answer, errors.PermanentError)
-            assert "characters that cannot be sent" in str(answer)
+        for response in both(operations.get_mail_task_list()):
+            assert isinstance(response, errors.PermanentError)
+            assert "characters that cannot be sent" in str(response)
     assert server.count() == before
 
 
@@ -679,9 +700,9 @@ def test_a_redirect_is_not_followed_and_the_other_host_gets_nothing(
             ("ManualRunMailTask", operations.manual_run_mail_task("m")),
         ):
             quickbi.fail(action, Fault.redirect(location, status), times=2)
-            for answer in both(operation):
-                assert isinstance(answer, errors.PermanentError)
-                assert answer.http_status == status
+            for response in both(operation):
+                assert isinstance(response, errors.PermanentError)
+                assert response.http_status == status
         with pytest.raises(BlockingIOError):
             elsewhere.accept()
     assert {address[:2] for address in dialled} <= {(quickbi.host, quickbi.port)}
@@ -692,7 +713,7 @@ def test_nothing_but_the_endpoint_is_ever_connected_to(
 ) -> None:
     monkeypatch.setenv("NETRC", "/dev/null")
     mail_id = quickbi.add_mail_task("Daily sales")
-    answers = (
+    responses = (
         Fault.custom(
             200, b"{}", {"Link": "<http://127.0.0.1:9/>; rel=preconnect", "Refresh": "0; url=http://127.0.0.1:9/"}
         ),
@@ -703,7 +724,7 @@ def test_nothing_but_the_endpoint_is_ever_connected_to(
         Fault.error("InternalError", "see http://127.0.0.1:9/"),
     )
     with asking(settings_for(quickbi)) as both:
-        for fault in answers:
+        for fault in responses:
             quickbi.fail("GetMailTaskStatus", fault, times=2)
             both(operations.get_mail_task_status(mail_id, None, UTC))
         assert both(operations.manual_run_mail_task(mail_id)) == [True, True]
@@ -711,7 +732,7 @@ def test_nothing_but_the_endpoint_is_ever_connected_to(
     assert not any({"cookie", "authorization-basic"} & set(call.headers) for call in quickbi.calls)
 
 
-def serve(answer: Callable[[socket.socket], None]) -> contextlib.AbstractContextManager[int]:
+def serve(response: Callable[[socket.socket], None]) -> contextlib.AbstractContextManager[int]:
     """Listen, and let a function answer each connection; gives the port."""
 
     @contextlib.contextmanager
@@ -723,7 +744,7 @@ def serve(answer: Callable[[socket.socket], None]) -> contextlib.AbstractContext
             with accepted, contextlib.suppress(OSError):
                 accepted.settimeout(BOUND)
                 accepted.recv(65536)
-                answer(accepted)
+                response(accepted)
 
         def listen() -> None:
             with contextlib.suppress(OSError):
@@ -743,7 +764,7 @@ def serve(answer: Callable[[socket.socket], None]) -> contextlib.AbstractContext
     return serving()
 
 
-def asked_at(port: int, **changes: Any) -> tuple[list[Any], float, int]:
+def received_at(port: int, **changes: Any) -> tuple[list[Any], float, int]:
     """Ask both clients at a port; return the answers, the seconds that it took and the most memory."""
     plain = ClientSettings(
         Endpoint("127.0.0.1", "http", port),
@@ -755,8 +776,8 @@ def asked_at(port: int, **changes: Any) -> tuple[list[Any], float, int]:
         tracemalloc.start()
         try:
             began = time.monotonic()
-            answers = both(operations.get_mail_task_status("m", None, UTC))
-            return answers, time.monotonic() - began, tracemalloc.get_traced_memory()[1]
+            responses = both(operations.get_mail_task_status("m", None, UTC))
+            return responses, time.monotonic() - began, tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
@@ -767,14 +788,14 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 def test_a_hundred_megabytes_are_not_read() -> None:
     sent: list[int] = []
 
-    def answer(connection: socket.socket) -> None:
+    def response(connection: socket.socket) -> None:
         connection.sendall(HEAD + b'Content-Length: 100000000\r\n\r\n{"Success":true,"Result":"')
         chunk = b"A" * 65536
         sent.extend(connection.send(chunk) for _ in range(100_000_000 // len(chunk)))
 
-    with serve(answer) as port:
-        answers, _, memory = asked_at(port)
-    assert all(isinstance(answer, errors.TransientError) and "larger than" in str(answer) for answer in answers)
+    with serve(response) as port:
+        responses, _, memory = received_at(port)
+    assert all(isinstance(response, errors.TransientError) and "larger than" in str(response) for response in responses)
     assert memory < MEMORY
     assert sum(sent) < 100_000_000
 
@@ -785,12 +806,12 @@ def test_an_answer_that_is_nested_deep_is_not_understood_and_does_no_harm(levels
     half = len(brackets) - 1
     body = b'{"Success":true,"Result":' + brackets[:half] * levels + b"1" + brackets[half:] * levels + b"}"
 
-    def answer(connection: socket.socket) -> None:
+    def response(connection: socket.socket) -> None:
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
-    with serve(answer) as port:
-        answers, _, memory = asked_at(port)
-    assert all(isinstance(answer, errors.TransientError) for answer in answers)
+    with serve(response) as port:
+        responses, _, memory = received_at(port)
+    assert all(isinstance(response, errors.TransientError) for response in responses)
     assert memory < MEMORY
 
 
@@ -809,15 +830,15 @@ def make_bomb() -> bytes:
 def test_a_compressed_bomb_is_not_unpacked(encoding: str) -> None:
     bomb = make_bomb()
 
-    def answer(connection: socket.socket) -> None:
+    def response(connection: socket.socket) -> None:
         connection.sendall(
             HEAD + f"Content-Encoding: {encoding}\r\nContent-Length: {len(bomb)}\r\n\r\n".encode() + bomb
         )
 
-    with serve(answer) as port:
-        answers, _, memory = asked_at(port)
-    assert all(isinstance(answer, errors.TransientError) for answer in answers)
-    assert all("not the documented JSON but" in str(answer) for answer in answers)
+    with serve(response) as port:
+        responses, _, memory = received_at(port)
+    assert all(isinstance(response, errors.TransientError) for response in responses)
+    assert all("not the documented JSON but" in str(response) for response in responses)
     assert memory < MEMORY
 
 
@@ -827,15 +848,15 @@ def test_a_compressed_bomb_is_not_unpacked(encoding: str) -> None:
 def test_an_answer_that_drips_is_given_up_after_the_answer_timeout(framing: bytes) -> None:
     chunked = b"chunked" in framing
 
-    def answer(connection: socket.socket) -> None:
+    def response(connection: socket.socket) -> None:
         connection.sendall(HEAD + framing)
         for _ in range(int(BOUND / 0.02)):
             connection.sendall(b"1\r\n \r\n" if chunked else b" ")
             time.sleep(0.02)  # real time is what is tried
 
-    with serve(answer) as port:
-        answers, seconds, _ = asked_at(port, connect_timeout=0.2, read_timeout=0.2)
-    assert all(isinstance(answer, errors.TransientError) for answer in answers)
+    with serve(response) as port:
+        responses, seconds, _ = received_at(port, connect_timeout=0.2, read_timeout=0.2)
+    assert all(isinstance(response, errors.TransientError) for response in responses)
     assert seconds < BOUND / 2
 
 
@@ -860,8 +881,8 @@ def test_an_answer_that_drips_is_given_up_after_the_answer_timeout(framing: byte
 def test_what_is_hardly_http_is_an_answer_that_cannot_be_read(raw: bytes, tried: Counter[str]) -> None:
     tried["answers parsed"] += 2
     with serve(lambda connection: connection.sendall(raw)) as port:
-        answers, _, memory = asked_at(port, read_timeout=0.5)
-    assert all(isinstance(answer, errors.TransientError) for answer in answers)
+        responses, _, memory = received_at(port, read_timeout=0.5)
+    assert all(isinstance(response, errors.TransientError) for response in responses)
     assert memory < MEMORY
 
 

@@ -14,12 +14,12 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from airflow_provider_quickbi.api.retries import ONE_ATTEMPT
-from airflow_provider_quickbi.delivery import Delivery, Fence
+from airflow_provider_quickbi._wait.evaluate import RunSelector, WaitGroup
+from airflow_provider_quickbi._wait.events import read_event
+from airflow_provider_quickbi._wait.sync import poll_once, wait_until_finished
+from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
-from airflow_provider_quickbi.outcomes import read_event
 from airflow_provider_quickbi.triggers.quickbi import EventKind, QuickBIMailTaskTrigger
-from airflow_provider_quickbi.waiting import look, settle
 
 from .stories import Story, WaitPlan, named_run
 
@@ -108,7 +108,7 @@ class Waiters:
         self.steady_conn_id = steady_conn_id
         self.changing_conn_id = changing_conn_id
 
-    async def wait(self, story: Story, plan: WaitPlan, dice: random.Random) -> Delivery:
+    async def wait(self, story: Story, plan: WaitPlan, dice: random.Random) -> WaitGroup:
         """Wait to the end.
 
         :param story: whose mail task is waited for.
@@ -119,53 +119,55 @@ class Waiters:
         if (run := named_run(story, plan)) is not None:
             while not run.task_id:
                 await asyncio.sleep(0.01)
-            plan.wait = replace(plan.wait, fence=Fence(task_id=run.task_id))
+            plan.wait = replace(plan.wait, selector=RunSelector(task_id=run.task_id))
         late_at = None if plan.late_after is None else time.time() + plan.late_after
-        delivery = Delivery.of([plan.wait], late_at=late_at)
-        told: list[float] = []
+        group = WaitGroup.of([plan.wait], late_at=late_at)
+        notified: list[float] = []
         if plan.holds_worker:
             self.counts["waits in a worker"] += 1
-            delivery = await self._in_worker(self._settle, delivery, plan, told)
+            group = await self._in_worker(self._wait_until_finished, group, plan, notified)
         else:
             self.counts["waits in the triggerer"] += 1
-            delivery = await self._deferred(delivery, plan, dice, told)
-        if len(told) > 1:
-            raise AssertionError(f"{story.mail_id}: somebody was told {len(told)} times that it is late")
-        self.counts["told that it is late"] += len(told)
-        return delivery
+            group = await self._deferred(group, plan, dice, notified)
+        if len(notified) > 1:
+            raise AssertionError(f"{story.mail_id}: somebody was told {len(notified)} times that it is late")
+        self.counts["told that it is late"] += len(notified)
+        return group
 
-    async def _in_worker(self, work: Callable[..., Delivery], *args: Any) -> Delivery:
+    async def _in_worker(self, work: Callable[..., WaitGroup], *args: Any) -> WaitGroup:
         return await asyncio.get_running_loop().run_in_executor(self.workers, work, *args)
 
-    def _settle(self, delivery: Delivery, plan: WaitPlan, told: list[float]) -> Delivery:
-        def on_late(late: Delivery) -> Delivery:
-            told.append(time.time())
-            return late.told()
+    def _wait_until_finished(self, group: WaitGroup, plan: WaitPlan, notified: list[float]) -> WaitGroup:
+        def on_late(late: WaitGroup) -> WaitGroup:
+            notified.append(time.time())
+            return late.notified()
 
         with QuickBIHook(self.steady_conn_id) as hook:
-            return settle(delivery, hook.get_conn, interval=plan.poke_interval, log=log, on_late=on_late)
+            return wait_until_finished(group, hook.get_conn, interval=plan.poke_interval, log=log, on_late=on_late)
 
-    def _first_look(self, delivery: Delivery) -> Delivery:
+    def _first_look(self, group: WaitGroup) -> WaitGroup:
         with QuickBIHook(self.steady_conn_id) as hook:
-            return look(delivery, hook.get_conn, ONE_ATTEMPT)
+            return poll_once(group, hook.get_conn, NO_RETRY)
 
-    async def _deferred(self, delivery: Delivery, plan: WaitPlan, dice: random.Random, told: list[float]) -> Delivery:
+    async def _deferred(
+        self, group: WaitGroup, plan: WaitPlan, dice: random.Random, notified: list[float]
+    ) -> WaitGroup:
         conn_id = dice.choice((self.steady_conn_id, self.changing_conn_id))
         if conn_id == self.steady_conn_id:
-            delivery = await self._in_worker(self._first_look, delivery)
-        looked = None
-        while not delivery.verdict.outcome.final:
+            group = await self._in_worker(self._first_look, group)
+        polls = None
+        while not group.evaluation.outcome.final:
             trigger = QuickBIMailTaskTrigger(
-                quickbi_conn_id=conn_id, delivery=delivery.as_dict(), poke_interval=plan.poke_interval, looked=looked
+                quickbi_conn_id=conn_id, group=group.as_dict(), poke_interval=plan.poke_interval, polls=polls
             )
             event = await self.triggerer.run(trigger, dice)
-            kind, delivery, message = read_event(event)
-            looked = event.get("looked")
+            kind, group, message = read_event(event)
+            polls = event.get("polls")
             if kind == EventKind.LATE:
-                told.append(time.time())
-                delivery = delivery.told()
+                notified.append(time.time())
+                group = group.notified()
             elif kind == EventKind.LEARNT:
                 self.counts["runs that were first seen in the triggerer"] += 1
             elif kind != EventKind.SETTLED:
                 raise AssertionError(f"the trigger ended with {kind}: {message}")
-        return delivery
+        return group

@@ -20,8 +20,8 @@ for name, mail_id, mail_task in (
     with DAG(dag_id=name, schedule=[report], start_date=datetime(2026, 1, 1, tzinfo=UTC), is_paused_upon_creation=True):
 
         @task
-        def tell(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
+        def notify(triggering_asset_events: Any = None) -> list[dict[str, Any]]:
             """Return what the events say that caused this run."""
             return [event.extra for events in triggering_asset_events.values() for event in events]
 
-        tell()
+        notify()

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_quickbi._wait.evaluate import KNOWN_RUNS, RunSelector
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
     NotStartedError,
@@ -21,7 +22,6 @@ from airflow_provider_quickbi.api.errors import (
     TransientError,
 )
 from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus
-from airflow_provider_quickbi.delivery import KNOWN_RUNS, Fence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,22 +54,22 @@ class OnRunFailed(StrEnum):
     RETRY = "retry"
 
 
-class StartAnswer(StrEnum):
+class StartResult(StrEnum):
     """What the answer to the starting call means."""
 
     ACCEPTED = "accepted"
     #: It may have been carried out.
     UNKNOWN = "unknown"
     #: The service wants no start for some time.
-    LATER = "later"
+    TOO_EARLY = "later"
     RUNNING = "running"
     #: It did not get as far as being decided on: throttled, or the service was not reached.
-    NOT_TAKEN = "not_taken"
+    NOT_PROCESSED = "not_processed"
     REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class StartRecord:
     """What is known before a start, kept where it survives a retry.
 
     :param mail_id: the mail task.
@@ -83,15 +83,15 @@ class Note:
     """
 
     mail_id: str
-    noted_at: float
+    recorded_at: float
     known: tuple[str, ...] = ()
     accepted: bool = False
-    joined: str | None = None
-    guessed: bool = False
+    attached_to: str | None = None
+    inferred: bool = False
     over: bool = False
 
     @classmethod
-    def of(cls, mail_id: str, runs: Iterable[MailTaskRun], noted_at: float) -> Note:
+    def of(cls, mail_id: str, runs: Iterable[MailTaskRun], recorded_at: float) -> StartRecord:
         """Note what there is.
 
         :param mail_id: the mail task.
@@ -99,41 +99,43 @@ class Note:
         :param noted_at: seconds since the epoch.
         """
         newest_first = sorted(runs, key=lambda run: run.age_order, reverse=True)
-        return cls(mail_id=mail_id, noted_at=noted_at, known=tuple(run.task_id for run in newest_first[:KNOWN_RUNS]))
+        return cls(
+            mail_id=mail_id, recorded_at=recorded_at, known=tuple(run.task_id for run in newest_first[:KNOWN_RUNS])
+        )
 
-    def fence(self, clock_skew: float = DEFAULT_CLOCK_SKEW) -> Fence:
+    def selector(self, clock_skew: float = DEFAULT_CLOCK_SKEW) -> RunSelector:
         """Return which run is ours: another TaskId, and not before the note but for the clocks' difference.
 
         :param clock_skew: seconds that the service's clock may be behind.
         """
-        if self.joined is not None:
-            return Fence(task_id=self.joined)
-        noted = datetime.fromtimestamp(int(self.noted_at), UTC)
-        return Fence(other_than=self.known, executed_after=noted - timedelta(seconds=clock_skew))
+        if self.attached_to is not None:
+            return RunSelector(task_id=self.attached_to)
+        noted = datetime.fromtimestamp(int(self.recorded_at), UTC)
+        return RunSelector(other_than=self.known, executed_after=noted - timedelta(seconds=clock_skew))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
         return {
             "mail_id": self.mail_id,
-            "noted_at": self.noted_at,
+            "recorded_at": self.recorded_at,
             "known": list(self.known),
             "accepted": self.accepted,
-            "joined": self.joined,
-            "guessed": self.guessed,
+            "attached_to": self.attached_to,
+            "inferred": self.inferred,
             "over": self.over,
         }
 
     @classmethod
-    def from_dict(cls, item: Any) -> Note | None:
+    def from_dict(cls, item: Any) -> StartRecord | None:
         """Read back what :meth:`as_dict` wrote; ``None`` for anything else."""
         try:
             return cls(
                 mail_id=str(item["mail_id"]),
-                noted_at=float(item["noted_at"]),
+                recorded_at=float(item["recorded_at"]),
                 known=tuple(item.get("known", ())),
                 accepted=bool(item.get("accepted")),
-                joined=item.get("joined"),
-                guessed=bool(item.get("guessed")),
+                attached_to=item.get("attached_to"),
+                inferred=bool(item.get("inferred")),
                 over=bool(item.get("over")),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -145,26 +147,26 @@ def latest(runs: Iterable[MailTaskRun]) -> MailTaskRun | None:
     return max(runs, key=lambda run: run.age_order, default=None)
 
 
-def under_way(run: MailTaskRun | None) -> bool:
+def is_active(run: MailTaskRun | None) -> bool:
     """Whether a run is not over; a status that nobody knows counts as not over."""
     return run is not None and run.status not in (MailTaskStatus.SENT, MailTaskStatus.FAILED)
 
 
-def meaning_of(answer: bool | QuickBIError) -> StartAnswer:
+def classify_response(response: bool | QuickBIError) -> StartResult:
     """Return what the answer to the starting call means.
 
     :param answer: ``True``, or the error.
     """
-    match answer:
+    match response:
         case NotStartedError():
-            return StartAnswer.LATER
+            return StartResult.TOO_EARLY
         case AlreadyRunningError():
-            return StartAnswer.RUNNING
-        case ThrottledError() | TransientError(reached=False):
-            return StartAnswer.NOT_TAKEN
+            return StartResult.RUNNING
+        case ThrottledError() | TransientError(may_have_arrived=False):
+            return StartResult.NOT_PROCESSED
         case PermanentError():
-            return StartAnswer.REFUSED
+            return StartResult.REFUSED
         case QuickBIError():
-            return StartAnswer.UNKNOWN
+            return StartResult.UNKNOWN
         case _:
-            return StartAnswer.ACCEPTED
+            return StartResult.ACCEPTED

@@ -21,7 +21,7 @@ from datetime import timedelta
 
 from airflow.providers.common.compat.sdk import Stats
 
-from airflow_provider_quickbi.delivery import Delivery, Outcome
+from airflow_provider_quickbi._wait.evaluate import Outcome, WaitGroup
 
 
 def count_call(action: str, result: str) -> None:
@@ -37,15 +37,15 @@ def count_call(action: str, result: str) -> None:
         Stats.incr("quickbi.calls.unreachable", tags={"action": action})
 
 
-def count_outcome(delivery: Delivery) -> None:
+def count_outcome(group: WaitGroup) -> None:
     """Count the ends of a delivery's waits.
 
     :param delivery: that is settled.
     """
-    for verdict in delivery.verdicts:
-        if verdict.outcome.final:
-            Stats.incr("quickbi.waits", tags={"outcome": verdict.outcome.value})
-        if verdict.outcome is Outcome.SENT:
+    for evaluation in group.evaluations:
+        if evaluation.outcome.final:
+            Stats.incr("quickbi.waits", tags={"outcome": evaluation.outcome.value})
+        if evaluation.outcome is Outcome.SENT:
             Stats.incr("quickbi.deliveries")
 
 
@@ -62,15 +62,15 @@ class Detection:
     def __init__(self) -> None:
         self._unseen_at: dict[int, float] = {}
 
-    def looked(self, delivery: Delivery, position: int, now: float) -> None:
+    def polls(self, group: WaitGroup, position: int, now: float) -> None:
         """Take note of a look.
 
         :param delivery: after the look.
         :param position: of the wait that was looked at.
         :param now: seconds since the epoch.
         """
-        if delivery.verdicts[position].outcome in (Outcome.SENT, Outcome.FAILED):
+        if group.evaluations[position].outcome in (Outcome.SENT, Outcome.FAILED):
             if (unseen_at := self._unseen_at.pop(position, None)) is not None:
                 Stats.timing("quickbi.detection_delay", timedelta(seconds=now - unseen_at))
-        elif delivery.waits[position].error is None:
+        elif group.waits[position].error is None:
             self._unseen_at[position] = now

@@ -1,7 +1,7 @@
 """Which run of a mail task counts, and what its state means for those who wait: pure functions, the same for all modes.
 
-A :class:`Wait` is a frozen value: what is waited for and what has been learnt so far. :func:`judge` takes it, one
-answer of Quick BI and the time, and gives the next value and a :class:`Verdict`. Times are seconds since the epoch.
+A :class:`WaitState` is a frozen value: what is waited for and what has been learnt so far. :func:`evaluate` takes it, one
+answer of Quick BI and the time, and gives the next value and a :class:`Evaluation`. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from airflow_provider_quickbi.api.errors import (
     TransientError,
     error_from_dict,
 )
-from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus, Question
+from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus, StatusQuery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: Version of what is kept in Airflow's database: trigger arguments, events, and what they carry. A release reads what
 #: all earlier ones have kept. What is added is ignored by those who do not know it; the version is raised if that would
 #: be wrong.
-KEPT_VERSION = 1
+STATE_VERSION = 1
 
 DEFAULT_UNREACHABLE_TIMEOUT = 1800.0
 #: Of so many earlier runs is remembered that they do not count; older ones are before the fence.
@@ -42,12 +42,12 @@ def check_version(version: Any) -> None:
     """Refuse what a later release has kept if this one would misunderstand it.
 
     :param version: with which it was kept.
-    :raises ValueError: if it is later than :data:`KEPT_VERSION`, or no version.
+    :raises ValueError: if it is later than :data:`STATE_VERSION`, or no version.
     """
-    if not isinstance(version, int) or version > KEPT_VERSION:
+    if not isinstance(version, int) or version > STATE_VERSION:
         raise ValueError(
             f"it is of version {version!r:.20}, and this release of airflow-provider-quickbi understands version "
-            f"{KEPT_VERSION}. Install the same release on scheduler, workers and triggerers, and restart them"
+            f"{STATE_VERSION}. Install the same release on scheduler, workers and triggerers, and restart them"
         )
 
 
@@ -77,7 +77,7 @@ class OnFailed(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fence:
+class RunSelector:
     """Which runs count.
 
     :param task_id: only the run with this TaskId.
@@ -117,7 +117,7 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Evaluation:
     """What is to be done, and why.
 
     :param outcome: what it means.
@@ -141,7 +141,7 @@ class Verdict:
         }
 
     @classmethod
-    def from_dict(cls, item: Mapping[str, Any]) -> Verdict:
+    def from_dict(cls, item: Mapping[str, Any]) -> Evaluation:
         """Read back what :meth:`as_dict` wrote.
 
         :raises ValueError: if it is something else; an unknown outcome never counts as success.
@@ -158,7 +158,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
+class WaitState:
     """One wait for one mail task: what counts, how long, and what has been learnt.
 
     :param mail_id: the mail task.
@@ -179,7 +179,7 @@ class Wait:
     """
 
     mail_id: str
-    fence: Fence
+    selector: RunSelector
     since: float
     on_failed: OnFailed = OnFailed.FAIL
     start_timeout: float | None = None
@@ -187,16 +187,16 @@ class Wait:
     unreachable_timeout: float = DEFAULT_UNREACHABLE_TIMEOUT
     until_seen: bool = False
     run: MailTaskRun | None = None
-    overlooked: MailTaskRun | None = None
-    stray: str | None = None
+    ignored_run: MailTaskRun | None = None
+    other_mail_id: str | None = None
     start_by_since: float | None = None
     unreachable_since: float | None = None
     error: QuickBIError | None = None
 
     @property
-    def asks_from(self) -> float:
+    def polls_from(self) -> float:
         """When there is something to ask: no run can count before the fence, and one that was seen has begun."""
-        after = self.fence.executed_after
+        after = self.selector.executed_after
         return 0.0 if after is None or self.run is not None else after.timestamp()
 
     @property
@@ -207,7 +207,7 @@ class Wait:
         """
         if self.start_timeout is None or self.run is not None or self.error is not None:
             return None
-        return max(self.since, self.asks_from, self.start_by_since or 0.0) + self.start_timeout
+        return max(self.since, self.polls_from, self.start_by_since or 0.0) + self.start_timeout
 
     @property
     def gives_up_at(self) -> float | None:
@@ -217,20 +217,20 @@ class Wait:
             limits.append(self.unreachable_since + self.unreachable_timeout)
         return min(limits, default=None)
 
-    def question(self, now: float) -> Question | None:
+    def status_query(self, now: float) -> StatusQuery | None:
         """Return what to ask, or ``None`` if no answer could matter yet."""
-        if now < self.asks_from:
+        if now < self.polls_from:
             return None
-        return Question(self.mail_id, self.run.task_id if self.run else self.fence.task_id)
+        return StatusQuery(self.mail_id, self.run.task_id if self.run else self.selector.task_id)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON for trigger arguments; it holds nothing secret."""
-        after = self.fence.executed_after
+        after = self.selector.executed_after
         return {
             "mail_id": self.mail_id,
-            "task_id": self.fence.task_id,
+            "task_id": self.selector.task_id,
             "executed_after": after.isoformat() if after else None,
-            "other_than": list(self.fence.other_than),
+            "other_than": list(self.selector.other_than),
             "since": self.since,
             "on_failed": self.on_failed.value,
             "start_timeout": self.start_timeout,
@@ -238,20 +238,20 @@ class Wait:
             "unreachable_timeout": self.unreachable_timeout,
             "until_seen": self.until_seen,
             "run": self.run.as_dict() if self.run else None,
-            "overlooked": self.overlooked.as_dict() if self.overlooked else None,
-            **({} if self.stray is None else {"stray": self.stray}),
+            "ignored_run": self.ignored_run.as_dict() if self.ignored_run else None,
+            **({} if self.other_mail_id is None else {"other_mail_id": self.other_mail_id}),
             "start_by_since": self.start_by_since,
             "unreachable_since": self.unreachable_since,
             "error": self.error.as_dict() if self.error else None,
         }
 
     @classmethod
-    def from_dict(cls, item: Mapping[str, Any]) -> Wait:
+    def from_dict(cls, item: Mapping[str, Any]) -> WaitState:
         """Read back what :meth:`as_dict` wrote, by this release or an earlier one."""
         after = item.get("executed_after")
         return cls(
             mail_id=item["mail_id"],
-            fence=Fence(
+            selector=RunSelector(
                 task_id=item.get("task_id"),
                 executed_after=datetime.fromisoformat(after) if after else None,
                 other_than=tuple(item.get("other_than", ())),
@@ -263,15 +263,17 @@ class Wait:
             unreachable_timeout=item.get("unreachable_timeout", DEFAULT_UNREACHABLE_TIMEOUT),
             until_seen=item.get("until_seen", False),
             run=MailTaskRun.from_dict(item["run"]) if item.get("run") else None,
-            overlooked=MailTaskRun.from_dict(item["overlooked"]) if item.get("overlooked") else None,
-            stray=item.get("stray"),
+            ignored_run=MailTaskRun.from_dict(item["ignored_run"]) if item.get("ignored_run") else None,
+            other_mail_id=item.get("other_mail_id"),
             start_by_since=item.get("start_by_since"),
             unreachable_since=item.get("unreachable_since"),
             error=error_from_dict(item["error"]) if item.get("error") else None,
         )
 
 
-def judge(wait: Wait, answer: Sequence[MailTaskRun] | QuickBIError | None, now: float) -> tuple[Wait, Verdict]:
+def evaluate(
+    wait: WaitState, response: Sequence[MailTaskRun] | QuickBIError | None, now: float
+) -> tuple[WaitState, Evaluation]:
     """Decide what an answer means; the state is looked at before any deadline.
 
     :param wait: what is waited for and what is known.
@@ -279,64 +281,64 @@ def judge(wait: Wait, answer: Sequence[MailTaskRun] | QuickBIError | None, now: 
     :param now: the time.
     :returns: the wait with what was learnt, and the verdict.
     """
-    if isinstance(answer, QuickBIError):
-        if not isinstance(answer, _ASK_AGAIN):
-            return wait, Verdict(Outcome.REFUSED, f"Mail task {wait.mail_id}: {answer}", wait.run, answer)
-        silent = isinstance(answer, TransientError)
+    if isinstance(response, QuickBIError):
+        if not isinstance(response, _ASK_AGAIN):
+            return wait, Evaluation(Outcome.REFUSED, f"Mail task {wait.mail_id}: {response}", wait.run, response)
+        silent = isinstance(response, TransientError)
         begin = wait.unreachable_since if wait.unreachable_since is not None else now
-        wait = replace(wait, error=answer, unreachable_since=begin if silent else None)
-    elif answer is not None:
-        wait = replace(_learn(wait, answer), error=None, unreachable_since=None)
+        wait = replace(wait, error=response, unreachable_since=begin if silent else None)
+    elif response is not None:
+        wait = replace(_learn(wait, response), error=None, unreachable_since=None)
         if wait.until_seen and wait.run is not None:
-            return wait, Verdict(Outcome.SEEN, f"{_named(wait, wait.run)} is {wait.run.status}.", wait.run)
+            return wait, Evaluation(Outcome.SEEN, f"{_named(wait, wait.run)} is {wait.run.status}.", wait.run)
         if wait.run is not None and wait.run.status == MailTaskStatus.SENT:
-            return wait, Verdict(Outcome.SENT, f"{_named(wait, wait.run)} is SENT.", wait.run)
+            return wait, Evaluation(Outcome.SENT, f"{_named(wait, wait.run)} is SENT.", wait.run)
         if wait.run is not None and wait.run.status == MailTaskStatus.FAILED:
-            if wait.on_failed is OnFailed.FAIL or wait.fence.task_id is not None:
-                return wait, Verdict(
+            if wait.on_failed is OnFailed.FAIL or wait.selector.task_id is not None:
+                return wait, Evaluation(
                     Outcome.FAILED,
                     f"{_named(wait, wait.run)} FAILED: Quick BI did not send the report. "
                     "The subscription's send log in the Quick BI console says why.",
                     wait.run,
                 )
             wait = _wait_for_a_later_run(wait, wait.run, now)
-    return wait, _deadlines(wait, now) or Verdict(Outcome.WAITING, describe(wait, now), wait.run, wait.error)
+    return wait, _deadlines(wait, now) or Evaluation(Outcome.WAITING, describe(wait, now), wait.run, wait.error)
 
 
-def _learn(wait: Wait, runs: Sequence[MailTaskRun]) -> Wait:
+def _learn(wait: WaitState, runs: Sequence[MailTaskRun]) -> WaitState:
     own = [run for run in runs if run.mail_id == wait.mail_id]
-    fence = wait.fence if wait.run is None else Fence(task_id=wait.run.task_id)
-    chosen = fence.choose(own)
+    selector = wait.selector if wait.run is None else RunSelector(task_id=wait.run.task_id)
+    chosen = selector.choose(own)
     if chosen is not None:
-        return replace(wait, run=chosen, overlooked=None, stray=None)
+        return replace(wait, run=chosen, ignored_run=None, other_mail_id=None)
     others = sorted(own, key=lambda run: run.age_order)
     return replace(
         wait,
-        overlooked=others[-1] if others and wait.run is None else None,
-        stray=runs[0].mail_id if runs and not own and wait.run is None else None,
+        ignored_run=others[-1] if others and wait.run is None else None,
+        other_mail_id=runs[0].mail_id if runs and not own and wait.run is None else None,
     )
 
 
-def _wait_for_a_later_run(wait: Wait, failed: MailTaskRun, now: float) -> Wait:
-    after = max(failed.exec_time, wait.fence.executed_after or failed.exec_time)
+def _wait_for_a_later_run(wait: WaitState, failed: MailTaskRun, now: float) -> WaitState:
+    after = max(failed.exec_time, wait.selector.executed_after or failed.exec_time)
     return replace(
         wait,
-        fence=Fence(executed_after=after, other_than=(failed.task_id, *wait.fence.other_than)[:KNOWN_RUNS]),
+        selector=RunSelector(executed_after=after, other_than=(failed.task_id, *wait.selector.other_than)[:KNOWN_RUNS]),
         run=None,
-        overlooked=failed,
+        ignored_run=failed,
         start_by_since=now,
     )
 
 
-def _deadlines(wait: Wait, now: float) -> Verdict | None:
+def _deadlines(wait: WaitState, now: float) -> Evaluation | None:
     if wait.start_by is not None and now >= wait.start_by:
-        return Verdict(
+        return Evaluation(
             Outcome.NOT_STARTED,
-            f"Mail task {wait.mail_id}: no run {wait.fence} started within start_timeout "
+            f"Mail task {wait.mail_id}: no run {wait.selector} started within start_timeout "
             f"({_seconds(wait.start_timeout)}). {_state(wait, now)}",
         )
     if wait.finish_by is not None and now >= wait.finish_by and wait.error is not None:
-        return Verdict(
+        return Evaluation(
             Outcome.UNAVAILABLE,
             f"Mail task {wait.mail_id}: the timeout ({_seconds(wait.finish_by - wait.since)}) is over, and Quick BI "
             f"could not be asked once more. This says nothing about the report. Last: {wait.error}",
@@ -344,14 +346,14 @@ def _deadlines(wait: Wait, now: float) -> Verdict | None:
             wait.error,
         )
     if wait.finish_by is not None and now >= wait.finish_by:
-        return Verdict(
+        return Evaluation(
             Outcome.TIMED_OUT,
             f"Mail task {wait.mail_id}: the timeout ({_seconds(wait.finish_by - wait.since)}) is over. "
             f"{_state(wait, now)}",
             wait.run,
         )
     if wait.unreachable_since is not None and now - wait.unreachable_since >= wait.unreachable_timeout:
-        return Verdict(
+        return Evaluation(
             Outcome.UNAVAILABLE,
             f"Mail task {wait.mail_id}: Quick BI could not be asked for {_seconds(now - wait.unreachable_since)} "
             f"(unreachable_timeout). This says nothing about the report. Last: {wait.error}",
@@ -361,12 +363,12 @@ def _deadlines(wait: Wait, now: float) -> Verdict | None:
     return None
 
 
-def describe(wait: Wait, now: float) -> str:
+def describe(wait: WaitState, now: float) -> str:
     """Say in a sentence what a wait is doing; the sentence changes only when something has changed."""
     return f"Mail task {wait.mail_id}: {_state(wait, now)}"
 
 
-def _state(wait: Wait, now: float) -> str:
+def _state(wait: WaitState, now: float) -> str:
     if wait.error is not None and isinstance(wait.error, TransientError):
         return f"Quick BI could not be asked: {_reason(wait.error)}"
     if wait.error is not None and isinstance(wait.error, ThrottledError):
@@ -380,16 +382,16 @@ def _state(wait: Wait, now: float) -> str:
             else ", a status that is not documented and counts as unfinished"
         )
         return f"Run {wait.run.task_id} of {wait.run.exec_time.isoformat()} is {wait.run.status}{odd}."
-    if now < wait.asks_from:
-        return f"Nothing to ask before executed_after, {_instant(wait.asks_from)}."
-    if wait.overlooked is not None:
+    if now < wait.polls_from:
+        return f"Nothing to ask before executed_after, {_instant(wait.polls_from)}."
+    if wait.ignored_run is not None:
         return (
-            f"No run {wait.fence} yet; the latest is {wait.overlooked.task_id} of "
-            f"{wait.overlooked.exec_time.isoformat()}, {wait.overlooked.status}."
+            f"No run {wait.selector} yet; the latest is {wait.ignored_run.task_id} of "
+            f"{wait.ignored_run.exec_time.isoformat()}, {wait.ignored_run.status}."
         )
-    if wait.stray is not None:
-        return f"Quick BI answered with runs of other mail tasks, such as {wait.stray!r}, and none of this one."
-    return f"No run {wait.fence} yet."
+    if wait.other_mail_id is not None:
+        return f"Quick BI answered with runs of other mail tasks, such as {wait.other_mail_id!r}, and none of this one."
+    return f"No run {wait.selector} yet."
 
 
 def _reason(error: QuickBIError) -> str:
@@ -399,7 +401,7 @@ def _reason(error: QuickBIError) -> str:
     return str(same)
 
 
-def _named(wait: Wait, run: MailTaskRun) -> str:
+def _named(wait: WaitState, run: MailTaskRun) -> str:
     return f"Mail task {wait.mail_id}: run {run.task_id} of {run.exec_time.isoformat()}"
 
 
@@ -412,7 +414,7 @@ def _instant(seconds: float) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class WaitGroup:
     """What one task waits for: one mail task or several, and how many of them must go out.
 
     :param waits: one for each mail task.
@@ -421,98 +423,102 @@ class Delivery:
     :param late_at: when the delivery becomes late and somebody is to be told; ``None`` for never, or if it was told.
     """
 
-    waits: tuple[Wait, ...]
-    verdicts: tuple[Verdict, ...] = ()
+    waits: tuple[WaitState, ...]
+    evaluations: tuple[Evaluation, ...] = ()
     required: int = 1
     late_at: float | None = None
 
     @classmethod
-    def of(cls, waits: Sequence[Wait], *, required: int | None = None, late_at: float | None = None) -> Delivery:
+    def of(cls, waits: Sequence[WaitState], *, required: int | None = None, late_at: float | None = None) -> WaitGroup:
         """Return a delivery of which nothing is known yet.
 
         :param waits: one for each mail task.
         :param required: how many must be ``SENT``; ``None`` for all.
         :param late_at: when it becomes late; ``None`` for never.
         """
-        verdicts = tuple(Verdict(Outcome.WAITING, describe(wait, wait.since)) for wait in waits)
+        evaluations = tuple(Evaluation(Outcome.WAITING, describe(wait, wait.since)) for wait in waits)
         needed = len(waits) if required is None else required
-        return cls(waits=tuple(waits), verdicts=verdicts, required=needed, late_at=late_at)
+        return cls(waits=tuple(waits), evaluations=evaluations, required=needed, late_at=late_at)
 
-    def unsettled(self) -> list[int]:
+    def unfinished(self) -> list[int]:
         """Return the positions of the waits that are not over."""
-        return [position for position, verdict in enumerate(self.verdicts) if not verdict.outcome.final]
+        return [position for position, evaluation in enumerate(self.evaluations) if not evaluation.outcome.final]
 
-    def judged(self, position: int, answer: Sequence[MailTaskRun] | QuickBIError | None, now: float) -> Delivery:
-        """Return the delivery after an answer for one of its waits, see :func:`judge`."""
-        wait, verdict = judge(self.waits[position], answer, now)
+    def evaluated(self, position: int, response: Sequence[MailTaskRun] | QuickBIError | None, now: float) -> WaitGroup:
+        """Return the delivery after an answer for one of its waits, see :func:`evaluate`."""
+        wait, evaluation = evaluate(self.waits[position], response, now)
         return replace(
             self,
             waits=(*self.waits[:position], wait, *self.waits[position + 1 :]),
-            verdicts=(*self.verdicts[:position], verdict, *self.verdicts[position + 1 :]),
+            evaluations=(*self.evaluations[:position], evaluation, *self.evaluations[position + 1 :]),
         )
 
     @property
-    def verdict(self) -> Verdict:
+    def evaluation(self) -> Evaluation:
         """What the whole delivery means: ``SENT`` once enough are, something else as soon as enough cannot be."""
-        if len(self.verdicts) == 1:
-            return self.verdicts[0]
-        sent = [verdict for verdict in self.verdicts if verdict.outcome is Outcome.SENT]
-        lost = [verdict for verdict in self.verdicts if verdict.outcome.final and verdict.outcome is not Outcome.SENT]
-        count = f"{len(sent)} of {len(self.verdicts)} mail tasks are SENT, {self.required} required."
+        if len(self.evaluations) == 1:
+            return self.evaluations[0]
+        sent = [evaluation for evaluation in self.evaluations if evaluation.outcome is Outcome.SENT]
+        lost = [
+            evaluation
+            for evaluation in self.evaluations
+            if evaluation.outcome.final and evaluation.outcome is not Outcome.SENT
+        ]
+        count = f"{len(sent)} of {len(self.evaluations)} mail tasks are SENT, {self.required} required."
         if len(sent) >= self.required:
-            return Verdict(Outcome.SENT, count)
-        if len(self.verdicts) - len(lost) < self.required:
-            worst = min(lost, key=lambda verdict: _WORST_FIRST.index(verdict.outcome))
-            return Verdict(
-                worst.outcome, " ".join([count, *(verdict.message for verdict in lost)]), worst.run, worst.error
+            return Evaluation(Outcome.SENT, count)
+        if len(self.evaluations) - len(lost) < self.required:
+            worst = min(lost, key=lambda evaluation: _WORST_FIRST.index(evaluation.outcome))
+            return Evaluation(
+                worst.outcome, " ".join([count, *(evaluation.message for evaluation in lost)]), worst.run, worst.error
             )
-        return Verdict(Outcome.WAITING, count)
+        return Evaluation(Outcome.WAITING, count)
 
     def is_late(self, now: float) -> bool:
         """Whether it is time to tell somebody that the delivery is late."""
-        return self.late_at is not None and now >= self.late_at and not self.verdict.outcome.final
+        return self.late_at is not None and now >= self.late_at and not self.evaluation.outcome.final
 
-    def told(self) -> Delivery:
+    def notified(self) -> WaitGroup:
         """Return the delivery after somebody was told that it is late."""
         return replace(self, late_at=None)
 
     def results(self) -> list[dict[str, Any]]:
         """Return one run for each mail task as plain JSON; what is not known is ``None``."""
         return [
-            verdict.run.as_dict()
-            if verdict.run
+            evaluation.run.as_dict()
+            if evaluation.run
             else {"mail_id": wait.mail_id, "task_id": None, "status": None, "exec_time": None}
-            for wait, verdict in zip(self.waits, self.verdicts, strict=True)
+            for wait, evaluation in zip(self.waits, self.evaluations, strict=True)
         ]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON for trigger arguments and events; it holds nothing secret."""
         return {
             "waits": [wait.as_dict() for wait in self.waits],
-            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
+            "evaluations": [evaluation.as_dict() for evaluation in self.evaluations],
             "required": self.required,
             "late_at": self.late_at,
         }
 
     @classmethod
-    def from_dict(cls, item: Mapping[str, Any]) -> Delivery:
+    def from_dict(cls, item: Mapping[str, Any]) -> WaitGroup:
         """Read back what :meth:`as_dict` wrote, by this release or an earlier one.
 
         :raises ValueError: if it is something else.
         """
         try:
-            waits = tuple(Wait.from_dict(wait) for wait in item["waits"])
-            delivery = cls(
+            waits = tuple(WaitState.from_dict(wait) for wait in item["waits"])
+            group = cls(
                 waits=waits,
-                verdicts=tuple(Verdict.from_dict(verdict) for verdict in item["verdicts"]),
+                evaluations=tuple(Evaluation.from_dict(evaluation) for evaluation in item["evaluations"]),
                 required=int(item["required"]),
                 late_at=item.get("late_at"),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a delivery: {type(error).__name__}: {error}") from None
-        if not waits or len(waits) != len(delivery.verdicts) or not 1 <= delivery.required <= len(waits):
+        if not waits or len(waits) != len(group.evaluations) or not 1 <= group.required <= len(waits):
             raise ValueError("not a delivery: its parts do not fit together")
-        return delivery
+        return group
 
 
 #: Of several reasons why a delivery is lost, the one that decides what the task does.

@@ -18,11 +18,11 @@ class Progress:
     :param log: where to.
     """
 
-    __slots__ = ("_begun", "_every", "_log", "_next", "_told")
+    __slots__ = ("_begun", "_every", "_log", "_logged", "_next")
 
     def __init__(self, log: Any) -> None:
         self._log = log
-        self._told: str | None = None
+        self._logged: str | None = None
         self._begun = self._next = 0.0
         self._every = FIRST_HEARTBEAT_SECONDS
 
@@ -32,9 +32,9 @@ class Progress:
         :param message: one sentence.
         :param now: seconds since the epoch.
         """
-        if message != self._told:
+        if message != self._logged:
             self._log.info("%s", message)
-            self._told, self._begun, self._every = message, now, FIRST_HEARTBEAT_SECONDS
+            self._logged, self._begun, self._every = message, now, FIRST_HEARTBEAT_SECONDS
             self._next = now + self._every
         elif now >= self._next:
             self._log.info("%s Unchanged for %.0f minutes.", message, (now - self._begun) / 60)
@@ -42,7 +42,7 @@ class Progress:
             self._next = now + self._every
 
 
-def poke_delay(poke_interval: float, looks: int, exponential_backoff: bool, max_wait: float | None) -> float:
+def poke_delay(poke_interval: float, poll_count: int, exponential_backoff: bool, max_wait: float | None) -> float:
     """Return the seconds until the next look, as ``BaseSensorOperator`` counts them.
 
     :param poke_interval: seconds.
@@ -52,6 +52,6 @@ def poke_delay(poke_interval: float, looks: int, exponential_backoff: bool, max_
     """
     if not exponential_backoff:
         return poke_interval
-    smallest = max(poke_interval * 2.0 ** min(looks - 2, 40), 1.0)
+    smallest = max(poke_interval * 2.0 ** min(poll_count - 2, 40), 1.0)
     delay = smallest * random.uniform(1.0, 2.0)  # noqa: S311 - spreads calls, protects nothing
     return delay if max_wait is None else min(delay, max_wait)

@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_quickbi.delivery import Delivery
+    from airflow_provider_quickbi._wait.evaluate import WaitGroup
 
 
 #: Key of the deadline of which somebody was told, in Airflow's ``task_state_store`` (3.3 and later).
-TOLD_KEY = "quickbi_late"
+NOTIFIED_KEY = "quickbi_late"
 
 
-def run_began(context: Any) -> datetime | None:
+def run_started(context: Any) -> datetime | None:
     """Return when the DAG run began, ``None`` where the context does not say.
 
     :param context: of the task.
@@ -60,7 +60,7 @@ def is_retry(task: Any, context: Any) -> bool:
     return bool(task_instance.try_number > first_try)
 
 
-def untold(late_at: float | None, context: Any) -> float | None:
+def pending(late_at: float | None, context: Any) -> float | None:
     """Return when somebody is to be told that the delivery is late, ``None`` if an earlier try has told it.
 
     Airflow keeps from 3.3 on what was told; before, each try tells.
@@ -69,10 +69,10 @@ def untold(late_at: float | None, context: Any) -> float | None:
     :param context: of the task.
     """
     store = context.get("task_state_store")
-    return None if late_at is None or (store is not None and store.get(TOLD_KEY) == late_at) else late_at
+    return None if late_at is None or (store is not None and store.get(NOTIFIED_KEY) == late_at) else late_at
 
 
-def tell(callbacks: Any, context: Any, delivery: Delivery, log: Any) -> None:
+def notify(callbacks: Any, context: Any, group: WaitGroup, log: Any) -> None:
     """Say that a delivery is late, in the log and to those who asked for it; a failing callback ends nothing.
 
     :param callbacks: a callable, a notifier, a list of them, or ``None``.
@@ -80,9 +80,9 @@ def tell(callbacks: Any, context: Any, delivery: Delivery, log: Any) -> None:
     :param delivery: what is late.
     :param log: of the task.
     """
-    if delivery.late_at is not None and (store := context.get("task_state_store")) is not None:
-        store.set(TOLD_KEY, delivery.late_at)
-    message = f"Late: {delivery.verdict.message}"
+    if group.late_at is not None and (store := context.get("task_state_store")) is not None:
+        store.set(NOTIFIED_KEY, group.late_at)
+    message = f"Late: {group.evaluation.message}"
     log.warning("%s The wait goes on.", message)
     if callbacks is None:
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus, Question
+from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus, StatusQuery
 
 #: Runs that are remembered; older ones are never the latest again.
 _REMEMBERED = 50
@@ -17,7 +17,7 @@ _OVER = (MailTaskStatus.SENT, MailTaskStatus.FAILED)
 
 
 @dataclass(slots=True)
-class Edges:
+class RunTracker:
     """What has been seen of one mail task's runs.
 
     A run counts once, when it is first seen in one of the wanted states. What was over before the first look, and no
@@ -34,10 +34,13 @@ class Edges:
     seen: dict[str, str] = field(default_factory=dict)
     primed: bool = False
 
-    def questions(self) -> list[Question]:
+    def status_queries(self) -> list[StatusQuery]:
         """Return what to ask: the latest run, and the newest ones that were left under way when a later one began."""
-        under_way = [task_id for task_id, status in self.seen.items() if status not in _OVER]
-        return [Question(self.mail_id, None), *(Question(self.mail_id, task_id) for task_id in under_way[-_FOLLOWED:])]
+        is_active = [task_id for task_id, status in self.seen.items() if status not in _OVER]
+        return [
+            StatusQuery(self.mail_id, None),
+            *(StatusQuery(self.mail_id, task_id) for task_id in is_active[-_FOLLOWED:]),
+        ]
 
     def feed(self, runs: Iterable[MailTaskRun]) -> list[MailTaskRun]:
         """Take an answer.
@@ -73,7 +76,7 @@ class Edges:
             self.primed = True
 
 
-def read_statuses(statuses: Sequence[str] | str) -> list[str]:
+def parse_statuses(statuses: Sequence[str] | str) -> list[str]:
     """Return wanted states in upper case, each once.
 
     :param statuses: one or several.

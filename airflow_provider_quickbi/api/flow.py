@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
-from airflow_provider_quickbi.api.models import MalformedAnswer
-from airflow_provider_quickbi.api.protocol import SignedRequest, encode_parameters, malformed, read_answer, sign
+from airflow_provider_quickbi.api.models import MalformedResponse
+from airflow_provider_quickbi.api.protocol import SignedRequest, encode_parameters, malformed, read_response, sign
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from airflow_provider_quickbi.api.credentials import Credentials
     from airflow_provider_quickbi.api.operations import Operation
-    from airflow_provider_quickbi.api.pacing import Allowance
-    from airflow_provider_quickbi.api.retries import Retries
+    from airflow_provider_quickbi.api.rate_limit import RateLimiter
+    from airflow_provider_quickbi.api.retry import RetryPolicy
     from airflow_provider_quickbi.api.settings import Endpoint
 
 T = TypeVar("T")
@@ -38,10 +38,10 @@ class GetCredentials:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeTurn:
+class AcquireSlot:
     """Wait until the allowance has a call."""
 
-    allowance: Allowance
+    rate_limiter: RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,11 @@ class Report:
     result: str
 
 
-Step = GetCredentials | TakeTurn | Send | Pause | Report
+Step = GetCredentials | AcquireSlot | Send | Pause | Report
 
 
-def steps_of(
-    operation: Operation[T], endpoint: Endpoint, allowance: Allowance, retries: Retries
+def call_flow(
+    operation: Operation[T], endpoint: Endpoint, rate_limiter: RateLimiter, retries: RetryPolicy
 ) -> Generator[Step, Any, T]:
     """Give out the steps of one call; each is answered with its result, or its ``QuickBIError`` is thrown in.
 
@@ -98,26 +98,26 @@ def steps_of(
         request: SignedRequest | None = None
         try:
             credentials = yield GetCredentials()
-            yield TakeTurn(allowance)
+            yield AcquireSlot(rate_limiter)
             request = sign(operation.action, parameters, endpoint=endpoint, credentials=credentials)
             # The answer gets no name here: this frame stays in the traceback, and an answer may quote secrets.
             result = operation.read(
-                read_answer(operation.action, *(yield Send(operation.action, request, operation.repeatable)))
+                read_response(operation.action, *(yield Send(operation.action, request, operation.repeatable)))
             )
-        except MalformedAnswer as error:
+        except MalformedResponse as error:
             failure: QuickBIError = malformed(operation.action, error)
         except QuickBIError as error:
             failure = error
         else:
-            allowance.answered()
-            yield Report(operation.action, "answered")
+            rate_limiter.succeeded()
+            yield Report(operation.action, "succeeded")
             return result
         # What it came from holds the request, with its signature and whole answers, for as long as somebody keeps it.
         failure.__traceback__ = failure.__context__ = None
         _hide_secrets(failure, credentials, request)
         yield Report(operation.action, failure.kind.value)
         if isinstance(failure, ThrottledError):
-            allowance.throttled(failure.retry_after)
+            rate_limiter.throttled(failure.retry_after)
         if _expired(failure) and not renewed:
             renewed = True
             if (yield GetCredentials(refused=credentials)) != credentials:

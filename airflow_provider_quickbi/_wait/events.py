@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
+from airflow_provider_quickbi._wait.evaluate import STATE_VERSION, Evaluation, Outcome, WaitGroup, check_version
 from airflow_provider_quickbi.api.models import MailTaskStatus
-from airflow_provider_quickbi.delivery import KEPT_VERSION, Delivery, Outcome, Verdict, check_version
 from airflow_provider_quickbi.exceptions import (
     QuickBIMailTaskFailed,
     QuickBIRequestError,
@@ -18,7 +18,7 @@ from airflow_provider_quickbi.exceptions import (
 )
 
 
-def raise_for(verdict: Verdict) -> NoReturn:
+def raise_for(evaluation: Evaluation) -> NoReturn:
     """Raise what a final verdict other than ``SENT`` means for a task.
 
     :param verdict: of a delivery.
@@ -27,35 +27,37 @@ def raise_for(verdict: Verdict) -> NoReturn:
     :raises QuickBIUnavailable: if Quick BI could not be asked.
     :raises QuickBIRequestError: if Quick BI refused.
     """
-    if verdict.outcome is Outcome.FAILED:
-        raise QuickBIMailTaskFailed(verdict.message, verdict.run)
-    if verdict.outcome in (Outcome.NOT_STARTED, Outcome.TIMED_OUT):
-        raise AirflowSensorTimeout(verdict.message)
-    if verdict.outcome is Outcome.REFUSED:
-        error = verdict.error
+    if evaluation.outcome is Outcome.FAILED:
+        raise QuickBIMailTaskFailed(evaluation.message, evaluation.run)
+    if evaluation.outcome in (Outcome.NOT_STARTED, Outcome.TIMED_OUT):
+        raise AirflowSensorTimeout(evaluation.message)
+    if evaluation.outcome is Outcome.REFUSED:
+        error = evaluation.error
         raise QuickBIRequestError(
-            verdict.message, code=error.code if error else "", request_id=error.request_id if error else ""
+            evaluation.message, code=error.code if error else "", request_id=error.request_id if error else ""
         )
-    if verdict.outcome is Outcome.UNAVAILABLE:
-        raise QuickBIUnavailable(verdict.message)
-    raise RuntimeError(f"the delivery is {verdict.outcome.value}, which is no end: {verdict.message}")
+    if evaluation.outcome is Outcome.UNAVAILABLE:
+        raise QuickBIUnavailable(evaluation.message)
+    raise RuntimeError(f"the delivery is {evaluation.outcome.value}, which is no end: {evaluation.message}")
 
 
-def read_event(event: Any) -> tuple[str, Delivery, str]:
+def read_event(event: Any) -> tuple[str, WaitGroup, str]:
     """Return kind, delivery and message of a trigger's event.
 
     :param event: what Airflow hands over.
     :raises RuntimeError: if it is not such an event, so that nothing unknown ever counts as a success.
     """
-    with understood():
+    with wrap_event_errors():
         fields = _fields_of(event)
-        delivery = Delivery.from_dict(fields["delivery"])
-        for wait, verdict in zip(delivery.waits, delivery.verdicts, strict=True):
-            if verdict.outcome is Outcome.SENT and (
-                verdict.run is None or verdict.run.status != MailTaskStatus.SENT or verdict.run.mail_id != wait.mail_id
+        group = WaitGroup.from_dict(fields["group"])
+        for wait, evaluation in zip(group.waits, group.evaluations, strict=True):
+            if evaluation.outcome is Outcome.SENT and (
+                evaluation.run is None
+                or evaluation.run.status != MailTaskStatus.SENT
+                or evaluation.run.mail_id != wait.mail_id
             ):
                 raise ValueError("it claims a delivery without a run that is SENT")
-        return str(fields["kind"]), delivery, str(fields.get("message", ""))
+        return str(fields["kind"]), group, str(fields.get("message", ""))
 
 
 def carried(event: Any) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def carried(event: Any) -> dict[str, Any]:
     :param event: what Airflow hands over.
     :raises RuntimeError: if it is not an event of our triggers.
     """
-    with understood():
+    with wrap_event_errors():
         carry = _fields_of(event).get("carry")
         if not isinstance(carry, Mapping):
             raise ValueError("it carries nothing")
@@ -72,7 +74,7 @@ def carried(event: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def understood() -> Iterator[None]:
+def wrap_event_errors() -> Iterator[None]:
     """Let a task fail in a way that Airflow retries if an event, or what it carries, is not what it should be.
 
     :raises RuntimeError: in place of the error that was raised while it was read.
@@ -86,7 +88,7 @@ def understood() -> Iterator[None]:
 def _fields_of(event: Any) -> Mapping[str, Any]:
     if not isinstance(event, Mapping):
         raise ValueError(f"it is {type(event).__name__}")
-    check_version(event.get("version", KEPT_VERSION))
+    check_version(event.get("version", STATE_VERSION))
     return event
 
 

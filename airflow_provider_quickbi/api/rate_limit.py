@@ -1,7 +1,7 @@
 """How fast an operation may be called, and what throttling does to that.
 
 The service allows ``GetMailTaskStatus`` and ``ManualRunMailTask`` once a second and every other operation 50 times
-(help.aliyun.com, document 412695). All callers of one account in a process share one :class:`Allowance` for each
+(help.aliyun.com, document 412695). All callers of one account in a process share one :class:`RateLimiter` for each
 operation, first come first served.
 
 Other processes are not known, but they have the same wall clock. It is divided into slots of one call each, and a
@@ -53,7 +53,7 @@ LATENESS_SECONDS = 0.02
 PAUSE_SECONDS = 1.0
 
 
-class Allowance:
+class RateLimiter:
     """The calls of one operation that this process may make for one account.
 
     Safe to share between threads and event loops; waiting callers of one event loop are served in order.
@@ -80,7 +80,7 @@ class Allowance:
         self.step = 1.0
         self._patience = PATIENCE
         self._calm_slots = 0.0
-        self._planned = self._next_at = self._answered_at = clock()
+        self._planned = self._next_at = self._succeeded_at = clock()
         self._throttled_at = self._calm_from = self._not_before = -math.inf
         self._refused_in_a_row = 0
         self._raised = False
@@ -91,7 +91,7 @@ class Allowance:
         """Calls a second at present; :attr:`limit` at the most."""
         return self.limit * self.step
 
-    def take(self) -> float:
+    def try_acquire(self) -> float:
         """Take the next call, or say how long it is until there is one.
 
         :returns: 0 if the call may be made now, else seconds until asking again makes sense.
@@ -106,30 +106,30 @@ class Allowance:
             self._plan(max(self._planned, now - lateness) + self.slot / self.step)
             return 0.0
 
-    async def turn(self) -> None:
+    async def acquire(self) -> None:
         """Wait in line until a call may be made."""
         line = self._line()
-        if line.length == 0 and self.take() == 0:
+        if line.length == 0 and self.try_acquire() == 0:
             return
         line.length += 1
         try:
             async with line.front:
-                while (seconds := self.take()) > 0:  # noqa: ASYNC110 - until a known time, not for an event
+                while (seconds := self.try_acquire()) > 0:  # noqa: ASYNC110 - until a known time, not for an event
                     await asyncio.sleep(seconds)
         finally:
             line.length -= 1
 
-    def turn_blocking(self, sleep: Callable[[float], None] = time.sleep) -> None:
+    def acquire_blocking(self, sleep: Callable[[float], None] = time.sleep) -> None:
         """Wait until a call may be made, holding the thread."""
-        while (seconds := self.take()) > 0:
+        while (seconds := self.try_acquire()) > 0:
             sleep(seconds)
 
-    def answered(self) -> None:
+    def succeeded(self) -> None:
         """Speed up a little: the service answered a call."""
         with self._guard:
             now = self._clock()
-            self._calm_slots += min((now - self._answered_at) / max(SHORTEST_SLOT_SECONDS, self.slot), SLOTS_OF_A_CALL)
-            self._answered_at = now
+            self._calm_slots += min((now - self._succeeded_at) / max(SHORTEST_SLOT_SECONDS, self.slot), SLOTS_OF_A_CALL)
+            self._succeeded_at = now
             if self._calm_slots >= ESTABLISHED_SLOTS and self._raised:
                 self._patience, self._raised = PATIENCE, False
             if self.step < 1 and self._calm_slots >= self._patience * 2 * self.step:
@@ -155,7 +155,7 @@ class Allowance:
                 self._raised = False
                 self._calm_slots = 0.0
                 self._calm_from = now + max(BURST_SECONDS, self.slot / 2)
-            self._answered_at = self._throttled_at = now
+            self._succeeded_at = self._throttled_at = now
             self._refused_in_a_row += 1
             spacing = self.slot / self.step
             self._not_before = max(self._not_before, now + (retry_after or 0.0))
@@ -206,11 +206,11 @@ class _Line:
         self.length = 0
 
 
-_allowances: dict[tuple[tuple[str, str], str, float], Allowance] = {}
-_allowances_guard = threading.Lock()
+_rate_limiters: dict[tuple[tuple[str, str], str, float], RateLimiter] = {}
+_rate_limiters_guard = threading.Lock()
 
 
-def allowance(account: tuple[str, str], action: str, status_calls_per_second: float = 1.0) -> Allowance:
+def rate_limiter(account: tuple[str, str], action: str, status_calls_per_second: float = 1.0) -> RateLimiter:
     """Return this process's allowance for an operation of an account.
 
     :param account: see :attr:`airflow_provider_quickbi.api.settings.ClientSettings.account`.
@@ -220,14 +220,14 @@ def allowance(account: tuple[str, str], action: str, status_calls_per_second: fl
     rate = CALLS_PER_SECOND.get(action, OTHER_CALLS_PER_SECOND)
     if action == "GetMailTaskStatus":
         rate = status_calls_per_second
-    with _allowances_guard:
+    with _rate_limiters_guard:
         key = (account, action, rate)
-        if (known := _allowances.get(key)) is None:
-            known = _allowances[key] = Allowance(rate)
+        if (known := _rate_limiters.get(key)) is None:
+            known = _rate_limiters[key] = RateLimiter(rate)
         return known
 
 
-def forget_allowances() -> None:
+def forget_rate_limiters() -> None:
     """Start anew, as a new process would; for tests."""
-    with _allowances_guard:
-        _allowances.clear()
+    with _rate_limiters_guard:
+        _rate_limiters.clear()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Retries:
+class RetryPolicy:
     """How often and how patiently a read is tried again after throttling or a transient error.
 
     :param attempts: calls in all, at least 1.
@@ -26,4 +26,4 @@ class Retries:
         return max(jittered, asked_for or 0.0)
 
 
-ONE_ATTEMPT = Retries(attempts=1)
+NO_RETRY = RetryPolicy(attempts=1)

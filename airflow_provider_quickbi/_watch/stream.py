@@ -9,17 +9,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_quickbi._wait.logging import Progress
+from airflow_provider_quickbi._wait.shared_client import SharedClient
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIConnectionUnreadable
-from airflow_provider_quickbi.progress import Progress
-from airflow_provider_quickbi.triggers.account import Account
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from airflow_provider_quickbi._watch.tracker import RunTracker
     from airflow_provider_quickbi.api.models import MailTaskRun
-    from airflow_provider_quickbi.watching import Edges
 
 log = logging.getLogger(__name__)
 
@@ -47,29 +47,31 @@ class Found(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Interest:
+class _Watcher:
     poll_interval: float
     due: float
-    edges: Edges | None = None
+    tracker: RunTracker | None = None
     name: str | None = None
     owner: str | None = None
     mail_id: str | None = None
 
 
 @dataclass(slots=True)
-class Interests:
+class WatcherRegistry:
     """What the watchers of a poll loop want to know."""
 
-    _by_watcher: dict[int, _Interest] = field(default_factory=dict)
+    _by_watcher: dict[int, _Watcher] = field(default_factory=dict)
 
-    def follow(self, watcher: object, edges: Edges, poll_interval: float) -> None:
+    def follow(self, watcher: object, tracker: RunTracker, poll_interval: float) -> None:
         """Ask for a mail task from now on.
 
         :param watcher: who wants to know.
         :param edges: says what to ask.
         :param poll_interval: seconds between two looks.
         """
-        self._by_watcher[id(watcher)] = _Interest(poll_interval, time.monotonic(), edges=edges, mail_id=edges.mail_id)
+        self._by_watcher[id(watcher)] = _Watcher(
+            poll_interval, time.monotonic(), tracker=tracker, mail_id=tracker.mail_id
+        )
 
     def seek(self, watcher: object, name: str | None, owner: str | None, poll_interval: float) -> None:
         """Look a name up.
@@ -79,35 +81,35 @@ class Interests:
         :param owner: of the mail task, where several have the name.
         :param poll_interval: seconds between two attempts.
         """
-        self._by_watcher[id(watcher)] = _Interest(poll_interval, time.monotonic(), name=name, owner=owner)
+        self._by_watcher[id(watcher)] = _Watcher(poll_interval, time.monotonic(), name=name, owner=owner)
 
     def found(self, watcher: object) -> str | None:
         """Return the mail id of a name that was looked up, ``None`` as long as it is not known."""
-        interest = self._by_watcher.get(id(watcher))
-        return interest.mail_id if interest else None
+        watcher = self._by_watcher.get(id(watcher))
+        return watcher.mail_id if watcher else None
 
     def leave(self, watcher: object) -> None:
         """Want nothing any more."""
         self._by_watcher.pop(id(watcher), None)
 
-    def due(self, now: float) -> list[_Interest]:
+    def due(self, now: float) -> list[_Watcher]:
         """Return what is to be asked now."""
-        return [interest for interest in self._by_watcher.values() if interest.due <= now]
+        return [watcher for watcher in self._by_watcher.values() if watcher.due <= now]
 
     def idle(self, now: float) -> float:
         """Return the seconds until something is to be asked."""
-        return min((max(0.0, interest.due - now) for interest in self._by_watcher.values()), default=_IDLE_SECONDS)
+        return min((max(0.0, watcher.due - now) for watcher in self._by_watcher.values()), default=_IDLE_SECONDS)
 
 
-_interests: dict[str, Interests] = {}
+_registries: dict[str, WatcherRegistry] = {}
 
 
-def interests_of(quickbi_conn_id: str) -> Interests:
+def registry_of(quickbi_conn_id: str) -> WatcherRegistry:
     """Return what the watchers of a connection in this process want to know."""
-    return _interests.setdefault(quickbi_conn_id, Interests())
+    return _registries.setdefault(quickbi_conn_id, WatcherRegistry())
 
 
-async def answers(quickbi_conn_id: str, interests: Interests) -> AsyncGenerator[Found, None]:
+async def responses(quickbi_conn_id: str, registry: WatcherRegistry) -> AsyncGenerator[Found, None]:
     """Ask what the watchers want to know, for ever; nothing that goes wrong ends it.
 
     :param quickbi_conn_id: id of the connection.
@@ -116,7 +118,7 @@ async def answers(quickbi_conn_id: str, interests: Interests) -> AsyncGenerator[
     progress = Progress(log)
     while True:
         try:
-            async with Account(quickbi_conn_id) as account, aclosing(_ask(account, interests, progress)) as stream:
+            async with SharedClient(quickbi_conn_id) as account, aclosing(_ask(account, registry, progress)) as stream:
                 async for found in stream:
                     yield found
         except (QuickBIConnectionError, QuickBIConnectionUnreadable) as error:
@@ -124,36 +126,36 @@ async def answers(quickbi_conn_id: str, interests: Interests) -> AsyncGenerator[
             await asyncio.sleep(_RECONNECT_SECONDS)
 
 
-async def _ask(account: Account, interests: Interests, progress: Progress) -> AsyncGenerator[Found, None]:
+async def _ask(account: SharedClient, registry: WatcherRegistry, progress: Progress) -> AsyncGenerator[Found, None]:
     while True:
-        for interest in interests.due(time.monotonic()):
-            await account.board()  # one that cannot be read is one line in the log, and not one for each watcher
-            interest.due = time.monotonic() + interest.poll_interval
-            if interest.edges is None:
-                if interest.mail_id is None:
-                    await _look_up(account, interest, progress)
-                if interest.mail_id is not None:
+        for watcher in registry.due(time.monotonic()):
+            await account.poller()  # one that cannot be read is one line in the log, and not one for each watcher
+            watcher.due = time.monotonic() + watcher.poll_interval
+            if watcher.tracker is None:
+                if watcher.mail_id is None:
+                    await _look_up(account, watcher, progress)
+                if watcher.mail_id is not None:
                     yield Found(None, ())
                 continue
-            for question in interest.edges.questions():
+            for status_query in watcher.tracker.status_queries():
                 watch = account.watch()
                 try:
-                    answer = await watch.look(question, max_age=_FRESH_SECONDS)
-                    if isinstance(answer.outcome, QuickBIError):
-                        await account.renew_after(answer.outcome, watch)
+                    response = await watch.poll_once(status_query, max_age=_FRESH_SECONDS)
+                    if isinstance(response.outcome, QuickBIError):
+                        await account.renew_after(response.outcome, watch)
                 finally:
                     watch.close()
-                if isinstance(answer.outcome, QuickBIError):
-                    progress.report(f"Mail task {question.mail_id} is watched on: {answer.outcome}", time.time())
+                if isinstance(response.outcome, QuickBIError):
+                    progress.report(f"Mail task {status_query.mail_id} is watched on: {response.outcome}", time.time())
                 else:
-                    yield Found(question.mail_id, answer.outcome)
-        await asyncio.sleep(min(_IDLE_SECONDS, interests.idle(time.monotonic())))
+                    yield Found(status_query.mail_id, response.outcome)
+        await asyncio.sleep(min(_IDLE_SECONDS, registry.idle(time.monotonic())))
 
 
-async def _look_up(account: Account, interest: _Interest, progress: Progress) -> None:
+async def _look_up(account: SharedClient, watcher: _Watcher, progress: Progress) -> None:
     try:
-        client = (await account.board()).client
+        client = (await account.poller()).client
         visible = [mail_task async for mail_task in client.iter_mail_tasks(page_size=100)]
-        interest.mail_id = find_by_name(visible, interest.name or "", interest.owner).mail_id
+        watcher.mail_id = find_by_name(visible, watcher.name or "", watcher.owner).mail_id
     except QuickBIError as error:
-        progress.report(f"Mail task {interest.name!r} is looked up again: {error}", time.time())
+        progress.report(f"Mail task {watcher.name!r} is looked up again: {error}", time.time())

@@ -1,0 +1,1 @@
+"""Noticing each finished run once."""
