@@ -56,7 +56,7 @@ def connection(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQ
     monkeypatch.setattr(streams, "_IDLE_SECONDS", 0.01)
     monkeypatch.setattr(streams, "_FRESH_SECONDS", 0.0)
     monkeypatch.setattr(triggers, "HAND_OVER_SECONDS", 0.0)
-    monkeypatch.setattr(triggers, "_KEEPING", RetryPolicy(attempts=2, first_delay=0.001))
+    monkeypatch.setattr(triggers, "_STORING", RetryPolicy(attempts=2, first_delay=0.001))
     quickbi.add_mail_task("Daily sales", mail_id="m", owner="Wang Fang")
     return quickbi
 
@@ -262,7 +262,7 @@ def test_a_connection_that_is_missing_or_wrong_is_read_again(
 
     async def scenario() -> None:
         async with Watching(watcher()) as watching:
-            await until(lambda: "It is read again every" in caplog.text)
+            await until(lambda: "Reading it again in" in caplog.text)
             monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", good)
             await look_again(connection)
             connection.add_run("m", status="SENT")

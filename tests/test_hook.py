@@ -218,7 +218,7 @@ def test_a_name_that_fits_several_or_none_lists_the_candidates(hook: QuickBIHook
 
 def test_a_name_that_cannot_be_looked_up_now_may_be_later(hook: QuickBIHook, quickbi: LocalQuickBI):
     quickbi.fail("GetMailTaskList", Fault.html_503(), times=None)
-    with pytest.raises(QuickBIUnavailable, match="Quick BI could not be asked: GetMailTaskList: "):
+    with pytest.raises(QuickBIUnavailable, match="Quick BI is unreachable: GetMailTaskList: "):
         hook.find_mail_tasks(["Weekly"])
 
 

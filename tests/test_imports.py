@@ -32,7 +32,15 @@ FREE_OF_AIRFLOW = [
     *(f"airflow_provider_quickbi.api.{module.name}" for module in pkgutil.iter_modules(api.__path__)),
     *(
         f"airflow_provider_quickbi.{name}"
-        for name in ("api", "_options", "connection", "_wait.evaluate", "_send.record", "get_provider_info", "_wait.logging")
+        for name in (
+            "api",
+            "_options",
+            "connection",
+            "_wait.evaluate",
+            "_send.record",
+            "get_provider_info",
+            "_wait.logging",
+        )
     ),
     "airflow_provider_quickbi.testing",
     "airflow_provider_quickbi.testing.fixtures",

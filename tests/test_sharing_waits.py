@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi._wait.evaluate import RunSelector, WaitGroup, WaitState
+from airflow_provider_quickbi._wait import aio
+from airflow_provider_quickbi._wait.codec import encode_group
+from airflow_provider_quickbi._wait.events import EventKind
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
 from airflow_provider_quickbi.api import status_poller
 from airflow_provider_quickbi.api.models import StatusQuery
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
-from airflow_provider_quickbi.triggers import quickbi as triggers
-from airflow_provider_quickbi.triggers.quickbi import EventKind, QuickBIMailTaskTrigger
+from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
 ASK = "GetMailTaskStatus"
 
@@ -26,7 +29,7 @@ ASK = "GetMailTaskStatus"
 def fast(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pacing be no obstacle, so that what is counted is not what pacing lets through."""
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=1000))
-    monkeypatch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
 
 
 def mails(quickbi: LocalQuickBI, number: int, *, sent_at_look: int) -> list[str]:
@@ -51,7 +54,7 @@ def stored_and_revived(mail_id: str, poke_interval: float, executed_after: datet
         mail_id=mail_id, selector=RunSelector(executed_after=executed_after), since=now, finish_by=now + 60
     )
     trigger = QuickBIMailTaskTrigger(
-        quickbi_conn_id="quickbi_default", group=WaitGroup.of([wait]).as_dict(), poke_interval=poke_interval
+        quickbi_conn_id="quickbi_default", group=encode_group(WaitGroup.of([wait])), poke_interval=poke_interval
     )
     return QuickBIMailTaskTrigger(**json.loads(json.dumps(trigger.serialize()[1])))
 
@@ -67,7 +70,7 @@ def outcomes(
 
     async def end_of(trigger: QuickBIMailTaskTrigger) -> str:
         async for event in trigger.run():
-            if event.payload["kind"] == EventKind.LEARNT:
+            if event.payload["kind"] == EventKind.PINNED:
                 learnt = {name: event.payload[name] for name in ("group", "polls")}
                 return await end_of(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt))
             return str(event.payload["group"]["evaluations"][0]["outcome"])

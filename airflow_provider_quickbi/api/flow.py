@@ -110,7 +110,7 @@ def call_flow(
             failure = error
         else:
             rate_limiter.succeeded()
-            yield Report(operation.action, "succeeded")
+            yield Report(operation.action, "ok")
             return result
         # What it came from holds the request, with its signature and whole answers, for as long as somebody keeps it.
         failure.__traceback__ = failure.__context__ = None

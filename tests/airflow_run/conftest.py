@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_quickbi._send import attempt
-from airflow_provider_quickbi._send.attempt import RECORD_KEY
+from airflow_provider_quickbi._send.store import RECORD_KEY
 from airflow_provider_quickbi._wait import sync
 from airflow_provider_quickbi.api import client, rate_limit, status_poller
 from airflow_provider_quickbi.operators import quickbi as operators

@@ -400,7 +400,7 @@ def test_a_mail_id_that_is_rendered_to_nothing_fails_for_good(make_task: Any) ->
         return operator
 
     task.operator = rendered
-    with pytest.raises(AirflowFailException, match="neither mail_id nor subscribe_name"):
+    with pytest.raises(AirflowFailException, match="both mail_id and subscribe_name rendered empty"):
         task.run()
 
 
@@ -411,7 +411,15 @@ def test_being_killed_says_that_nothing_is_called_back(make_task: Any, log: Any)
 
 @pytest.mark.parametrize(
     "event",
-    [None, "sent", {}, {"kind": "settled"}, {"kind": "over"}, {"carry": {}}, {"carry": {"phase": "x"}, "kind": "over"}],
+    [
+        None,
+        "sent",
+        {},
+        {"kind": "finished"},
+        {"kind": "over"},
+        {"carry": {}},
+        {"carry": {"phase": "x"}, "kind": "over"},
+    ],
 )
 def test_an_event_that_is_not_understood_is_no_success_and_starts_nothing(
     event: Any, make_task: Any, starts: Any

@@ -73,7 +73,7 @@ def test_a_scheduled_run_in_the_same_minute_is_accepted_and_the_log_says_that_it
     scheduled = next(run for run in quickbi.runs(mail_id) if run["origin"] == "schedule")
     assert starts() == 1
     assert result["task_id"] == scheduled["task_id"]
-    assert "One that the schedule started in the same minute could not be told apart" in log.text
+    assert "A scheduled run in the same minute is indistinguishable" in log.text
 
 
 def test_a_scheduled_run_that_begins_after_ours_is_not_mistaken_for_it(
@@ -160,7 +160,7 @@ def test_a_clock_of_quick_bi_that_is_far_behind_is_named_and_can_be_configured(
     make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, newest: Any
 ) -> None:
     quickbi.clock.set(quickbi.clock.now() - timedelta(minutes=5))
-    with pytest.raises(AirflowSensorTimeout, match=r"is new, but began before.*set clock_skew"):
+    with pytest.raises(AirflowSensorTimeout, match=r"is new, but started before.*set clock_skew"):
         make_task(store=store, deferrable=deferrable).run()
     assert starts() == 1
     result = make_task(store=store, deferrable=deferrable, clock_skew=600).run()
@@ -279,7 +279,7 @@ def test_a_note_is_read_back_as_it_was_written_and_nothing_else_is_taken_for_one
 def test_a_note_about_another_mail_task_is_none(
     make_task: Any, new_store: Any, deferrable: bool, quickbi: Any, starts: Any, newest: Any
 ) -> None:
-    from airflow_provider_quickbi._send.attempt import RECORD_KEY
+    from airflow_provider_quickbi._send.store import RECORD_KEY
 
     store = new_store()
     store.set(RECORD_KEY, StartRecord(mail_id="another", recorded_at=1, attached_to="1").as_dict())

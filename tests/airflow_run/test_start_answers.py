@@ -153,7 +153,7 @@ def test_a_quick_bi_out_of_reach_is_tried_again_until_it_is_unavailable_and_noth
 ) -> None:
     task = make_task(store=store, deferrable=deferrable, unreachable_timeout=900, retries=1)
     quickbi.stop()
-    with pytest.raises(QuickBIUnavailable, match=r"could not be asked for 9\d\d s"):
+    with pytest.raises(QuickBIUnavailable, match=r"was unreachable for 9\d\d s"):
         task.run()
     assert [type(error) for error in task.errors] == [QuickBIUnavailable] * 2
     assert world.elapsed() == pytest.approx(900 + 60 + 900, abs=40)

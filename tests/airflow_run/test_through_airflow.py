@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_quickbi._send.attempt import RECORD_KEY
+from airflow_provider_quickbi._send.store import RECORD_KEY
 from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.testing import Fault
 

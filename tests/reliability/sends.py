@@ -24,6 +24,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.flow import Send, Step
 from airflow_provider_quickbi.exceptions import QuickBIRunFailed, QuickBIStartUnknown, QuickBIUnavailable
@@ -112,7 +113,6 @@ def hurried() -> Iterator[None]:
     from airflow_provider_quickbi._send import attempt
     from airflow_provider_quickbi.api import client, rate_limit
     from airflow_provider_quickbi.api.retry import RetryPolicy
-    from airflow_provider_quickbi.triggers import quickbi as triggers
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "QuickBIClient", HurriedClient)
@@ -120,7 +120,7 @@ def hurried() -> Iterator[None]:
         patch.setattr(attempt, "_PATIENCE", RetryPolicy(first_delay=0.05, max_delay=0.3))
         patch.setattr(attempt, "DEFAULT_PAUSE", 0.3)
         patch.setattr(attempt, "_SHORT_PAUSE", 0.05)
-        patch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
+        patch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
         yield
 
 
