@@ -6,6 +6,7 @@ import functools
 import itertools
 import re
 import socket
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,17 @@ from dev.playground import add_mail_tasks
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "example_dags"
+AIRFLOW_3 = not version("apache-airflow").startswith("2.")
 TASKS = {
     "quickbi_list_and_wait": {"list_mail_tasks", "report_sent"},
     "quickbi_send_report": {"refresh", "send_report", "announce"},
     "quickbi_wait_for_scheduled_report": {"report_sent", "archive"},
 }
-#: Airflow 3 only.
-EVENT_DRIVEN = {"quickbi_after_delivery": {"archive"}}
+#: Defines no DAG on Airflow 2, which has no asset watchers.
+WATCHING = "quickbi_after_delivery"
+EXPECTED = TASKS | ({WATCHING: {"archive"}} if AIRFLOW_3 else {})
+#: How a DAG run is started: Airflow 3 knows runs without a logical date, and so without a data interval.
+STARTS = ("with a logical date", *(["without a logical date"] if AIRFLOW_3 else []))
 _NUMBERS = itertools.count(1)
 
 
@@ -36,12 +41,6 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect_ex", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT", raising=False)
-
-
-@pytest.fixture
-def expected(airflow_version):
-    """The example DAGs that this Airflow can run, with their tasks."""
-    return TASKS | (EVENT_DRIVEN if airflow_version >= (3,) else {})
 
 
 @pytest.fixture
@@ -69,17 +68,17 @@ def reports(quickbi):
     return quickbi
 
 
-def test_the_examples_parse_without_a_network_and_without_quick_bi(airflow, no_network, expected):
+def test_the_examples_parse_without_a_network_and_without_quick_bi(airflow, no_network):
     bag = airflow.bag(EXAMPLES)
 
     assert bag.import_errors == {}
-    assert {dag_id: set(dag.task_ids) for dag_id, dag in bag.dags.items()} == expected
+    assert {dag_id: set(dag.task_ids) for dag_id, dag in bag.dags.items()} == EXPECTED
 
 
-def test_every_example_describes_itself_and_nothing_else_lies_beside_them(airflow, expected):
+def test_every_example_describes_itself_and_nothing_else_lies_beside_them(airflow):
     bag = airflow.bag(EXAMPLES)
 
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(TASKS | EVENT_DRIVEN)
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*TASKS, WATCHING}
     for dag_id, dag in bag.dags.items():
         source = (EXAMPLES / f"{dag_id}.py").read_text()
         assert dag.description
@@ -89,13 +88,9 @@ def test_every_example_describes_itself_and_nothing_else_lies_beside_them(airflo
         assert "catchup=" in source
 
 
-@pytest.mark.parametrize("started", ["with a logical date", "without a logical date"])
-@pytest.mark.parametrize("dag_id", [*TASKS, *EVENT_DRIVEN])
-def test_an_example_does_what_it_says_once_its_report_is_sent(
-    dag_id, started, run_example, airflow_version, reports, expected, monkeypatch
-):
-    if airflow_version < (3,) and (dag_id not in expected or started == "without a logical date"):
-        pytest.skip("Airflow 2 has neither watchers nor runs without a logical date")
+@pytest.mark.parametrize("started", STARTS)
+@pytest.mark.parametrize("dag_id", EXPECTED)
+def test_an_example_does_what_it_says_once_its_report_is_sent(dag_id, started, run_example, reports, monkeypatch):
     if started == "without a logical date":
         from airflow.sdk import DAG
 
@@ -104,22 +99,22 @@ def test_an_example_does_what_it_says_once_its_report_is_sent(
     ran = run_example(dag_id)
 
     assert set(ran.states.values()) == {"success"}, ran.log
-    assert {task.partition("[")[0] for task in ran.states} == expected[dag_id]
+    assert {task.partition("[")[0] for task in ran.states} == EXPECTED[dag_id]
     assert reports.starts("weekly-review") == (dag_id == "quickbi_send_report")
     assert sum(reports.starts(mail["mail_id"]) for mail in reports.mail_tasks()) == reports.starts("weekly-review")
 
 
-def test_a_delivery_that_starts_the_watching_example_is_archived(airflow, run_example, airflow_version):
-    if airflow_version < (3,):
-        pytest.skip("Airflow 2 has no asset watchers")
-    (dag,) = airflow.bag(EXAMPLES / "quickbi_after_delivery.py").dags.values()
-    (asset,) = dag.timetable.asset_condition.objects
+def test_a_delivery_that_starts_the_watching_example_is_archived(airflow, run_example):
+    dags = list(airflow.bag(EXAMPLES / f"{WATCHING}.py").dags.values())
+    assert len(dags) == AIRFLOW_3
     payload = {"mail_id": "daily-sales", "task_id": "1", "status": "SENT", "exec_time": "2026-01-31T09:00:00+08:00"}
 
-    ran = run_example("quickbi_after_delivery", event=(asset, {"from_trigger": True, "payload": payload}))
+    for dag in dags:
+        (asset,) = dag.timetable.asset_condition.objects
+        ran = run_example(WATCHING, event=(asset, {"from_trigger": True, "payload": payload}))
 
-    assert ran.states == {"archive": "success"}, ran.log
-    assert ran.told("Archiving the report of this delivery", "'status': 'SENT'")
+        assert ran.states == {"archive": "success"}, ran.log
+        assert ran.told("Archiving the report of this delivery", "'status': 'SENT'")
 
 
 def test_mapped_waits_are_named_by_their_mail_task(run_example, reports):
