@@ -48,7 +48,8 @@ Connection  {conn_id}, under Admin > Connections, where it can be edited and tes
 Quick BI    {quickbi}; each mail task "Daily ..." has a run every {every:.0f} s, which takes {duration:.0f} s
 Logs        {logs}/
 
-Trigger these DAGs by hand; each has a description of its own:
+Trigger these DAGs by hand; each has a description. One that was paused runs once more, for its last scheduled time,
+whose day may be over: QuickBIRunMissed is right then.
   quickbi_wait_for_scheduled_report  waits for a report of Quick BI's schedule
   quickbi_list_and_wait              lists mail tasks and waits for each of them
   quickbi_send_report                sends a report that has no schedule, and waits for it
@@ -128,11 +129,11 @@ def add_mail_tasks(quickbi: LocalQuickBI) -> None:
 
     :param quickbi: where to add them.
     """
-    yesterday = quickbi.clock.now() - timedelta(days=1)
+    now = quickbi.clock.now()
     for mail_id, name, owner in SCHEDULED:
         quickbi.add_mail_task(name, mail_id=mail_id, owner=owner)
-        quickbi.add_run(mail_id, exec_time=yesterday)
-        quickbi.add_schedule(mail_id, every=EVERY)
+        quickbi.add_run(mail_id, exec_time=now - timedelta(days=1))
+        quickbi.add_schedule(mail_id, every=EVERY, first=now)
     for mail_id, name, owner in STARTED_BY_DAGS:
         quickbi.add_mail_task(name, mail_id=mail_id, owner=owner)
     quickbi.add_mail_task("Daily cash (paused)", mail_id="daily-cash", owner="Li Wei", paused=True)
