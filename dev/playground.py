@@ -48,8 +48,8 @@ Connection  {conn_id}, under Admin > Connections, where it can be edited and tes
 Quick BI    {quickbi}; each mail task "Daily ..." has a run every {every:.0f} s, which takes {duration:.0f} s
 Logs        {logs}/
 
-Trigger these DAGs by hand; each has a description. One that was paused runs once more, for its last scheduled time,
-whose day may be over: QuickBIRunMissed is right then.
+Trigger these DAGs by hand; each has a description. Unpausing a DAG also starts its last scheduled run. If the day of
+that run is over in Shanghai, its report can no longer be seen, and it fails with QuickBIRunMissed, as it should.
   quickbi_wait_for_scheduled_report  waits for a report of Quick BI's schedule
   quickbi_list_and_wait              lists mail tasks and waits for each of them
   quickbi_send_report                sends a report that has no schedule, and waits for it
