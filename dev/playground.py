@@ -51,6 +51,7 @@ Logs        {logs}/
 Trigger these DAGs by hand; each has a description. Unpausing a DAG also starts its last scheduled run. If the day of
 that run is over in Shanghai, its report can no longer be seen, and it fails with QuickBIRunMissed, as it should.
   quickbi_wait_for_scheduled_report  waits for a report of Quick BI's schedule
+  quickbi_wait_in_a_window           waits for the next report, up to {every:.0f} s
   quickbi_list_and_wait              lists mail tasks and waits for each of them
   quickbi_send_report                sends a report that has no schedule, and waits for it
   quickbi_demo                       loses its worker after sending: the first try fails on purpose

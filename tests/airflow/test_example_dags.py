@@ -21,12 +21,19 @@ TASKS = {
     "quickbi_list_and_wait": {"list_mail_tasks", "report_sent"},
     "quickbi_send_report": {"refresh", "send_report", "announce"},
     "quickbi_wait_for_scheduled_report": {"report_sent", "archive"},
+    "quickbi_wait_in_a_window": {"sales_of_the_day", "stock_after_nine", "compare"},
 }
 #: Defines no DAG on Airflow 2, which has no asset watchers.
 WATCHING = "quickbi_after_delivery"
 EXPECTED = TASKS | ({WATCHING: {"archive"}} if AIRFLOW_3 else {})
-#: How a DAG run is started: Airflow 3 knows runs without a logical date, and so without a data interval.
-STARTS = ("with a logical date", *(["without a logical date"] if AIRFLOW_3 else []))
+#: How a DAG run is started: Airflow 3 knows runs without a logical date, and so without a data interval. On Airflow 2 a
+#: DAG run started by hand is due when the last scheduled one was, and the window may have ended since.
+STARTS = [
+    (dag_id, started)
+    for dag_id in EXPECTED
+    for started in ("with a logical date", "without a logical date")
+    if AIRFLOW_3 or (started == "with a logical date" and dag_id != "quickbi_wait_in_a_window")
+]
 _NUMBERS = itertools.count(1)
 
 
@@ -57,7 +64,8 @@ def run_example(airflow):
 
 @pytest.fixture
 def reports(quickbi):
-    """Every mail task that an example names, with a report that was just sent."""
+    """Every mail task that an example names, with a report that was sent after any DAG run of the test was due."""
+    quickbi.clock.advance(60)
     for mail_id, name in (
         ("daily-sales", "Daily sales"),
         ("daily-stock", "Daily stock"),
@@ -88,8 +96,7 @@ def test_every_example_describes_itself_and_nothing_else_lies_beside_them(airflo
         assert "catchup=" in source
 
 
-@pytest.mark.parametrize("started", STARTS)
-@pytest.mark.parametrize("dag_id", EXPECTED)
+@pytest.mark.parametrize(("dag_id", "started"), STARTS)
 def test_an_example_does_what_it_says_once_its_report_is_sent(dag_id, started, run_example, reports, monkeypatch):
     if started == "without a logical date":
         from airflow.sdk import DAG
