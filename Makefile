@@ -32,7 +32,7 @@ $(VENV)/.installed-%: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
-	@$(BIN)/python -m example_dags.demo
+	@$(BIN)/python -m dev.demo
 
 test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part)
 	@$(BIN)/python -m pytest $(TESTS)
@@ -67,7 +67,7 @@ soak: $(VENV)/.installed ## faults at random for a quarter of an hour (SEED=...,
 export SEED SECONDS
 
 airflow: $(VENV)/.installed ## an Airflow to click around in, with a local Quick BI and the example DAGs
-	@$(BIN)/python -m example_dags.playground
+	@$(BIN)/python -m dev.playground
 
 dist: $(VENV)/.installed ## build and check sdist and wheel
 	@rm -rf dist

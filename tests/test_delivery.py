@@ -197,7 +197,7 @@ def test_no_run_within_start_timeout_ends_the_wait():
     assert evaluate(waiting, [], NOW + 299)[1].outcome is Outcome.WAITING
     _, evaluation = evaluate(waiting, [], NOW + 300)
     assert evaluation.outcome is Outcome.NOT_STARTED
-    assert evaluation.message == ("Mail task m: no matching run started within start_timeout (300 s). No run yet.")
+    assert evaluation.message == ("Mail task m: waited for the latest run, whatever its age, and none started within start_timeout (300 s). No run yet.")
 
 
 def test_a_run_that_does_not_count_does_not_stop_that_clock_and_is_named():

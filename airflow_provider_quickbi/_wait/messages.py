@@ -97,8 +97,8 @@ def window_over(wait: WaitState) -> str:
 def not_started(wait: WaitState, now: float) -> str:
     """Say that no run has started in time."""
     return (
-        f"{wait.title}: no matching run started within start_timeout ({seconds(wait.start_timeout)}). "
-        f"{_state(wait, now)}"
+        f"{wait.title}: waited for {selection(wait.selector)}, and none started within start_timeout "
+        f"({seconds(wait.start_timeout)}). {_state(wait, now)}"
     )
 
 

@@ -258,16 +258,17 @@ def test_a_name_that_begins_with_a_bracket_is_a_name_and_gives_one_run(airflow, 
             sensor("rendered_json", subscribe_name="{{ ['[2024]', '[日报] 销售'] | tojson }}"),
         ]
     )
+    daily, year = run_of("daily") | {"subscribe_name": "[日报] 销售"}, run_of("year") | {"subscribe_name": "[2024]"}
 
     assert ran.xcoms() == {
-        "literal": run_of("daily"),
-        "number": run_of("year"),
-        "list_like": run_of("quoted"),
-        "rendered": run_of("daily"),
-        "rendered_number": run_of("year"),
-        "listed": [run_of("year")],
-        "rendered_list": [run_of("year")],
-        "rendered_json": [run_of("year"), run_of("daily")],
+        "literal": daily,
+        "number": year,
+        "list_like": run_of("quoted") | {"subscribe_name": "['a', 'b']"},
+        "rendered": daily,
+        "rendered_number": year,
+        "listed": [year],
+        "rendered_list": [year],
+        "rendered_json": [year, daily],
     }
 
 

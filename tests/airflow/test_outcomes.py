@@ -97,7 +97,7 @@ def test_on_failed_wait_waits_for_a_later_run(wait, quickbi, at_look, run_of, ex
 def test_a_run_that_does_not_start_is_a_timeout_that_says_so(wait, expect, poll_count):
     ran = wait(start_timeout=0.5)
 
-    expect.final(ran, "AirflowSensorTimeout", "no matching run started within start_timeout", "hard")
+    expect.final(ran, "AirflowSensorTimeout", "none started within start_timeout", "hard")
     assert len(poll_count("hard")) >= 2
 
 
