@@ -159,9 +159,7 @@ def test_nothing_but_failed_attempts_to_ask_ends_the_wait_after_unreachable_time
     assert waiting.gives_up_at == NOW + 180
     _, evaluation = evaluate(waiting, BROKEN, NOW + 180)
     assert (evaluation.outcome, evaluation.error) == (Outcome.UNAVAILABLE, BROKEN)
-    assert (
-        "was unreachable for 180 s (unreachable_timeout). This says nothing about the report." in evaluation.message
-    )
+    assert "was unreachable for 180 s (unreachable_timeout). This says nothing about the report." in evaluation.message
 
 
 def test_it_is_counted_from_the_first_failed_attempt_and_not_from_the_begin_of_the_wait():
@@ -197,7 +195,9 @@ def test_no_run_within_start_timeout_ends_the_wait():
     assert evaluate(waiting, [], NOW + 299)[1].outcome is Outcome.WAITING
     _, evaluation = evaluate(waiting, [], NOW + 300)
     assert evaluation.outcome is Outcome.NOT_STARTED
-    assert evaluation.message == ("Mail task m: waited for the latest run, whatever its age, and none started within start_timeout (300 s). No run yet.")
+    assert evaluation.message == (
+        "Mail task m: waited for the latest run, whatever its age, and none started within start_timeout (300 s). No run yet."
+    )
 
 
 def test_a_run_that_does_not_count_does_not_stop_that_clock_and_is_named():

@@ -201,7 +201,10 @@ def test_a_store_that_fails_ends_no_watcher_and_what_was_seen_is_kept_later(
         assert after.payloads == []
 
     asyncio.run(scenario())
-    assert "Mail task m could not be kept (RuntimeError)".lower() in (caplog.text + "".join(capfd.readouterr())).lower()
+    assert (
+        "Mail task m: cannot store watcher state (RuntimeError)".lower()
+        in (caplog.text + "".join(capfd.readouterr())).lower()
+    )
 
 
 def test_what_was_seen_is_read_again_until_it_can_be(connection: LocalQuickBI) -> None:
@@ -321,3 +324,15 @@ def test_wrong_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[str,
 def test_equal_arguments_are_the_same_trigger_and_hold_no_secret(connection: LocalQuickBI) -> None:
     assert watcher().serialize() == watcher().serialize()
     assert connection.access_key_secret not in repr(watcher().serialize())
+
+
+def test_equal_watchers_of_two_assets_are_kept_apart_by_a_name() -> None:
+    base = pytest.importorskip("airflow.triggers.base")
+    if not hasattr(base, "BaseEventTrigger"):
+        return
+
+    def identity(**arguments: Any) -> int:
+        return base.BaseEventTrigger.hash(*triggers.QuickBIMailTaskEventTrigger(mail_id="m", **arguments).serialize())
+
+    assert identity() == identity()
+    assert len({identity(), identity(name="north"), identity(name="south")}) == 3

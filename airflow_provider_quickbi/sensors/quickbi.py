@@ -200,17 +200,21 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         self._delay = DetectionDelay()
         with self._softened():
             self._store_link(context)
-            if not self.deferrable:
-                # Airflow 2.11 takes a call through super() for one from outside a task: it warns, or even refuses.
-                return inspect.unwrap(BaseSensorOperator.execute)(self, context)
-            group = self._poll(self._start(context), NO_RETRY)  # what fails is left to the triggerer
-            if group.is_late(time.time()):
-                group = self._notify_late(group, context)
-            if group.evaluation.outcome.final:
-                return self._conclude(group, context)
-            self.log.debug("%s Waiting in the triggerer.", group.evaluation.message)
-            timeout = _airflow.seconds_of(self.execution_timeout)
-            defer_wait(self, group, self._poll_options(None if timeout is None else time.time() + timeout))
+            if self.deferrable:
+                return self._wait_deferred(context)
+            # Airflow 2.11 takes a call through super() for one from outside a task: it warns, or even refuses.
+            return inspect.unwrap(BaseSensorOperator.execute)(self, context)
+
+    def _wait_deferred(self, context: Context) -> Any:
+        """Finish if the first poll is enough, else hand the wait to the triggerer."""
+        group = self._poll(self._start(context), NO_RETRY)  # what fails is left to the triggerer
+        if group.is_late(time.time()):
+            group = self._notify_late(group, context)
+        if group.evaluation.outcome.final:
+            return self._conclude(group, context)
+        self.log.debug("%s Waiting in the triggerer.", group.evaluation.message)
+        timeout = _airflow.seconds_of(self.execution_timeout)
+        return defer_wait(self, group, self._poll_options(None if timeout is None else time.time() + timeout))
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Poll every mail task once that is not finished, and decide."""

@@ -145,7 +145,7 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
 
     async def on_kill(self) -> None:
         """Log that a person ended the wait."""
-        self.log.info("Wait cancelled; a report in progress is still sent.")
+        self.log.info("Wait cancelled; a report in wait_log is still sent.")
 
 
 class QuickBIPauseTrigger(_DeferralTrigger):
@@ -181,22 +181,24 @@ class QuickBIPauseTrigger(_DeferralTrigger):
 
 
 class QuickBIMailTaskEventTrigger(BaseEventTrigger):
-    """Tell once of each run of a mail task that reaches ``SENT``; for the ``AssetWatcher`` of an asset (Airflow 3.0+).
+    """Emit one event for each run of a mail task that reaches ``SENT``; for an ``AssetWatcher`` (Airflow 3.0+).
 
     Its events are dicts ``{mail_id, subscribe_name?, task_id, status, exec_time}``; a DAG scheduled by the asset finds
-    one as ``triggering_asset_events[asset][i].extra["payload"]``. A run counts once, by its TaskId. On Airflow 3.3 and
-    later what was seen is kept with the asset some seconds after it was told, so that after a restart of the triggerer
-    one that ended meanwhile is not missed; told again is only what could not be kept before the restart. Below 3.3, a
-    run that was over when the watcher began is not told of.
+    one as ``triggering_asset_events[asset][i].extra["payload"]``. Each run is emitted once, by its TaskId. Airflow 3.3
+    and later keep with the asset what was seen, some seconds after it was emitted: a run that finishes while the
+    triggerer restarts is not missed, and only what could not be kept before is emitted again. Below 3.3, a run that was
+    finished when the watcher started is not emitted.
 
     All watchers of a connection share one poll loop on Airflow 3.3 and later. A failed poll does not stop it.
 
     :param mail_id: the mail task.
     :param subscribe_name: instead of ``mail_id``: its exact name.
     :param mail_owner: nickname or user id of its owner in Quick BI, where several have the name.
-    :param statuses: the states to tell of; default only ``SENT``.
-    :param poll_interval: seconds between two looks; default 60. It must be shorter than the time between two runs.
+    :param statuses: the statuses to emit; default only ``SENT``.
+    :param poll_interval: seconds between two polls; default 60. It must be shorter than the time between two runs.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``.
+    :param name: tells watchers apart that are otherwise equal. Airflow makes one watcher of equal ones and keeps
+        nothing for it, so give each a name where several assets watch the same mail task.
     :param version: of these arguments.
     """
 
@@ -209,6 +211,7 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         statuses: Sequence[str] | str = ("SENT",),
         poll_interval: float = 60.0,
         quickbi_conn_id: str = "quickbi_default",
+        name: str | None = None,
         version: int = STATE_VERSION,
     ) -> None:
         super().__init__()
@@ -217,14 +220,14 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         self.mail_id = _options.text("mail_id", mail_id)
         self.subscribe_name = _options.text("subscribe_name", subscribe_name)
         self.mail_owner = _options.text("mail_owner", mail_owner)
-        if (self.mail_id is None) == (self.subscribe_name is None):
-            raise ValueError(f"{type(self).__name__} needs either mail_id or subscribe_name")
+        _options.need_one_of(self, "mail_id", "subscribe_name")
         self.statuses = parse_statuses(statuses)
         self.poll_interval = _options.seconds("poll_interval", poll_interval) or 60.0
         self.quickbi_conn_id = quickbi_conn_id
+        self.name = _options.text("name", name)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the arguments, which are also what the trigger is known by."""
+        """Return the arguments, which are also the trigger's identity."""
         return (
             "airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskEventTrigger",
             {
@@ -235,14 +238,15 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
                 "statuses": self.statuses,
                 "poll_interval": self.poll_interval,
                 "quickbi_conn_id": self.quickbi_conn_id,
+                "name": self.name,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Tell of runs with a poll loop of its own, on Airflow below 3.3."""
+        """Emit runs from a poll loop of its own, on Airflow below 3.3."""
         registry = WatcherRegistry()
         async with aclosing(responses(self.quickbi_conn_id, registry)) as stream:
-            async for event in self._follow(stream, registry):
+            async for event in self._watch(stream, registry):
                 yield event
 
     def shared_stream_key(self) -> Hashable | None:
@@ -251,53 +255,57 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
 
     @classmethod
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Any]:
-        """Give the answers of the connection's one poll loop."""
+        """Yield the responses of the connection's one poll loop."""
         conn_id = kwargs["quickbi_conn_id"]
         async with aclosing(responses(conn_id, registry_of(conn_id))) as stream:
-            async for response in stream:
-                yield response
+            async for found in stream:
+                yield found
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
-        """Tell of runs from the shared answers."""
-        async for event in self._follow(shared_stream, registry_of(self.quickbi_conn_id)):
+        """Emit runs from the shared responses."""
+        async for event in self._watch(shared_stream, registry_of(self.quickbi_conn_id)):
             yield event
 
-    async def _follow(self, stream: AsyncIterator[Any], registry: WatcherRegistry) -> AsyncIterator[TriggerEvent]:
+    async def _watch(self, stream: AsyncIterator[Any], registry: WatcherRegistry) -> AsyncIterator[TriggerEvent]:
         tracker: RunTracker | None = None
         kept: dict[str, Any] | None = None
         try:
             if self.mail_id is not None:
-                tracker = await self._start_wait(self.mail_id, registry)
+                tracker = await self._start_tracking(self.mail_id, registry)
             else:
                 registry.seek(self, self.subscribe_name, self.mail_owner, self.poll_interval)
             async for found in stream:
                 if tracker is None:
                     if (mail_id := registry.found(self)) is None:
                         continue
-                    tracker = await self._start_wait(mail_id, registry)
+                    tracker = await self._start_tracking(mail_id, registry)
                 if not found.concerns(tracker.mail_id):
                     continue
                 news = tracker.feed(found.runs)
                 for run in news:
                     self.log.info("Run %s of mail task %s is %s.", run.task_id, run.mail_id, run.status)
                     yield TriggerEvent(self._payload(run))
-                if tracker.as_dict() != kept and await self._keep(tracker, HAND_OVER_SECONDS if news else 0.0):
+                if tracker.as_dict() != kept and await self._store(tracker, HAND_OVER_SECONDS if news else 0.0):
                     kept = tracker.as_dict()
         finally:
             registry.leave(self)
 
-    async def _start_wait(self, mail_id: str, registry: WatcherRegistry) -> RunTracker:
+    async def _start_tracking(self, mail_id: str, registry: WatcherRegistry) -> RunTracker:
         tracker = RunTracker(mail_id, frozenset(self.statuses))
         store = getattr(self, "asset_state_store", None)
-        progress = WaitLog(self.log)
+        wait_log = WaitLog(self.log)
         while store is not None:
             try:
                 tracker.restore(await store.aget(self._state_key()))
             except ValueError:
-                self.log.warning("Several assets share this watcher, so what it has seen is not kept over a restart.")
+                self.log.warning(
+                    "Several assets have equal watchers of mail task %s, so a triggerer restart may miss or repeat "
+                    "events. Give each QuickBIMailTaskEventTrigger a name of its own.",
+                    mail_id,
+                )
             except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises; to begin without it loses events
-                progress.report(
-                    f"What was seen of mail task {mail_id} cannot be read and is tried again: {type(error).__name__}.",
+                wait_log.report(
+                    f"Mail task {mail_id}: cannot load watcher state; retrying ({type(error).__name__}).",
                     time.time(),
                 )
                 await asyncio.sleep(min(self.poll_interval, aio.MAX_SPREAD_SECONDS))
@@ -306,10 +314,10 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         registry.follow(self, tracker, self.poll_interval)
         return tracker
 
-    async def _keep(self, tracker: RunTracker, delay: float) -> bool:
-        """Keep what was seen, and return whether that is done; what fails is done with the next answer.
+    async def _store(self, tracker: RunTracker, delay: float) -> bool:
+        """Store what was seen, and return whether that is done; a failure is repeated with the next response.
 
-        :param edges: what was seen.
+        :param tracker: what was seen.
         :param delay: seconds until then, in which Airflow takes the events over.
         """
         if (store := getattr(self, "asset_state_store", None)) is None:
@@ -318,7 +326,7 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         for attempt in range(1, _STORING.attempts + 1):
             try:
                 await store.aset(self._state_key(), tracker.as_dict())
-            except ValueError:  # several assets share this watcher, as it has said when it began
+            except ValueError:  # several assets share this watcher, as it has logged at its start
                 return True
             except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises ends no watcher
                 failed = type(error).__name__
@@ -327,15 +335,15 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
             if attempt < _STORING.attempts:
                 await asyncio.sleep(_STORING.delay(attempt, None))
         self.log.warning(
-            "What was seen of mail task %s could not be kept (%s) and is tried again with the next look. Until then, a "
-            "restart of the triggerer tells of it again.",
+            "Mail task %s: cannot store watcher state (%s); retrying with the next poll. A triggerer restart may emit "
+            "duplicates.",
             tracker.mail_id,
             failed,
         )
         return False
 
     def _state_key(self) -> str:
-        """Name what this watcher has seen; the same in every release, so that an upgrade forgets nothing."""
+        """Return the key of what was seen; the same in every release, so that an upgrade forgets nothing."""
         watched = (self.quickbi_conn_id, self.mail_id, self.subscribe_name, self.mail_owner, *self.statuses)
         return "quickbi_" + hashlib.sha256(repr(watched).encode()).hexdigest()[:16]
 

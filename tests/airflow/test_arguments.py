@@ -8,7 +8,10 @@ import pytest
 
 SENSOR = {
     "no mail task": ({}, "needs either mail_id or subscribe_name"),
-    "two ways to name it": ({"mail_id": "a", "subscribe_name": "A"}, "takes either mail_id or subscribe_name, not both"),
+    "two ways to name it": (
+        {"mail_id": "a", "subscribe_name": "A"},
+        "takes either mail_id or subscribe_name, not both",
+    ),
     "empty mail_id": ({"mail_id": ""}, "mail_id is empty"),
     "no mail_id in the list": ({"mail_id": []}, "mail_id is an empty list"),
     "nothing in the list": ({"mail_id": ["a", None]}, "mail_id has an empty item (None) in its list"),
@@ -31,7 +34,10 @@ SENSOR = {
     "unreachable_timeout": ({"mail_id": "a", "unreachable_timeout": "long"}, "unreachable_timeout must be seconds"),
     "require": ({"mail_id": "a", "require": "most"}, "require must be all, any or a number"),
     "deadline": ({"mail_id": "a", "deadline": "9 o'clock"}, "deadline is"),
-    "deadline without a zone that exists": ({"mail_id": "a", "deadline": "09:00 Asia/Peking"}, "unknown time zone 'Asia/Peking'"),
+    "deadline without a zone that exists": (
+        {"mail_id": "a", "deadline": "09:00 Asia/Peking"},
+        "unknown time zone 'Asia/Peking'",
+    ),
 }
 LIST = {
     "paused": ({"paused": "maybe"}, "paused must be true or false"),
@@ -84,7 +90,10 @@ RENDERED = {
     "no_mail": ({"mail_id": "{{ none }}"}, "mail_id is empty; if it is a template, it rendered to 'None'"),
     "twice": ({"mail_id": "{{ ['a', 'a'] }}"}, "mail_id names 'a' twice"),
     "empty_name": ({"mail_id": None, "subscribe_name": "{{ '' }}"}, "subscribe_name is empty"),
-    "no_instant": ({"executed_after": "{{ 'yesterday' }}"}, "executed_after is 'yesterday', which is not a valid datetime"),
+    "no_instant": (
+        {"executed_after": "{{ 'yesterday' }}"},
+        "executed_after is 'yesterday', which is not a valid datetime",
+    ),
     "empty_instant": ({"executed_after": "{{ '' }}"}, "executed_after is '', which is not a valid datetime"),
     "no_choice": ({"on_failed": "{{ 'perhaps' }}"}, "on_failed must be one of fail, wait, not 'perhaps'"),
     "no_seconds": ({"start_timeout": "{{ 'soon' }}"}, "start_timeout must be seconds or a timedelta, not 'soon'"),
