@@ -427,7 +427,7 @@ def test_a_default_that_is_meant_for_another_class_does_not_break_this_one():
     assert own.on_failed == "retry"
 
 
-@pytest.mark.parametrize(("values", "said"), [((None, None), "needs mail_id or"), (("m", "n"), "not both")])
+@pytest.mark.parametrize(("values", "said"), [((None, None), "needs either mail_id or"), (("m", "n"), "not both")])
 def test_one_of_two_arguments_is_needed(values: tuple[Any, Any], said: str):
     with pytest.raises(OptionError, match=said):
         _options.need_one_of(task(mail_id=values[0], subscribe_name=values[1]), "mail_id", "subscribe_name")

@@ -272,13 +272,12 @@ class StartAttempt:
             # Once the zone is put right and the task is cleared, it monitors this run and sends nothing.
             self.records.keep(replace(record, attached_to=evaluation.run.task_id))
             count_outcome(group)
-            raise outcome_error(
-                replace(
-                    evaluation,
-                    message=f"{evaluation.message} The mail was started; clearing this task then "
-                    "monitors this run and sends nothing.",
-                )
+            message = (
+                f"{evaluation.message} The mail was started; clearing this task monitors its run and sends nothing."
+                if self.records.survives
+                else self.state.final(evaluation.message)
             )
+            raise outcome_error(replace(evaluation, message=message))
         if evaluation.outcome is Outcome.NOT_STARTED:
             evaluation = replace(evaluation, message=self._none_appeared(group.waits[0]))
             if not record.accepted and not self.state.called:

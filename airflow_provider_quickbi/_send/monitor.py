@@ -17,7 +17,7 @@ from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup,
 from airflow_provider_quickbi._wait.sync import poll_once, wait_until_finished
 from airflow_provider_quickbi.api.errors import PermanentError, QuickBIError, TransientError
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
-from airflow_provider_quickbi.exceptions import QuickBIUnavailable, task_error
+from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIUnavailable, task_error
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi._send.options import RunOptions
@@ -148,7 +148,10 @@ class RunMonitor:
         """
         if self._state.phase in (Phase.PREPARING, Phase.STARTING) and event.kind is EventKind.RESUME:
             return None
-        return finished_group(event, notify_late=self._notify_late, defer_again=self._defer)
+        try:
+            return finished_group(event, notify_late=self._notify_late, defer_again=self._defer)
+        except QuickBIConnectionError as error:
+            raise QuickBIConnectionError(f"{error} {self._state.what_was_sent()}") from None
 
     def _notify_late(self, group: WaitGroup) -> WaitGroup:
         self._state.late_at = None

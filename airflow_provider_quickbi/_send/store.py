@@ -39,6 +39,11 @@ class RecordStore:
         self._state = state
         self._timeout = timeout
 
+    @property
+    def survives(self) -> bool:
+        """Whether a record survives the task's end: on Airflow 3.3 and later."""
+        return task_state_store(self._context) is not None
+
     def stored(self, mail_id: str) -> StartRecord | None:
         """Return what is stored for a mail task.
 

@@ -133,7 +133,10 @@ def wrong_timezone(wait: WaitState, run: MailTaskRun, now: float) -> str:
     """
     expected = now if wait.start_requested_at is None else wait.start_requested_at
     off = run.exec_time.timestamp() - expected
-    relation = "in the future" if wait.start_requested_at is None else "from when this task started it"
+    if run.exec_time.timestamp() > now:
+        off, relation = run.exec_time.timestamp() - now, "in the future"
+    else:
+        relation = "before this task started it"
     return (
         f"{wait.title}: run {named(run)} is dated {_hours(off)} {relation}. Quick BI writes execTime in "
         f"another time zone than the connection's timezone (UTC{_offset(run)}), or this machine's clock is wrong. "
@@ -147,6 +150,8 @@ def _fitting_zone(run: MailTaskRun, off: float, expected: float, wait: WaitState
     if documented <= expected + wait.clock_skew and run.exec_time.utcoffset() != _DOCUMENTED_OFFSET:
         return f"Set timezone to {_DOCUMENTED_ZONE} in the connection: the run then started at {_utc(documented)}."
     rounded = timedelta(seconds=round(off / 1800) * 1800)
+    if not rounded:
+        return "Correct the clock, or set clock_skew."
     fitting = (run.exec_time.utcoffset() or timedelta(0)) + rounded
     return f"Set timezone in the connection to a zone with the offset UTC{_signed(fitting)}."
 

@@ -212,7 +212,8 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
             group = self._notify_late(group, context)
         if group.evaluation.outcome.final:
             return self._conclude(group, context)
-        self.log.debug("%s Waiting in the triggerer.", group.evaluation.message)
+        if not any(wait.polled for wait in group.waits):  # else the first poll's line has said it
+            self.log.info("%s", group.evaluation.message)
         timeout = _airflow.seconds_of(self.execution_timeout)
         return defer_wait(self, group, self._poll_options(None if timeout is None else time.time() + timeout))
 

@@ -86,8 +86,8 @@ def test_a_start_that_cannot_be_right_is_an_import_error(case, airflow):
 
 
 RENDERED = {
-    "empty_mail": ({"mail_id": "{{ '' }}"}, "mail_id is empty; if it is a template, it rendered to ''"),
-    "no_mail": ({"mail_id": "{{ none }}"}, "mail_id is empty; if it is a template, it rendered to 'None'"),
+    "empty_mail": ({"mail_id": "{{ '' }}"}, "mail_id is empty (rendered to ''"),
+    "no_mail": ({"mail_id": "{{ none }}"}, "mail_id is empty (rendered to 'None'"),
     "twice": ({"mail_id": "{{ ['a', 'a'] }}"}, "mail_id names 'a' twice"),
     "empty_name": ({"mail_id": None, "subscribe_name": "{{ '' }}"}, "subscribe_name is empty"),
     "no_instant": (
@@ -98,7 +98,7 @@ RENDERED = {
     "no_choice": ({"on_failed": "{{ 'perhaps' }}"}, "on_failed must be one of fail, wait, not 'perhaps'"),
     "no_seconds": ({"start_timeout": "{{ 'soon' }}"}, "start_timeout must be seconds or a timedelta, not 'soon'"),
     "below_0": ({"unreachable_timeout": "{{ -1 }}"}, "unreachable_timeout must be a number of seconds from 0"),
-    "too_many": ({"require": "{{ 3 }}"}, "require must be all, any or a number up to 1, not '3'"),
+    "too_many": ({"require": "{{ 3 }}"}, "require is 3, but 1 mail task is given"),
     "no_run": ({"quickbi_task_id": "{{ 'latest' }}"}, "quickbi_task_id must be a whole number"),
     "empty_run": ({"quickbi_task_id": "{{ '' }}"}, "quickbi_task_id is empty"),
     "one_run_of_two": ({"mail_id": "{{ ['a', 'b'] }}", "quickbi_task_id": "1"}, "quickbi_task_id names one run"),

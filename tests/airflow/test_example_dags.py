@@ -121,7 +121,7 @@ def test_a_delivery_that_starts_the_watching_example_is_archived(airflow, run_ex
         ran = run_example(WATCHING, event=(asset, {"from_trigger": True, "payload": payload}))
 
         assert ran.states == {"archive": "success"}, ran.log
-        assert ran.told("Archiving the report of this delivery", "'status': 'SENT'")
+        assert ran.notified("Archiving the report of this delivery", "'status': 'SENT'")
 
 
 def test_mapped_waits_are_named_by_their_mail_task(run_example, reports):

@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.codec import encode_group
+from airflow_provider_quickbi._wait.deferral import BACKSTOP_SECONDS
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi.testing import Fault
@@ -178,7 +179,7 @@ def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, 
     asyncio.run(stopped())
     moved = _restarted(waiting)
     assert moved.serialize() == waiting.serialize()
-    assert moved.group.waits[0].run.task_id == report
+    assert moved.wait.group.waits[0].run.task_id == report
 
     later = quickbi.add_run("report", status="SENT")
     quickbi.finish_run(report, "FAILED")
@@ -212,13 +213,12 @@ def test_a_deadline_and_execution_timeout_are_events_of_their_own(trigger, quick
 @pytest.mark.parametrize("limit", ["late_at", "finish_by", "start_timeout", "unreachable_timeout"])
 def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_look, poll_count, monkeypatch):
     """The next look would be long after it, and what the one before said is old."""
-    from airflow_provider_quickbi.triggers import quickbi as triggers
 
     monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.0)
     quickbi.add_mail_task("report", mail_id="report")
     if limit == "unreachable_timeout":
         monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 50.0)
-        monkeypatch.setattr(triggers.random, "uniform", lambda low, high: low)
+        monkeypatch.setattr(aio.random, "uniform", lambda low, high: low)
         quickbi.fail("GetMailTaskStatus", Fault.reset())
     at_look("report", 2, lambda: quickbi.add_run("report"))
     limits = {"late_at": time.time() + 2, "finish_by": time.time() + 2, "start_timeout": 2, "unreachable_timeout": 2}
@@ -245,17 +245,13 @@ def test_a_timeout_is_none_for_those_that_could_not_ask_once_more(trigger, quick
 
     assert {end["outcome"] for end in ends} == {"sent", "unavailable"}
     (notified,) = {end["message"].partition(": ")[2] for end in ends if end["outcome"] == "unavailable"}
-    assert notified.startswith("the timeout (")
+    assert notified.startswith("timed out after ")
     assert "This says nothing about the report." in notified
-    assert "no turn to ask came within 1 s" in notified
+    assert "no call slot within 1 s" in notified
 
 
 def test_the_last_look_ends_before_airflow_gives_the_deferral_up():
-    from airflow_provider_quickbi._send import attempt
-    from airflow_provider_quickbi.sensors import quickbi as sensors
-
-    backstop = min(sensors.BACKSTOP_SECONDS, attempt.BACKSTOP_SECONDS)
-    assert backstop > aio.LAST_POLL_SECONDS + aio.LATE_POLL_SECONDS + aio.FIRST_POLL_SECONDS
+    assert BACKSTOP_SECONDS > aio.LAST_POLL_SECONDS + aio.LATE_POLL_SECONDS + aio.FIRST_POLL_SECONDS
 
 
 def test_a_look_that_fails_at_the_timeout_is_not_the_last_one(trigger, quickbi, report, at_look):
@@ -303,7 +299,8 @@ def clock(monkeypatch):
 
     ahead = [0.0]
     wall = SimpleNamespace(time=lambda: time.time() + ahead[0], monotonic=time.monotonic)
-    monkeypatch.setattr(triggers, "time", wall)
+    for module in (triggers, aio):
+        monkeypatch.setattr(module, "time", wall)
     monkeypatch.setattr(aio, "CLOCK_SECONDS", 0.05)
 
     def change(seconds):
@@ -326,7 +323,7 @@ def test_a_clock_that_is_set_forward_is_noticed_soon(due, trigger, quickbi, repo
     from airflow_provider_quickbi.triggers import quickbi as triggers
 
     monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 3600.0)
-    monkeypatch.setattr(triggers.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(aio.random, "uniform", lambda low, high: high)
     later = time.time() + 3600
 
     async def main():
@@ -339,7 +336,7 @@ def test_a_clock_that_is_set_forward_is_noticed_soon(due, trigger, quickbi, repo
         async with asyncio.timeout(60):
             return await _event(waiting)
 
-    kinds = {"finish_by": "finished", "late_at": "late", "execute_by": "execution_timeout", "pause": "over"}
+    kinds = {"finish_by": "finished", "late_at": "late", "execute_by": "execution_timeout", "pause": "resume"}
     assert asyncio.run(main())["kind"] == kinds[due]
 
 
@@ -554,7 +551,7 @@ def test_an_event_that_is_not_understood_is_an_error(event, airflow_session):
 
     sensor = QuickBIMailTaskSensor(task_id="wait", mail_id="report", deferrable=True)
 
-    with pytest.raises(RuntimeError, match=r"trigger's event|is no end"):
+    with pytest.raises(RuntimeError, match=r"trigger's event|is no failure"):
         sensor.execute_complete({}, BAD_EVENTS[event])
 
 

@@ -21,9 +21,10 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_quickbi._send import attempt
+from airflow_provider_quickbi._send import attempt, monitor
+from airflow_provider_quickbi._send import store as record_store
 from airflow_provider_quickbi._send.store import RECORD_KEY
-from airflow_provider_quickbi._wait import sync
+from airflow_provider_quickbi._wait import aio, deferral, shared_client, start, sync
 from airflow_provider_quickbi.api import client, rate_limit, status_poller
 from airflow_provider_quickbi.operators import quickbi as operators
 from airflow_provider_quickbi.triggers import quickbi as triggers
@@ -101,10 +102,22 @@ class World:
     def rule(self, patch: pytest.MonkeyPatch) -> None:
         """Be the time of every module that waits."""
         clock = SimpleNamespace(time=self.time, sleep=self.sleep, monotonic=self.time)
-        for module in (attempt, sync, operators, triggers, status_poller):
+        for module in (
+            attempt,
+            monitor,
+            record_store,
+            deferral,
+            start,
+            sync,
+            aio,
+            shared_client,
+            operators,
+            triggers,
+            status_poller,
+        ):
             patch.setattr(module, "time", clock)
         loop = _Loop(self.sleep_in_the_triggerer)
-        for module in (triggers, rate_limit, client):
+        for module in (triggers, aio, rate_limit, client):
             patch.setattr(module, "asyncio", loop)
         patch.setattr(rate_limit, "RateLimiter", partial(rate_limit.RateLimiter, clock=self.time, wall_clock=self.time))
         patch.setitem(client.QuickBIClient.__init__.__kwdefaults__, "sleep", self.advance)
@@ -259,7 +272,7 @@ class Task:
     def noted(self) -> bool:
         """Whether a note is left of a start that the task has not come to an end with."""
         record = None if self.store is None else self.store.get(RECORD_KEY)
-        return record is not None and not record["over"]
+        return record is not None and not record["finished"]
 
 
 def revived(path: str, arguments: dict[str, Any]) -> Any:
