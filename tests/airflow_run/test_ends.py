@@ -73,7 +73,7 @@ def test_a_run_that_failed_is_final(task: Any, quickbi: Any, mail_id: str, start
     assert len(task.errors) == 1
     assert raised.value.run.task_id == quickbi.runs(mail_id)[-1]["task_id"]
     assert starts() == 1
-    assert not task.noted
+    assert bool(task.noted) == (store is not None)  # clearing the task looks for the run before it sends
 
 
 @pytest.mark.parametrize("duration", [0, 240])
@@ -302,7 +302,7 @@ def test_a_connection_that_is_broken_while_the_task_waits_fails_for_good_and_say
     with pytest.raises(QuickBIConnectionError, match=r"login .*is missing.*The mail was started\."):
         task.run()
     assert starts() == 1
-    assert not task.noted
+    assert bool(task.noted) == (store is not None)  # clearing the task looks for the run before it sends
 
 
 @pytest.fixture
