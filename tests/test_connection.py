@@ -56,7 +56,7 @@ def test_login_and_password_are_enough():
     assert found.settings.status_calls_per_second == 1.0
     assert (found.settings.connect_timeout, found.settings.read_timeout) == (5.0, 10.0)
     assert found.settings.verify is True
-    assert found.settings.proxies == ()
+    assert found.settings.proxies is None
     assert found.console_url == CHINA_CONSOLE_URL
 
 
@@ -333,9 +333,9 @@ def test_a_ca_file_that_cannot_be_is_refused(written: str):
             {"https": "http://u:p@proxy:3128", "http": "http://other:1"},
             (("http", "http://other:1"), ("https", "http://u:p@proxy:3128")),
         ),
-        ({}, ()),
-        ("", ()),
-        (None, ()),
+        ({}, None),
+        ("", None),
+        (None, None),
     ],
 )
 def test_proxies_are_read_as_address_as_object_and_as_its_text(written: Any, expected: Any):

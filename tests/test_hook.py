@@ -209,8 +209,8 @@ def test_a_name_that_fits_several_or_none_lists_the_candidates(hook: QuickBIHook
     with pytest.raises(QuickBIRequestError) as several:
         hook.find_mail_tasks(["Daily sales"])
     assert f"MailId {first} of Wang Fang, MailId {second} of Li Na" in str(several.value)
-    assert "Give mail_id, or mail_owner as well" in str(several.value)
-    with pytest.raises(QuickBIRequestError, match=r"there is MailId .* of Wang Fang, .*Check mail_owner"):
+    assert "Set mail_id, or mail_owner as well" in str(several.value)
+    with pytest.raises(QuickBIRequestError, match=r"found MailId .* of Wang Fang, .*Check mail_owner"):
         hook.find_mail_tasks(["Daily sales"], "Nobody")
     with pytest.raises(QuickBIRequestError, match=r"none of the 2 mail tasks .* is named 'Weekly'.*not be visible"):
         hook.find_mail_tasks(["Weekly"])
@@ -459,7 +459,7 @@ REGION = "An AccessKey is known in its own region's organisation only: check the
         ),
         (
             lambda quickbi, connection: quickbi.fail(None, Fault.html_503(), times=None),
-            ["cannot be asked: ", "not the documented JSON", "Check region, network, endpoint and proxies"],
+            ["cannot be asked: ", "not a JSON object", "Check region, network, endpoint and proxies"],
         ),
         (
             lambda quickbi, connection: quickbi.fail(None, Fault.redirect("https://login.example/x"), times=None),
@@ -500,7 +500,7 @@ def test_a_connection_that_is_not_there_says_so(quickbi: LocalQuickBI):
 def test_testing_a_connection_leaves_nothing_open(hook: QuickBIHook, quickbi: LocalQuickBI):
     hook.test_connection()
     assert hook._client is not None
-    assert hook._client._session is None
+    assert hook._client._transport._session is None
 
 
 # The board that waits share
@@ -512,7 +512,7 @@ def test_waits_of_one_connection_share_a_board(quickbi: LocalQuickBI):
     async def main() -> None:
         async with QuickBIHook().status_poller() as first, QuickBIHook().status_poller() as second:
             assert first is second
-            response = await first.watch().poll_once(StatusQuery(mail_id, None))
+            response = await first.subscribe().poll_once(StatusQuery(mail_id, None))
             assert response.outcome == ()
 
     asyncio.run(asyncio.wait_for(main(), 20))
@@ -526,7 +526,7 @@ def test_a_changed_connection_is_another_board(quickbi: LocalQuickBI, connection
             connection(password="another-secret")
             async with hook.status_poller() as second:
                 assert first is not second
-                refused = (await second.watch().poll_once(StatusQuery("m", None))).outcome
+                refused = (await second.subscribe().poll_once(StatusQuery("m", None))).outcome
                 assert refused.kind is ErrorKind.CREDENTIALS
 
     asyncio.run(asyncio.wait_for(main(), 20))

@@ -107,7 +107,7 @@ class SharedSubscription:
         if self._watch is None or self.poller is not poller:
             self.close()
             self.poller = poller
-            self._watch = poller.watch()
+            self._watch = poller.subscribe()
         return await self._watch.poll_once(status_query, max_age=max_age, retries=retries)
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from airflow_provider_quickbi.api.settings import (
     REGIONS,
     ClientSettings,
     Endpoint,
+    Proxies,
     is_web_address,
     split_endpoint,
 )
@@ -449,12 +450,12 @@ class _Reader:
             raise self.wrong("verify", f"names {text[:200]!r}, which is not there", "Write true, false or a CA file")
         return text
 
-    def proxies(self) -> tuple[tuple[str, str], ...]:
+    def proxies(self) -> Proxies | None:
         value = self.extra.get("proxies")
         if isinstance(value, str) and value.strip().startswith("{"):
             value = self.decoded("proxies", value)
         if value is None or value == "" or value == {}:
-            return ()
+            return None
         if isinstance(value, str):
             value = {"all": value.strip()}
         if not isinstance(value, Mapping):

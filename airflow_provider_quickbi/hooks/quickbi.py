@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_quickbi.api.client import QuickBIClient
     from airflow_provider_quickbi.api.models import MailTask, MailTaskRun
-    from airflow_provider_quickbi.api.operations import MailTaskPage
+    from airflow_provider_quickbi.api.paging import MailTaskPage
     from airflow_provider_quickbi.api.status_poller import StatusPoller
 
 #: Mail tasks a page when a name is looked up, so that few pages are enough.

@@ -8,7 +8,6 @@ import json
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_quickbi._send import attempt
 from airflow_provider_quickbi._send.attempt import RECORD_KEY
 from airflow_provider_quickbi._wait import sync
-from airflow_provider_quickbi.api import client, rate_limit, status_poller
+from airflow_provider_quickbi.api import rate_limit
+from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK
 from airflow_provider_quickbi.operators import quickbi as operators
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
@@ -101,13 +101,14 @@ class World:
     def rule(self, patch: pytest.MonkeyPatch) -> None:
         """Be the time of every module that waits."""
         clock = SimpleNamespace(time=self.time, sleep=self.sleep, monotonic=self.time)
-        for module in (attempt, sync, operators, triggers, status_poller):
+        for module in (attempt, sync, operators, triggers):
             patch.setattr(module, "time", clock)
         loop = _Loop(self.sleep_in_the_triggerer)
-        for module in (triggers, rate_limit, client):
-            patch.setattr(module, "asyncio", loop)
-        patch.setattr(rate_limit, "RateLimiter", partial(rate_limit.RateLimiter, clock=self.time, wall_clock=self.time))
-        patch.setitem(client.QuickBIClient.__init__.__kwdefaults__, "sleep", self.advance)
+        patch.setattr(triggers, "asyncio", loop)
+        patch.setattr(SYSTEM_CLOCK, "time", self.time)
+        patch.setattr(SYSTEM_CLOCK, "monotonic", self.time)
+        patch.setattr(SYSTEM_CLOCK, "sleep", self.advance)
+        patch.setattr(SYSTEM_CLOCK, "sleep_async", self.sleep_in_the_triggerer)
 
 
 class _Loop:
