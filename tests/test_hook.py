@@ -192,8 +192,8 @@ def test_names_are_looked_up_in_their_order_with_one_listing(
     second = quickbi.add_mail_task("Weekly", owner="Li Na", paused=True)
     assert [task.mail_id for task in hook.find_mail_tasks(["Weekly", "Daily sales"])] == [second, first]
     assert quickbi.count() == 1
-    assert f"INFO Mail task 'Daily sales' is MailId {first}." in logged
-    assert f"WARNING Mail task 'Weekly' (MailId {second}) is paused: its schedule starts no run." in logged
+    assert f"INFO Mail task 'Daily sales' has MailId {first}." in logged
+    assert f"WARNING Mail task 'Weekly' (MailId {second}) is paused: its schedule starts no runs." in logged
 
 
 def test_an_owner_tells_two_of_the_same_name_apart(hook: QuickBIHook, quickbi: LocalQuickBI):
@@ -293,9 +293,9 @@ without_airflows_own_warnings = pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"login": ""}, "login (AccessKey ID) is missing. auth_type access_key needs it."),
+        ({"login": ""}, "login (AccessKey ID) is missing. auth_type access_key requires it."),
         ({"extra": {"region": "mars-1"}}, "region is 'mars-1'. It must be one of"),
-        ({"extra": {"read_timeout": -1}}, "read_timeout is not such a number."),
+        ({"extra": {"read_timeout": -1}}, "read_timeout is -1. It must be a number from 0.001 to 300."),
         ({"schema": "ftp"}, "schema is 'ftp'. It must be https or http."),
     ],
 )
@@ -344,7 +344,7 @@ def test_a_connection_that_cannot_be_read_is_an_error_that_is_retried_and_quotes
 
     monkeypatch.setattr(QuickBIHook, "get_connection", refuse)
     monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", refuse)
-    with pytest.raises(QuickBIUnavailable, match=r"^Connection 'quickbi_default' does not exist, or .*Perm") as caught:
+    with pytest.raises(QuickBIUnavailable, match=r"^Connection 'quickbi_default' cannot be read now \(PermissionError\)\.") as caught:
         read(QuickBIHook(), how)
     assert "the-secret" not in str(caught.value)
     assert copy.copy(caught.value).as_dict() == caught.value.as_dict()
@@ -427,7 +427,7 @@ def test_a_service_that_counts_nothing_still_works(hook: QuickBIHook, quickbi: L
     assert hook.test_connection()[1].endswith("; mail tasks visible: unknown.")
 
 
-REGION = "An AccessKey is known in its own region's organisation only: check the region, too."
+REGION = "Also check the region: an AccessKey is valid only for organizations in its own region."
 
 
 @pytest.mark.parametrize(
@@ -435,35 +435,35 @@ REGION = "An AccessKey is known in its own region's organisation only: check the
     [
         (
             lambda quickbi, connection: quickbi.deny("Access.Forbidden"),
-            ["refuses: ", "Code Access.Forbidden", "Professional edition", "administrator", REGION],
+            ["rejected the request: ", "Code Access.Forbidden", "Professional edition", "administrator", REGION],
         ),
         (
             lambda quickbi, connection: quickbi.deny("Forbidden.RAM"),
-            ["refuses: ", "Code Forbidden.RAM", "Check the RAM policy", REGION],
+            ["rejected the request: ", "Code Forbidden.RAM", "Check the RAM policy", REGION],
         ),
         (
             lambda quickbi, connection: connection(login="LTAIunknownKey"),
-            ["LTAI***nKey refuses: ", "Code InvalidAccessKeyId.NotFound", "Check the AccessKey ID", REGION],
+            ["LTAI***nKey rejected the request: ", "Code InvalidAccessKeyId.NotFound", "Check the AccessKey ID", REGION],
         ),
         (
             lambda quickbi, connection: connection(password="wrong"),
-            ["refuses: ", "Code SignatureDoesNotMatch", "Check the AccessKey Secret", REGION],
+            ["rejected the request: ", "Code SignatureDoesNotMatch", "Check the AccessKey Secret", REGION],
         ),
         (
             lambda quickbi, connection: setattr(quickbi.clock, "skew", 3600),
-            ["refuses: ", "Code InvalidTimeStamp.Expired", "Check this machine's clock"],
+            ["rejected the request: ", "Code InvalidTimeStamp.Expired", "Check this machine's clock"],
         ),
         (
             lambda quickbi, connection: connection(port=free_port()),
-            ["cannot be asked: ", "no connection to 127.0.0.1:", "Check region, network, endpoint and proxies"],
+            ["cannot be reached: ", "no connection to 127.0.0.1:", "Check region, network, endpoint, proxies and the route"],
         ),
         (
             lambda quickbi, connection: quickbi.fail(None, Fault.html_503(), times=None),
-            ["cannot be asked: ", "not a JSON object", "Check region, network, endpoint and proxies"],
+            ["cannot be reached: ", "not a JSON object", "Check region, network, endpoint, proxies and the route"],
         ),
         (
             lambda quickbi, connection: quickbi.fail(None, Fault.redirect("https://login.example/x"), times=None),
-            ["refuses: ", "redirects to https://login.example", "Check the endpoint's host"],
+            ["rejected the request: ", "redirects to https://login.example", "Check the endpoint's host"],
         ),
         (
             lambda quickbi, connection: connection(extra={"timezone": "Mars"}),
