@@ -107,7 +107,11 @@ def test_a_host_gives_the_address_whatever_the_region(parts: dict[str, Any], end
 @pytest.mark.parametrize(
     ("parts", "extra", "said"),
     [
-        ({}, {"region": "cn-beijing"}, ["region is 'cn-beijing'", "Use cn-hangzhou, which serves all of mainland China"]),
+        (
+            {},
+            {"region": "cn-beijing"},
+            ["region is 'cn-beijing'", "Use cn-hangzhou, which serves all of mainland China"],
+        ),
         ({}, {"region": "mars-1"}, ["region is 'mars-1'", "one of cn-hangzhou, cn-hongkong"]),
         ({}, {"region": 7}, ["region is 7", "Write it as a string"]),
         ({}, {"network": "internal"}, ["network is 'internal'", "one of public, vpc"]),
@@ -380,6 +384,70 @@ def test_a_field_that_nobody_knows_is_refused_with_those_that_there_are(name: st
 def test_an_extra_that_is_no_object_is_refused(extra: Any):
     with pytest.raises(ConnectionFieldError, match="extra is not a JSON object"):
         read_connection(replace(PLAIN, extra=extra))
+
+
+# What Airflow, its forms and URIs make of values
+
+
+@pytest.mark.parametrize("mask", ["***", " *** ", "*", "********"])
+@pytest.mark.parametrize("name", [*SECRET_FIELDS, "password", "proxies", "login", "access_key_id", "connect_timeout"])
+def test_a_value_that_is_airflows_mask_is_refused_even_if_nothing_uses_it(name: str, mask: str):
+    standard = name in ("login", "password")
+    message = refusal(replace(PLAIN, **{name: mask})) if standard else refusal(**{name: mask})
+    what = "the secret" if name in (*SECRET_FIELDS, "password") else "the value"
+    assert message == f"Connection 'my_quickbi': {name} holds Airflow's mask, not {what}. Enter it again."
+
+
+def test_a_proxy_password_that_is_airflows_mask_is_refused():
+    message = refusal(proxies={"https": "http://user:***@proxy:3128"})
+    assert "proxies holds Airflow's mask, not the secret. Enter the password again." in message
+
+
+@pytest.mark.parametrize("name", [*SECRET_FIELDS, "access_key_id"])
+@pytest.mark.parametrize("value", ["ab cd", "abcd ", " abcd"])
+def test_a_blank_in_a_credential_of_the_extra_is_refused_as_what_a_uri_makes_of_a_plus(name: str, value: str):
+    auth_type = {"security_token": "sts", "bearer_token": "bearer"}.get(name, "access_key")
+    extra = {"access_key_id": "id", "access_key_secret": "secret", "auth_type": auth_type, name: value}
+    message = refusal(replace(PLAIN, login=None, password=None), **extra)
+    assert f"{name} contains a blank. In a connection URI, write + as %2B; otherwise remove it." in message
+
+
+@pytest.mark.parametrize("name", ["login", "password"])
+def test_a_blank_inside_login_or_password_is_refused_and_one_around_it_is_removed(name: str):
+    assert f"{name} contains a blank. In a connection URI, write + as %2B" in refusal(replace(PLAIN, **{name: "a b"}))
+    assert read(replace(PLAIN, **{name: f" {getattr(PLAIN, name)}\n"})) == read()
+
+
+@pytest.mark.parametrize("conn_type", ["quickbi", "alibaba_cloud"])
+@pytest.mark.parametrize("prefix", ["extra__quickbi__", "extra__alibaba_cloud__"])
+def test_names_as_older_forms_store_them_are_read(conn_type: str, prefix: str):
+    raw = replace(PLAIN, conn_type=conn_type)
+    plain = {"region": "cn-hongkong", "auth_type": "sts", "security_token": "the-token"}
+    prefixed = {f"{prefix}{name}": value for name, value in plain.items()}
+    assert read(raw, **prefixed) == read(raw, **plain)
+    assert secrets_of(replace(raw, extra=prefixed)) == ["the-secret", "the-token"]
+
+
+def test_a_plain_name_takes_precedence_over_one_with_a_prefix_unless_it_is_empty():
+    prefixed = {"extra__quickbi__region": "us-east-1"}
+    assert read(region="cn-hongkong", **prefixed) == read(region="cn-hongkong")
+    for empty in ("", None):
+        assert read(region=empty, **prefixed) == read(region="us-east-1")
+
+
+@pytest.mark.parametrize("auth_type", ["ram_role_arn", "oidc_role_arn"])
+def test_a_role_is_assumed_inside_the_vpc_unless_the_connection_says_otherwise(auth_type: str):
+    role = {"auth_type": auth_type, **REQUIRED[auth_type]}
+    assert "sts_endpoint" not in fields(read(**role))
+    inside = {**role, "network": "vpc", "region": "cn-hongkong"}
+    assert fields(read(**inside))["sts_endpoint"] == "sts-vpc.cn-hongkong.aliyuncs.com"
+    assert fields(read(**inside, sts_endpoint="sts.example"))["sts_endpoint"] == "sts.example"
+
+
+def test_the_connection_for_the_shared_rate_limit_is_optional():
+    assert read().pacing_conn_id is None
+    assert read(pacing_conn_id=" redis_default ").pacing_conn_id == "redis_default"
+    assert "pacing_conn_id is 7. Write it as a string" in refusal(pacing_conn_id=7)
 
 
 # A connection of apache-airflow-providers-alibaba

@@ -344,7 +344,9 @@ def test_a_connection_that_cannot_be_read_is_an_error_that_is_retried_and_quotes
 
     monkeypatch.setattr(QuickBIHook, "get_connection", refuse)
     monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", refuse)
-    with pytest.raises(QuickBIUnavailable, match=r"^Connection 'quickbi_default' cannot be read now \(PermissionError\)\.") as caught:
+    with pytest.raises(
+        QuickBIUnavailable, match=r"^Connection 'quickbi_default' cannot be read now \(PermissionError\)\."
+    ) as caught:
         read(QuickBIHook(), how)
     assert "the-secret" not in str(caught.value)
     assert copy.copy(caught.value).as_dict() == caught.value.as_dict()
@@ -358,6 +360,70 @@ def test_what_a_hook_is_asked_without_a_connection_is_an_error_that_is_retried()
         QuickBIHook("nowhere").get_mail_task_status("m")
     with pytest.raises(QuickBIUnavailable, match="Connection 'nowhere' does not exist"):
         QuickBIHook("nowhere").find_mail_tasks(["Daily sales"])
+
+
+@pytest.mark.parametrize("how", ["blocking", "async"])
+def test_a_plus_in_a_uri_is_refused_before_any_request(
+    monkeypatch: pytest.MonkeyPatch, quickbi: LocalQuickBI, how: str
+):
+    where = f"{quickbi.host}:{quickbi.port}/http"
+    monkeypatch.setenv(VARIABLE, f"quickbi://the-id:the-secret@{where}?auth_type=sts&security_token=CAIS+x/y%3D")
+    with pytest.raises(QuickBIConnectionError, match=r"security_token contains a blank\..* write \+ as %2B"):
+        read(QuickBIHook(), how)
+    monkeypatch.setenv(VARIABLE, f"quickbi://the-id:the-secret@{where}?auth_type=sts&security_token=CAIS%2Bx/y%3D")
+    assert dict(read(QuickBIHook(), how).settings.credentials.fields)["security_token"] == "CAIS+x/y="
+    assert quickbi.calls == []
+
+
+class FromVault(QuickBIHook):
+    """A hook as users write it, whose connection is elsewhere."""
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Any:
+        from airflow.providers.common.compat.sdk import Connection
+
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return Connection(conn_id=conn_id, conn_type="quickbi", login="id-of-vault", password="the-secret")
+
+
+@pytest.mark.parametrize("how", ["blocking", "async"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_subclass_that_overrides_get_connection_is_obeyed(
+    monkeypatch: pytest.MonkeyPatch, connection: Callable[..., None], how: str, there: bool
+):
+    if there:
+        connection(login="id-of-the-environment")
+    found = read(FromVault(), how)
+    assert dict(found.settings.credentials.fields)["access_key_id"] == "id-of-vault"
+
+
+@without_airflows_own_warnings
+def test_a_connection_that_only_the_synchronous_lookup_finds_is_found(monkeypatch: pytest.MonkeyPatch):
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    async def not_found(*_: Any, **__: Any) -> Any:
+        raise AirflowNotFoundException("The conn_id isn't defined")
+
+    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", not_found)
+    monkeypatch.setattr(BaseHook, "get_connection", FromVault.get_connection)
+    found = read(QuickBIHook(), "async")
+    assert dict(found.settings.credentials.fields)["access_key_id"] == "id-of-vault"
+
+
+def test_an_asynchronous_task_has_a_client(hook: QuickBIHook, quickbi: LocalQuickBI):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    task_id = quickbi.add_run(mail_id, status="SENT")
+
+    async def main() -> None:
+        async with hook.get_async_conn() as client:
+            assert [run.task_id for run in await client.get_mail_task_status(mail_id)] == [task_id]
+        quickbi.deny("Access.Forbidden")
+        with pytest.raises(QuickBIRequestError, match=r"Code Access\.Forbidden"):
+            async with hook.get_async_conn() as client:
+                await client.get_mail_task_status(mail_id)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
 
 
 @pytest.mark.parametrize("how", ["blocking", "async"])
@@ -443,7 +509,12 @@ REGION = "Also check the region: an AccessKey is valid only for organizations in
         ),
         (
             lambda quickbi, connection: connection(login="LTAIunknownKey"),
-            ["LTAI***nKey rejected the request: ", "Code InvalidAccessKeyId.NotFound", "Check the AccessKey ID", REGION],
+            [
+                "LTAI***nKey rejected the request: ",
+                "Code InvalidAccessKeyId.NotFound",
+                "Check the AccessKey ID",
+                REGION,
+            ],
         ),
         (
             lambda quickbi, connection: connection(password="wrong"),
@@ -455,7 +526,11 @@ REGION = "Also check the region: an AccessKey is valid only for organizations in
         ),
         (
             lambda quickbi, connection: connection(port=free_port()),
-            ["cannot be reached: ", "no connection to 127.0.0.1:", "Check region, network, endpoint, proxies and the route"],
+            [
+                "cannot be reached: ",
+                "no connection to 127.0.0.1:",
+                "Check region, network, endpoint, proxies and the route",
+            ],
         ),
         (
             lambda quickbi, connection: quickbi.fail(None, Fault.html_503(), times=None),

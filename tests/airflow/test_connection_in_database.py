@@ -13,7 +13,7 @@ CONN_ID = "quickbi_in_database"
 
 @pytest.fixture(autouse=True)
 def _in_database(airflow, quickbi, monkeypatch):
-    from airflow.models import Connection
+    from airflow.models.connection import Connection
     from airflow.utils.session import create_session
 
     monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT")
@@ -27,9 +27,10 @@ def _in_database(airflow, quickbi, monkeypatch):
         session.query(Connection).filter(Connection.conn_id == CONN_ID).delete()
 
 
-def test_a_sensor_finds_it_in_every_mode(airflow, quickbi, sensor, run_of):
+def test_a_sensor_finds_it_in_every_mode(airflow, quickbi, sensor, run_of, at_look):
     quickbi.add_mail_task("Report", mail_id="report")
-    quickbi.add_run("report", status="SENT")
+    task_id = quickbi.add_run("report", status="PROCESSING")
+    at_look("report", 3, lambda: quickbi.finish_run(task_id))
 
     ran = airflow.run(lambda: sensor("report", quickbi_conn_id=CONN_ID, unreachable_timeout=3))
 
@@ -41,6 +42,7 @@ def test_a_sensor_finds_it_in_every_mode(airflow, quickbi, sensor, run_of):
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_an_operator_that_sends_finds_it(airflow, quickbi, deferrable):
     quickbi.add_mail_task("Report", mail_id="report")
+    quickbi.set_manual_start("report", duration=0.5)
 
     ran = airflow.run(
         lambda: QuickBIRunMailTaskOperator(
@@ -48,6 +50,7 @@ def test_an_operator_that_sends_finds_it(airflow, quickbi, deferrable):
             mail_id="report",
             quickbi_conn_id=CONN_ID,
             deferrable=deferrable,
+            poll_interval=0.1,
             unreachable_timeout=3,
         )
     )
