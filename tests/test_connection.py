@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_quickbi.api.credentials import AUTH_TYPES
-from airflow_provider_quickbi.api.settings import REGIONS, Endpoint
+from airflow_provider_quickbi.api.settings import NO_PROXIES, REGIONS, Endpoint
 from airflow_provider_quickbi.connection import (
     CHINA_CONSOLE_URL,
     FIELDS,
@@ -56,7 +56,7 @@ def test_login_and_password_are_enough():
     assert found.settings.status_calls_per_second == 1.0
     assert (found.settings.connect_timeout, found.settings.read_timeout) == (5.0, 10.0)
     assert found.settings.verify is True
-    assert found.settings.proxies == ()
+    assert found.settings.proxies is None
     assert found.console_url == CHINA_CONSOLE_URL
 
 
@@ -107,18 +107,22 @@ def test_a_host_gives_the_address_whatever_the_region(parts: dict[str, Any], end
 @pytest.mark.parametrize(
     ("parts", "extra", "said"),
     [
-        ({}, {"region": "cn-beijing"}, ["region is 'cn-beijing'", "mainland China is served by cn-hangzhou"]),
+        (
+            {},
+            {"region": "cn-beijing"},
+            ["region is 'cn-beijing'", "Use cn-hangzhou, which serves all of mainland China"],
+        ),
         ({}, {"region": "mars-1"}, ["region is 'mars-1'", "one of cn-hangzhou, cn-hongkong"]),
-        ({}, {"region": 7}, ["region is int", "Write it as text"]),
+        ({}, {"region": 7}, ["region is 7", "Write it as a string"]),
         ({}, {"network": "internal"}, ["network is 'internal'", "one of public, vpc"]),
         ({"schema": "ftp"}, {}, ["schema is 'ftp'", "https or http"]),
-        ({"schema": "http"}, {}, ["host is missing", "only for a host"]),
-        ({"port": 8443}, {}, ["host is missing", "only for a host"]),
-        ({"host": "a b"}, {}, ["host cannot be used", "Write a host name such as"]),
-        ({"host": "bi.example/path"}, {}, ["host cannot be used", "more than a scheme, a host and a port"]),
-        ({"host": "bi.example:port"}, {}, ["host cannot be used", "Write a host name such as"]),
-        ({"host": "bi.example", "port": 99999}, {}, ["host cannot be used: port must be between 1 and 65535"]),
-        ({"host": "ftp://bi.example"}, {}, ["host cannot be used: scheme must be https or http"]),
+        ({"schema": "http"}, {}, ["host is missing", "apply only to a host"]),
+        ({"port": 8443}, {}, ["host is missing", "apply only to a host"]),
+        ({"host": "a b"}, {}, ["host is invalid", "Write a host name such as"]),
+        ({"host": "bi.example/path"}, {}, ["host is invalid", "more than a scheme, a host and a port"]),
+        ({"host": "bi.example:port"}, {}, ["host is invalid", "Write a host name such as"]),
+        ({"host": "bi.example", "port": 99999}, {}, ["host is invalid: port must be between 1 and 65535"]),
+        ({"host": "ftp://bi.example"}, {}, ["host is invalid: scheme must be https or http"]),
     ],
 )
 def test_an_address_that_is_wrong_is_refused(parts: dict[str, Any], extra: dict[str, Any], said: list[str]):
@@ -128,7 +132,7 @@ def test_an_address_that_is_wrong_is_refused(parts: dict[str, Any], extra: dict[
 
 def test_a_password_that_somebody_wrote_into_the_host_is_not_shown():
     message = refusal(replace(PLAIN, host="https://user:pass-word@bi.example/"))
-    assert "host cannot be used" in message
+    assert "host is invalid" in message
     assert "pass-word" not in message
 
 
@@ -147,7 +151,7 @@ def test_the_console_is_where_the_connection_says_or_where_it_is_in_china(extra:
 
 @pytest.mark.parametrize("url", ["bi.example", "javascript:alert(1)", "https://", "https:///x", "ftp://a", "http://[1"])
 def test_a_console_that_is_no_web_address_is_refused(url: str):
-    assert "console_url is not a web address. It must begin with https:// or http://" in refusal(console_url=url)
+    assert "console_url is not a URL. It must start with https:// or http://" in refusal(console_url=url)
 
 
 # Who asks
@@ -202,7 +206,7 @@ def test_each_required_field_is_asked_for(auth_type: str):
         extra = {name: value for name, value in REQUIRED[auth_type].items() if name != missing}
         message = refusal(raw, auth_type=auth_type, **extra)
         assert f"{standard.get(missing, missing)}" in message
-        assert f"is missing. auth_type {auth_type} needs it." in message
+        assert f"is missing. auth_type {auth_type} requires it." in message
 
 
 @pytest.mark.parametrize(
@@ -251,20 +255,20 @@ def test_the_accesskey_may_be_in_the_extra_and_login_and_password_count_more():
     ("parts", "extra", "said"),
     [
         ({}, {"auth_type": "password"}, ["auth_type is 'password'", "one of access_key, sts, ram_role_arn"]),
-        ({}, {"auth_type": ["AK"]}, ["auth_type is list", "Write it as text"]),
-        ({"login": "a\nb"}, {}, ["login has a line break", "Take it out"]),
-        ({"password": "a\x00b"}, {}, ["password has a line break or another control character"]),
-        ({}, {"auth_type": "sts", "security_token": "a\r\nb"}, ["security_token has a line break"]),
-        ({}, {"auth_type": "sts", "security_token": 7}, ["security_token is int", "Write it as text"]),
+        ({}, {"auth_type": ["AK"]}, ["auth_type is of type list", "Write it as a string"]),
+        ({"login": "a\nb"}, {}, ["login contains a line break", "Remove it"]),
+        ({"password": "a\x00b"}, {}, ["password contains a line break or another control character"]),
+        ({}, {"auth_type": "sts", "security_token": "a\r\nb"}, ["security_token contains a line break"]),
+        ({}, {"auth_type": "sts", "security_token": 7}, ["security_token is 7", "Write it as a string"]),
         (
             {},
             {"auth_type": "ram_role_arn", "role_arn": "r", "role_session_expiration": 60},
-            ["role_session_expiration is not such a number", "from 900 to 43200"],
+            ["role_session_expiration is 60", "from 900 to 43200"],
         ),
         (
             {},
             {"auth_type": "ecs_ram_role", "disable_imds_v1": "yes"},
-            ["disable_imds_v1 is neither true nor false", "Write true or false"],
+            ["disable_imds_v1 is 'yes'. It must be true or false"],
         ),
     ],
 )
@@ -285,7 +289,10 @@ def test_numbers_are_read_as_numbers_and_as_text(name: str, written: Any, number
 @pytest.mark.parametrize("name", ["status_calls_per_second", "connect_timeout", "read_timeout"])
 @pytest.mark.parametrize("written", [0, -1, 10**400, "fast", True, [1], {}, float("nan"), float("inf"), "1e999", "nan"])
 def test_what_is_no_such_number_is_refused(name: str, written: Any):
-    assert f"{name} is not such a number. It must be a number from 0.001 to " in refusal(**{name: written})
+    message = refusal(**{name: written})
+    assert f": {name} is " in message
+    assert ". It must be a number from 0.001 to " in message
+    assert len(message) < 300
 
 
 @pytest.mark.parametrize("name", ["UTC", "Europe/Berlin", " Asia/Tokyo "])
@@ -316,12 +323,12 @@ def test_verification_may_name_a_ca_file(tmp_path: Path):
     path = tmp_path / "ca.pem"
     path.touch()
     assert read(verify=f" {path} ").settings.verify == str(path)
-    assert "which is not there. Write true, false or a CA file" in refusal(verify=f"{path}.other")
+    assert "which does not exist. Write true, false or the path of a CA bundle" in refusal(verify=f"{path}.other")
 
 
 @pytest.mark.parametrize("written", ["no", "0", "x" * 100_000, "\ud800", "/nowhere/ca.pem"])
 def test_a_ca_file_that_cannot_be_is_refused(written: str):
-    assert "verify names " in refusal(verify=written)
+    assert "verify is " in refusal(verify=written)
 
 
 @pytest.mark.parametrize(
@@ -333,9 +340,11 @@ def test_a_ca_file_that_cannot_be_is_refused(written: str):
             {"https": "http://u:p@proxy:3128", "http": "http://other:1"},
             (("http", "http://other:1"), ("https", "http://u:p@proxy:3128")),
         ),
-        ({}, ()),
-        ("", ()),
-        (None, ()),
+        ("none", NO_PROXIES),
+        (" None ", NO_PROXIES),
+        ({}, None),
+        ("", None),
+        (None, None),
     ],
 )
 def test_proxies_are_read_as_address_as_object_and_as_its_text(written: Any, expected: Any):
@@ -345,16 +354,16 @@ def test_proxies_are_read_as_address_as_object_and_as_its_text(written: Any, exp
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("proxy:3128", "proxies is not usable"),
-        ("socks5://proxy:1080", "proxies is not usable"),
+        ("proxy:3128", "proxies is not a proxy URL"),
+        ("socks5://proxy:1080", "proxies is not a proxy URL"),
         ({"ftp": "http://proxy:3128"}, "keys http, https, all"),
-        ({"https": None}, "proxies is not usable"),
-        ({"https": "http://user:pass-word@"}, "proxies is not usable"),
-        ("http://user:pass-word@proxy:port", "proxies is not usable"),
-        ('{"https": ', "proxies is not JSON. Check its quotes and braces"),
-        ("{" * 100_000, "proxies is not JSON"),
-        (["http://proxy:3128"], "proxies is list"),
-        (7, "proxies is int"),
+        ({"https": None}, "proxies is not a proxy URL"),
+        ({"https": "http://user:pass-word@"}, "proxies is not a proxy URL"),
+        ("http://user:pass-word@proxy:port", "proxies is not a proxy URL"),
+        ('{"https": ', "proxies is not valid JSON. Check its quotes and braces"),
+        ("{" * 100_000, "proxies is not valid JSON"),
+        (["http://proxy:3128"], "proxies is of type list"),
+        (7, "proxies is 7"),
     ],
 )
 def test_proxies_that_cannot_be_used_are_refused_without_being_shown(written: Any, said: str):
@@ -363,16 +372,82 @@ def test_proxies_that_cannot_be_used_are_refused_without_being_shown(written: An
     assert "pass-word" not in message
 
 
-@pytest.mark.parametrize("name", ["regoin", "ak", "Region", "extra__quickbi__region", "<b>"])
+@pytest.mark.parametrize("name", ["regoin", "ak", "Region", "extra__quickbi__regoin", "extra__http__region", "<b>"])
 def test_a_field_that_nobody_knows_is_refused_with_those_that_there_are(name: str):
     message = refusal(**{name: "x"})
-    assert f"{name} is not known. The extra takes region, network, auth_type" in message
+    assert f"{name} is not a known field" in message
+    assert "The known fields are region, network, auth_type" in message
+    assert ("; did you mean region?" in message) == (name in ("regoin", "Region"))
 
 
 @pytest.mark.parametrize("extra", [[], "region", 7])
 def test_an_extra_that_is_no_object_is_refused(extra: Any):
     with pytest.raises(ConnectionFieldError, match="extra is not a JSON object"):
         read_connection(replace(PLAIN, extra=extra))
+
+
+# What Airflow, its forms and URIs make of values
+
+
+@pytest.mark.parametrize("mask", ["***", " *** ", "*", "********"])
+@pytest.mark.parametrize("name", [*SECRET_FIELDS, "password", "proxies", "login", "access_key_id", "connect_timeout"])
+def test_a_value_that_is_airflows_mask_is_refused_even_if_nothing_uses_it(name: str, mask: str):
+    standard = name in ("login", "password")
+    message = refusal(replace(PLAIN, **{name: mask})) if standard else refusal(**{name: mask})
+    what = "the secret" if name in (*SECRET_FIELDS, "password") else "the value"
+    assert message == f"Connection 'my_quickbi': {name} holds Airflow's mask, not {what}. Enter it again."
+
+
+def test_a_proxy_password_that_is_airflows_mask_is_refused():
+    message = refusal(proxies={"https": "http://user:***@proxy:3128"})
+    assert "proxies holds Airflow's mask, not the secret. Enter the password again." in message
+
+
+@pytest.mark.parametrize("name", [*SECRET_FIELDS, "access_key_id"])
+@pytest.mark.parametrize("value", ["ab cd", "abcd ", " abcd"])
+def test_a_blank_in_a_credential_of_the_extra_is_refused_as_what_a_uri_makes_of_a_plus(name: str, value: str):
+    auth_type = {"security_token": "sts", "bearer_token": "bearer"}.get(name, "access_key")
+    extra = {"access_key_id": "id", "access_key_secret": "secret", "auth_type": auth_type, name: value}
+    message = refusal(replace(PLAIN, login=None, password=None), **extra)
+    assert f"{name} contains a blank. In a connection URI, write + as %2B; otherwise remove it." in message
+
+
+@pytest.mark.parametrize("name", ["login", "password"])
+def test_a_blank_inside_login_or_password_is_refused_and_one_around_it_is_removed(name: str):
+    assert f"{name} contains a blank. In a connection URI, write + as %2B" in refusal(replace(PLAIN, **{name: "a b"}))
+    assert read(replace(PLAIN, **{name: f" {getattr(PLAIN, name)}\n"})) == read()
+
+
+@pytest.mark.parametrize("conn_type", ["quickbi", "alibaba_cloud"])
+@pytest.mark.parametrize("prefix", ["extra__quickbi__", "extra__alibaba_cloud__"])
+def test_names_as_older_forms_store_them_are_read(conn_type: str, prefix: str):
+    raw = replace(PLAIN, conn_type=conn_type)
+    plain = {"region": "cn-hongkong", "auth_type": "sts", "security_token": "the-token"}
+    prefixed = {f"{prefix}{name}": value for name, value in plain.items()}
+    assert read(raw, **prefixed) == read(raw, **plain)
+    assert secrets_of(replace(raw, extra=prefixed)) == ["the-secret", "the-token"]
+
+
+def test_a_plain_name_takes_precedence_over_one_with_a_prefix_unless_it_is_empty():
+    prefixed = {"extra__quickbi__region": "us-east-1"}
+    assert read(region="cn-hongkong", **prefixed) == read(region="cn-hongkong")
+    for empty in ("", None):
+        assert read(region=empty, **prefixed) == read(region="us-east-1")
+
+
+@pytest.mark.parametrize("auth_type", ["ram_role_arn", "oidc_role_arn"])
+def test_a_role_is_assumed_inside_the_vpc_unless_the_connection_says_otherwise(auth_type: str):
+    role = {"auth_type": auth_type, **REQUIRED[auth_type]}
+    assert "sts_endpoint" not in fields(read(**role))
+    inside = {**role, "network": "vpc", "region": "cn-hongkong"}
+    assert fields(read(**inside))["sts_endpoint"] == "sts-vpc.cn-hongkong.aliyuncs.com"
+    assert fields(read(**inside, sts_endpoint="sts.example"))["sts_endpoint"] == "sts.example"
+
+
+def test_the_connection_for_the_shared_rate_limit_is_optional():
+    assert read().pacing_conn_id is None
+    assert read(pacing_conn_id=" redis_default ").pacing_conn_id == "redis_default"
+    assert "pacing_conn_id is 7. Write it as a string" in refusal(pacing_conn_id=7)
 
 
 # A connection of apache-airflow-providers-alibaba

@@ -192,8 +192,8 @@ def test_names_are_looked_up_in_their_order_with_one_listing(
     second = quickbi.add_mail_task("Weekly", owner="Li Na", paused=True)
     assert [task.mail_id for task in hook.find_mail_tasks(["Weekly", "Daily sales"])] == [second, first]
     assert quickbi.count() == 1
-    assert f"INFO Mail task 'Daily sales' is MailId {first}." in logged
-    assert f"WARNING Mail task 'Weekly' (MailId {second}) is paused: its schedule starts no run." in logged
+    assert f"INFO Mail task 'Daily sales' has MailId {first}." in logged
+    assert f"WARNING Mail task 'Weekly' (MailId {second}) is paused: its schedule starts no runs." in logged
 
 
 def test_an_owner_tells_two_of_the_same_name_apart(hook: QuickBIHook, quickbi: LocalQuickBI):
@@ -209,8 +209,8 @@ def test_a_name_that_fits_several_or_none_lists_the_candidates(hook: QuickBIHook
     with pytest.raises(QuickBIRequestError) as several:
         hook.find_mail_tasks(["Daily sales"])
     assert f"MailId {first} of Wang Fang, MailId {second} of Li Na" in str(several.value)
-    assert "Give mail_id, or mail_owner as well" in str(several.value)
-    with pytest.raises(QuickBIRequestError, match=r"there is MailId .* of Wang Fang, .*Check mail_owner"):
+    assert "Set mail_id, or mail_owner as well" in str(several.value)
+    with pytest.raises(QuickBIRequestError, match=r"found MailId .* of Wang Fang, .*Check mail_owner"):
         hook.find_mail_tasks(["Daily sales"], "Nobody")
     with pytest.raises(QuickBIRequestError, match=r"none of the 2 mail tasks .* is named 'Weekly'.*not be visible"):
         hook.find_mail_tasks(["Weekly"])
@@ -293,9 +293,9 @@ without_airflows_own_warnings = pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"login": ""}, "login (AccessKey ID) is missing. auth_type access_key needs it."),
+        ({"login": ""}, "login (AccessKey ID) is missing. auth_type access_key requires it."),
         ({"extra": {"region": "mars-1"}}, "region is 'mars-1'. It must be one of"),
-        ({"extra": {"read_timeout": -1}}, "read_timeout is not such a number."),
+        ({"extra": {"read_timeout": -1}}, "read_timeout is -1. It must be a number from 0.001 to 300."),
         ({"schema": "ftp"}, "schema is 'ftp'. It must be https or http."),
     ],
 )
@@ -344,7 +344,9 @@ def test_a_connection_that_cannot_be_read_is_an_error_that_is_retried_and_quotes
 
     monkeypatch.setattr(QuickBIHook, "get_connection", refuse)
     monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", refuse)
-    with pytest.raises(QuickBIUnavailable, match=r"^Connection 'quickbi_default' does not exist, or .*Perm") as caught:
+    with pytest.raises(
+        QuickBIUnavailable, match=r"^Connection 'quickbi_default' cannot be read now \(PermissionError\)\."
+    ) as caught:
         read(QuickBIHook(), how)
     assert "the-secret" not in str(caught.value)
     assert copy.copy(caught.value).as_dict() == caught.value.as_dict()
@@ -358,6 +360,70 @@ def test_what_a_hook_is_asked_without_a_connection_is_an_error_that_is_retried()
         QuickBIHook("nowhere").get_mail_task_status("m")
     with pytest.raises(QuickBIUnavailable, match="Connection 'nowhere' does not exist"):
         QuickBIHook("nowhere").find_mail_tasks(["Daily sales"])
+
+
+@pytest.mark.parametrize("how", ["blocking", "async"])
+def test_a_plus_in_a_uri_is_refused_before_any_request(
+    monkeypatch: pytest.MonkeyPatch, quickbi: LocalQuickBI, how: str
+):
+    where = f"{quickbi.host}:{quickbi.port}/http"
+    monkeypatch.setenv(VARIABLE, f"quickbi://the-id:the-secret@{where}?auth_type=sts&security_token=CAIS+x/y%3D")
+    with pytest.raises(QuickBIConnectionError, match=r"security_token contains a blank\..* write \+ as %2B"):
+        read(QuickBIHook(), how)
+    monkeypatch.setenv(VARIABLE, f"quickbi://the-id:the-secret@{where}?auth_type=sts&security_token=CAIS%2Bx/y%3D")
+    assert dict(read(QuickBIHook(), how).settings.credentials.fields)["security_token"] == "CAIS+x/y="
+    assert quickbi.calls == []
+
+
+class FromVault(QuickBIHook):
+    """A hook as users write it, whose connection is elsewhere."""
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Any:
+        from airflow.providers.common.compat.sdk import Connection
+
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return Connection(conn_id=conn_id, conn_type="quickbi", login="id-of-vault", password="the-secret")
+
+
+@pytest.mark.parametrize("how", ["blocking", "async"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_subclass_that_overrides_get_connection_is_obeyed(
+    monkeypatch: pytest.MonkeyPatch, connection: Callable[..., None], how: str, there: bool
+):
+    if there:
+        connection(login="id-of-the-environment")
+    found = read(FromVault(), how)
+    assert dict(found.settings.credentials.fields)["access_key_id"] == "id-of-vault"
+
+
+@without_airflows_own_warnings
+def test_a_connection_that_only_the_synchronous_lookup_finds_is_found(monkeypatch: pytest.MonkeyPatch):
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    async def not_found(*_: Any, **__: Any) -> Any:
+        raise AirflowNotFoundException("The conn_id isn't defined")
+
+    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", not_found)
+    monkeypatch.setattr(BaseHook, "get_connection", FromVault.get_connection)
+    found = read(QuickBIHook(), "async")
+    assert dict(found.settings.credentials.fields)["access_key_id"] == "id-of-vault"
+
+
+def test_an_asynchronous_task_has_a_client(hook: QuickBIHook, quickbi: LocalQuickBI):
+    mail_id = quickbi.add_mail_task("Daily sales")
+    task_id = quickbi.add_run(mail_id, status="SENT")
+
+    async def main() -> None:
+        async with hook.get_async_conn() as client:
+            assert [run.task_id for run in await client.get_mail_task_status(mail_id)] == [task_id]
+        quickbi.deny("Access.Forbidden")
+        with pytest.raises(QuickBIRequestError, match=r"Code Access\.Forbidden"):
+            async with hook.get_async_conn() as client:
+                await client.get_mail_task_status(mail_id)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
 
 
 @pytest.mark.parametrize("how", ["blocking", "async"])
@@ -427,7 +493,7 @@ def test_a_service_that_counts_nothing_still_works(hook: QuickBIHook, quickbi: L
     assert hook.test_connection()[1].endswith("; mail tasks visible: unknown.")
 
 
-REGION = "An AccessKey is known in its own region's organisation only: check the region, too."
+REGION = "Also check the region: an AccessKey is valid only for organizations in its own region."
 
 
 @pytest.mark.parametrize(
@@ -435,35 +501,44 @@ REGION = "An AccessKey is known in its own region's organisation only: check the
     [
         (
             lambda quickbi, connection: quickbi.deny("Access.Forbidden"),
-            ["refuses: ", "Code Access.Forbidden", "Professional edition", "administrator", REGION],
+            ["rejected the request: ", "Code Access.Forbidden", "Professional edition", "administrator", REGION],
         ),
         (
             lambda quickbi, connection: quickbi.deny("Forbidden.RAM"),
-            ["refuses: ", "Code Forbidden.RAM", "Check the RAM policy", REGION],
+            ["rejected the request: ", "Code Forbidden.RAM", "Check the RAM policy", REGION],
         ),
         (
             lambda quickbi, connection: connection(login="LTAIunknownKey"),
-            ["LTAI***nKey refuses: ", "Code InvalidAccessKeyId.NotFound", "Check the AccessKey ID", REGION],
+            [
+                "LTAI***nKey rejected the request: ",
+                "Code InvalidAccessKeyId.NotFound",
+                "Check the AccessKey ID",
+                REGION,
+            ],
         ),
         (
             lambda quickbi, connection: connection(password="wrong"),
-            ["refuses: ", "Code SignatureDoesNotMatch", "Check the AccessKey Secret", REGION],
+            ["rejected the request: ", "Code SignatureDoesNotMatch", "Check the AccessKey Secret", REGION],
         ),
         (
             lambda quickbi, connection: setattr(quickbi.clock, "skew", 3600),
-            ["refuses: ", "Code InvalidTimeStamp.Expired", "Check this machine's clock"],
+            ["rejected the request: ", "Code InvalidTimeStamp.Expired", "Check this machine's clock"],
         ),
         (
             lambda quickbi, connection: connection(port=free_port()),
-            ["cannot be asked: ", "no connection to 127.0.0.1:", "Check region, network, endpoint and proxies"],
+            [
+                "cannot be reached: ",
+                "no connection to 127.0.0.1:",
+                "Check region, network, endpoint, proxies and the route",
+            ],
         ),
         (
             lambda quickbi, connection: quickbi.fail(None, Fault.html_503(), times=None),
-            ["cannot be asked: ", "not the documented JSON", "Check region, network, endpoint and proxies"],
+            ["cannot be reached: ", "not a JSON object", "Check region, network, endpoint, proxies and the route"],
         ),
         (
             lambda quickbi, connection: quickbi.fail(None, Fault.redirect("https://login.example/x"), times=None),
-            ["refuses: ", "redirects to https://login.example", "Check the endpoint's host"],
+            ["rejected the request: ", "redirects to https://login.example", "Check the endpoint's host"],
         ),
         (
             lambda quickbi, connection: connection(extra={"timezone": "Mars"}),
@@ -500,7 +575,7 @@ def test_a_connection_that_is_not_there_says_so(quickbi: LocalQuickBI):
 def test_testing_a_connection_leaves_nothing_open(hook: QuickBIHook, quickbi: LocalQuickBI):
     hook.test_connection()
     assert hook._client is not None
-    assert hook._client._session is None
+    assert hook._client._transport._session is None
 
 
 # The board that waits share
@@ -512,7 +587,7 @@ def test_waits_of_one_connection_share_a_board(quickbi: LocalQuickBI):
     async def main() -> None:
         async with QuickBIHook().status_poller() as first, QuickBIHook().status_poller() as second:
             assert first is second
-            response = await first.watch().poll_once(StatusQuery(mail_id, None))
+            response = await first.subscribe().poll_once(StatusQuery(mail_id, None))
             assert response.outcome == ()
 
     asyncio.run(asyncio.wait_for(main(), 20))
@@ -526,7 +601,7 @@ def test_a_changed_connection_is_another_board(quickbi: LocalQuickBI, connection
             connection(password="another-secret")
             async with hook.status_poller() as second:
                 assert first is not second
-                refused = (await second.watch().poll_once(StatusQuery("m", None))).outcome
+                refused = (await second.subscribe().poll_once(StatusQuery("m", None))).outcome
                 assert refused.kind is ErrorKind.CREDENTIALS
 
     asyncio.run(asyncio.wait_for(main(), 20))

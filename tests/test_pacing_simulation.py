@@ -158,23 +158,23 @@ def test_one_process_sees_all_its_mails_about_as_soon_as_can_be_and_is_not_throt
 def test_no_wait_starves_however_many_there_are():
     async def main() -> tuple[Morning, dict[int, list[float]]]:
         morning = Morning(1)
-        poll_count: dict[int, list[float]] = {}
+        polls: dict[int, list[float]] = {}
 
         async def poll_once(number: int) -> None:
             while True:
                 await morning.ask(morning.processes[0])
-                poll_count.setdefault(number, []).append(morning.loop.time())
+                polls.setdefault(number, []).append(morning.loop.time())
                 await asyncio.sleep(5.0)
 
         tasks = [asyncio.create_task(poll_once(number)) for number in range(100)]
         await asyncio.sleep(1000)
         for task in tasks:
             task.cancel()
-        return morning, poll_count
+        return morning, polls
 
-    _, poll_count = simulate(main())
-    assert len(poll_count) == 100
-    gaps = [later - earlier for times in poll_count.values() for earlier, later in pairwise(times)]
+    _, polls = simulate(main())
+    assert len(polls) == 100
+    gaps = [later - earlier for times in polls.values() for earlier, later in pairwise(times)]
     assert max(gaps) <= 1.15 * 100
 
 

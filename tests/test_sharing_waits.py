@@ -36,11 +36,11 @@ def mails(quickbi: LocalQuickBI, number: int, *, sent_at_look: int) -> list[str]
     """Add mail tasks, each with a run that is sent just before its mail is asked for the nth time."""
     mail_ids = [quickbi.add_mail_task(f"Report {index}") for index in range(number)]
     runs = {mail_id: quickbi.add_run(mail_id, status="PROCESSING") for mail_id in mail_ids}
-    poll_count: Counter[str] = Counter()
+    polls: Counter[str] = Counter()
 
     def poll_once(call: Any) -> None:
-        poll_count[call.mail_id] += 1
-        if poll_count[call.mail_id] == sent_at_look:
+        polls[call.mail_id] += 1
+        if polls[call.mail_id] == sent_at_look:
             quickbi.finish_run(runs[call.mail_id])
 
     quickbi.when_called(ASK, poll_once)
@@ -102,7 +102,7 @@ def test_a_wait_takes_what_others_were_answered_since_it_looked_last(quickbi: Lo
         calls = []
         status_query = StatusQuery(mail_id, None)
         async with QuickBIHook().status_poller() as poller:
-            often, seldom = poller.watch(), poller.watch()
+            often, seldom = poller.subscribe(), poller.subscribe()
             for watch in (often, seldom, often, seldom, seldom, often):
                 await watch.poll_once(status_query, max_age=3600)
                 calls.append(quickbi.count(ASK))

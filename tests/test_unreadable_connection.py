@@ -13,7 +13,7 @@ from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
-from airflow_provider_quickbi.hooks import quickbi as hooks
+from airflow_provider_quickbi.hooks import lookup
 from airflow_provider_quickbi.testing import LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
@@ -35,7 +35,7 @@ class Backend:
         self._monkeypatch = monkeypatch
         self._back_after: int | None = None
         self.be_there()
-        monkeypatch.setattr(hooks, "QuickBIConnectionUnreadable", self._refuse)
+        monkeypatch.setattr(lookup, "QuickBIConnectionUnreadable", self._refuse)
 
     def be_there(self) -> None:
         written = json.loads(self._quickbi.connection_uri_json(status_calls_per_second=1000))

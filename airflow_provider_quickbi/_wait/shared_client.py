@@ -102,7 +102,7 @@ class SharedSubscription:
         if self._subscription is None or self.poller is not poller:
             self.close()
             self.poller = poller
-            self._subscription = poller.watch()
+            self._subscription = poller.subscribe()
         return await self._subscription.poll_once(query, max_age=max_age, retries=retries)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Every Alibaba Cloud credential type behind one question: which are the current credentials."""
+"""Every Alibaba Cloud credential type behind one method that returns the current credentials."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import hashlib
 import re
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_quickbi.api import vendor
+from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError, TransientError, classify
 
 
@@ -19,9 +19,9 @@ class AuthType:
     """A credential type.
 
     :param name: as ``alibabacloud_credentials`` names it; ``default`` is its chain of providers.
-    :param required: the fields without which it cannot work.
+    :param required: the fields that must be set.
     :param optional: further fields that it reads.
-    :param renews: whether the credentials expire and are renewed, which may block.
+    :param renews: whether the credentials expire and are renewed, which may block; default ``True``.
     """
 
     name: str
@@ -48,20 +48,34 @@ AUTH_TYPES: dict[str, AuthType] = {
     )
 }
 
-#: Seconds for which renewed credentials are used before the vendor's provider is asked again. The provider itself
-#: renews a quarter of an hour before they expire, so this only bounds how late that is noticed.
+
+def default_sts_endpoint(region: str, network: str) -> str | None:
+    """Return the host of STS for a connection that assumes a role and sets no ``sts_endpoint``.
+
+    Inside a VPC without a route to the internet only the region's VPC endpoint is reachable. Source: "Endpoints" of
+    product Sts.
+
+    :param region: one of :data:`airflow_provider_quickbi.api.settings.REGIONS`.
+    :param network: ``public`` or ``vpc``.
+    :returns: ``None`` for the public network, where the vendor's library chooses.
+    """
+    return f"sts-vpc.{region}.aliyuncs.com" if network == "vpc" else None
+
+
+#: Seconds for which credentials are reused before the vendor's provider is called again. The provider renews them 15
+#: minutes before they expire, so this only bounds how late a renewal is noticed.
 _RECHECK_SECONDS = 10.0
 
-_CODE_IN_ANSWER = re.compile(r"""["']?Code["']?\s*[:=]\s*["']([A-Za-z][A-Za-z0-9.]{0,80})["']""")
-_STATUS_IN_ANSWER = re.compile(r"http_?code[=:]\s*(\d{3})", re.IGNORECASE)
+_CODE_IN_RESPONSE = re.compile(r"""["']?Code["']?\s*[:=]\s*["']([A-Za-z][A-Za-z0-9.]{0,80})["']""")
+_STATUS_IN_RESPONSE = re.compile(r"http_?code[=:]\s*(\d{3})", re.IGNORECASE)
 
-#: What the vendor's providers raise where there was no answer, or none that is JSON.
-_NO_ANSWER = ("RetryError", "UnretryableException", "TeaException", "JSONDecodeError")
+#: What the vendor's providers raise if there was no response, or none that is JSON.
+_NO_RESPONSE = ("RetryError", "UnretryableException", "TeaException", "JSONDecodeError")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
-    """What one request is signed with.
+    """What a request is signed with.
 
     :param access_key_id: empty with a bearer token.
     :param access_key_secret: empty with a bearer token.
@@ -91,16 +105,16 @@ class CredentialSpec:
 
     @classmethod
     def of(cls, auth_type: str, **fields: Any) -> CredentialSpec:
-        """Return a spec with those of the fields that are set."""
+        """Return a spec of the fields that are set; ``None`` and empty text count as not set."""
         return cls(auth_type, tuple(sorted((name, value) for name, value in fields.items() if value not in (None, ""))))
 
     @property
     def identity(self) -> str:
-        """Who asks, without a secret: equal for two specs that are the same caller to the service."""
+        """The caller's identity without secrets: equal for two specs that the service takes for the same caller."""
         known = dict(self.fields)
         public = ("role_arn", "access_key_id", "role_name")
         named = next((f"{name}={known[name]}" for name in public if known.get(name)), "")
-        secret = known.get("bearer_token") or known.get("credentials_uri")  # an address may have a password
+        secret = known.get("bearer_token") or known.get("credentials_uri")  # a URL may contain a password
         if not named and secret is not None:
             named = hashlib.sha256(str(secret).encode(errors="replace")).hexdigest()
         return f"{self.auth_type}:{named}"
@@ -108,14 +122,14 @@ class CredentialSpec:
 
 @dataclass(slots=True)
 class _Provider:
-    """One of the vendor's credential clients, which renews by itself what is about to expire."""
+    """One of the vendor's credential clients, which renews credentials before they expire."""
 
     client: Any
-    given: Credentials | None = None
+    returned: Credentials | None = None
 
 
-#: The providers of this process by what they were made of: some start a thread that never ends, and all of them fetch
-#: credentials that every client with the same spec can use.
+#: The providers of this process by spec. They are shared because some start a thread that never ends, and every client
+#: with the same spec can use the credentials they fetch.
 _providers: dict[CredentialSpec, _Provider] = {}
 _providers_guard = threading.Lock()
 _MAX_PROVIDERS = 64
@@ -136,15 +150,17 @@ def _provider_of(spec: CredentialSpec) -> _Provider:
 
 
 class CredentialSource:
-    """Gives the current credentials, renewing them where their type needs it.
+    """Returns the current credentials and renews them where needed.
 
     Safe to share between threads and event loops.
 
     :param spec: which credentials to use.
+    :param clock: how long credentials are reused; default the machine's.
     """
 
-    def __init__(self, spec: CredentialSpec) -> None:
+    def __init__(self, spec: CredentialSpec, clock: Clock = SYSTEM_CLOCK) -> None:
         self._spec = spec
+        self._clock = clock
         self._fixed = self._read_fixed(spec)
         self._current: Credentials | None = None
         self._checked_at = 0.0
@@ -157,8 +173,8 @@ class CredentialSource:
     def get(self) -> Credentials:
         """Return the current credentials; may block while they are renewed.
 
-        :raises TransientError: if they could not be fetched this time.
-        :raises PermanentError: if they were refused or are set up wrongly.
+        :raises TransientError: if they could not be fetched for now.
+        :raises PermanentError: if they were refused or are misconfigured.
         """
         if self._fixed is not None:
             return self._fixed
@@ -167,25 +183,25 @@ class CredentialSource:
             model = provider.client.get_credential()
         except QuickBIError:
             raise
-        except Exception as error:  # noqa: BLE001 - the vendor raises whatever its HTTP library does
+        except Exception as error:  # noqa: BLE001 - the vendor raises what its HTTP library raises
             raise self._refusal(error) from None
-        provider.given = Credentials(
+        provider.returned = Credentials(
             access_key_id=model.access_key_id or "",
             access_key_secret=model.access_key_secret or "",
             security_token=model.security_token or "",
             bearer_token=getattr(model, "bearer_token", None) or "",
         )
-        return provider.given
+        return provider.returned
 
     async def get_async(self) -> Credentials:
-        """Return the current credentials without ever blocking the event loop: renewal happens once, in a thread.
+        """Return the current credentials without blocking the event loop: they are renewed in a thread, by one caller.
 
-        :raises TransientError: if they could not be fetched this time.
-        :raises PermanentError: if they were refused or are set up wrongly.
+        :raises TransientError: if they could not be fetched for now.
+        :raises PermanentError: if they were refused or are misconfigured.
         """
         if self._fixed is not None:
             return self._fixed
-        if self._current is not None and time.monotonic() - self._checked_at < _RECHECK_SECONDS:
+        if self._current is not None and self._clock.monotonic() - self._checked_at < _RECHECK_SECONDS:
             return self._current
         if self._renewal is None or self._renewal.get_loop() is not asyncio.get_running_loop():
             self._renewal = asyncio.create_task(asyncio.to_thread(self.get))
@@ -193,12 +209,12 @@ class CredentialSource:
         return await asyncio.shield(self._renewal)
 
     def forget(self, refused: Credentials) -> None:
-        """Fetch others next time, unless somebody has done so meanwhile.
+        """Drop credentials so that the next call fetches new ones, unless that has already happened.
 
-        :param refused: credentials that the service refused as expired although the provider took them to be valid.
+        :param refused: credentials that the service refused as expired although the provider considered them valid.
         """
         with _providers_guard:
-            if (provider := _providers.get(self._spec)) is not None and provider.given == refused:
+            if (provider := _providers.get(self._spec)) is not None and provider.returned == refused:
                 del _providers[self._spec]
         if self._current == refused:
             self._current = None
@@ -206,23 +222,23 @@ class CredentialSource:
     def _renewed(self, renewal: asyncio.Task[Credentials]) -> None:
         self._renewal = None
         if not renewal.cancelled() and renewal.exception() is None:
-            self._current, self._checked_at = renewal.result(), time.monotonic()
+            self._current, self._checked_at = renewal.result(), self._clock.monotonic()
 
     def _refusal(self, error: Exception) -> QuickBIError:
-        """Say what went wrong without the provider's own words: they quote whole answers, secrets included."""
+        """Return the error without the provider's own message, which quotes whole responses, secrets included."""
         text = str(error)
-        code = found.group(1) if (found := _CODE_IN_ANSWER.search(text)) else ""
-        status = int(found.group(1)) if (found := _STATUS_IN_ANSWER.search(text)) else None
-        what = f"the credentials of type {self._spec.auth_type} could not be fetched"
+        code = found.group(1) if (found := _CODE_IN_RESPONSE.search(text)) else ""
+        status = int(found.group(1)) if (found := _STATUS_IN_RESPONSE.search(text)) else None
+        message = f"cannot fetch credentials of type {self._spec.auth_type}: {type(error).__name__}"
         details: dict[str, Any] = {"action": "credentials", "code": code, "http_status": status}
         name = type(error).__name__
-        offline = isinstance(error, OSError) or name in _NO_ANSWER
+        offline = isinstance(error, OSError) or name in _NO_RESPONSE
         in_trouble = status is not None and (status >= 500 or status == 429)
         busy = classify(code)[0] in (ErrorKind.THROTTLED, ErrorKind.TRANSIENT)
         if (offline and not isinstance(error, FileNotFoundError)) or in_trouble or busy:
-            return TransientError(f"{what}: {name}", may_have_arrived=False, kind=ErrorKind.TRANSIENT, **details)
+            return TransientError(message, may_have_arrived=False, kind=ErrorKind.TRANSIENT, **details)
         return PermanentError(
-            f"{what}: {name}",
+            message,
             kind=ErrorKind.CREDENTIALS,
             hint=f"Check {', '.join(AUTH_TYPES[self._spec.auth_type].required) or 'the environment'} of the connection",
             **details,

@@ -1,4 +1,4 @@
-"""What can go wrong with a call: one exception class per thing a caller would do, and the one table Code -> kind."""
+"""The errors of a call: one class per reaction of a caller, and the one table that maps each ``Code`` to a kind."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class ErrorKind(StrEnum):
 
 
 class QuickBIError(Exception):
-    """A call to Quick BI did not give a result.
+    """A call to Quick BI failed.
 
-    :param message: the service's ``Message``, or what was seen instead of an answer.
+    :param message: the service's ``Message``, or what happened instead of a response.
     :param action: the operation that was called, such as ``GetMailTaskStatus``.
-    :param kind: what the error means for the caller; the default is what its class means.
-    :param code: the service's ``Code``; empty if there was no readable answer.
-    :param request_id: the service's ``RequestId``, to be given to Alibaba Cloud's support; may be empty.
-    :param http_status: HTTP status; ``None`` if no answer came.
-    :param retry_after: seconds after which the service wants to be asked again, where it said so.
-    :param hint: what a person can do about it.
+    :param kind: what the error means for the caller; default the kind of its class.
+    :param code: the service's ``Code``; empty if there was no readable response.
+    :param request_id: the service's ``RequestId``, which Alibaba Cloud's support asks for; may be empty.
+    :param http_status: HTTP status; ``None`` if there was no response.
+    :param retry_after: seconds to wait before the next call, if the service said so.
+    :param hint: what to do about it.
     """
 
     usual_kind = ErrorKind.UNKNOWN
@@ -81,7 +81,7 @@ class QuickBIError(Exception):
         return _rebuild, (type(self), self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON that :func:`error_from_dict` reads back; it holds nothing secret."""
+        """Return plain JSON that :func:`error_from_dict` reads back; it contains no secrets."""
         return {
             "message": self.message,
             "action": self.action,
@@ -95,17 +95,17 @@ class QuickBIError(Exception):
 
 
 class ThrottledError(QuickBIError):
-    """Too many calls: ask again later, slower."""
+    """Rate limited: call again later, more slowly."""
 
     usual_kind = ErrorKind.THROTTLED
 
 
 class TransientError(QuickBIError):
-    """The question could not be asked or not be answered this time; reading again is safe.
+    """No response, or none that is usable, for now; a read may be repeated.
 
-    After ``ManualRunMailTask`` it is ambiguous: the mail may have been started.
+    After a start it is ambiguous: the run may have been started.
 
-    :param reached: ``False`` where it is certain that the service never saw the request.
+    :param may_have_arrived: ``False`` if the request certainly never reached the service; default ``True``.
     """
 
     usual_kind = ErrorKind.TRANSIENT
@@ -115,24 +115,24 @@ class TransientError(QuickBIError):
         self.may_have_arrived = may_have_arrived
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON that :func:`error_from_dict` reads back; it holds nothing secret."""
+        """Return plain JSON that :func:`error_from_dict` reads back; it contains no secrets."""
         return {**super().as_dict(), "may_have_arrived": self.may_have_arrived}
 
 
 class NotStartedError(QuickBIError):
-    """``ManualRunMailTask`` started nothing and may be tried after :attr:`retry_after` seconds."""
+    """Nothing was started; another attempt may succeed after :attr:`retry_after` seconds."""
 
     usual_kind = ErrorKind.NOT_STARTED
 
 
 class AlreadyRunningError(QuickBIError):
-    """A run of the mail task is under way, so none was started."""
+    """A run is in progress, so none was started."""
 
     usual_kind = ErrorKind.CONFLICT
 
 
 class PermanentError(QuickBIError):
-    """Asking again will not help until somebody changes something."""
+    """Repeating the call will not help until somebody changes something."""
 
 
 _CLASSES: dict[ErrorKind, type[QuickBIError]] = {
@@ -144,18 +144,18 @@ _CLASSES: dict[ErrorKind, type[QuickBIError]] = {
 
 _GRANT = (
     "Check that the AccessKey's owner has logged on to Quick BI once and is an organisation administrator, or was "
-    "granted the operation in Open Platform > access control; a fresh grant may need 5 minutes to take effect"
+    "granted the operation in Open Platform > access control; a new grant may take 5 minutes to become effective"
 )
 _RAM = (
     "Check the RAM policy: it needs quickbi-public:GetMailTaskStatus and quickbi-public:ManualRunMailTask on resource "
-    "*; a fresh grant may need 5 minutes to take effect"
+    "*; a new grant may take 5 minutes to become effective"
 )
-_SECRET = "Check the AccessKey Secret (the connection's password) and that nothing on the way rewrites the request"  # noqa: S105 - a hint
+_SECRET = "Check the AccessKey Secret (the connection's password) and that no proxy rewrites the request"  # noqa: S105 - a hint
 _CLOCK = "Check this machine's clock (NTP): it must be within 15 minutes of the service's"
 _TOKEN = "Check security_token: it is wrong, belongs to another AccessKey, or has expired"  # noqa: S105 - a hint
-_ENDPOINT = "Check region, network and endpoint: this address does not offer the Quick BI OpenAPI"
+_ENDPOINT = "Check region, network and endpoint: this is not an endpoint of the Quick BI OpenAPI"
 
-#: The one table: pattern of ``Code`` -> what it means -> what to do. The first pattern that matches counts.
+#: The one table: pattern of ``Code``, what it means, what to do. The first matching pattern counts.
 #: Source: error codes of the Quick BI OpenAPI (Alibaba Cloud, product quickbi-public, version 2022-01-01).
 CODES: tuple[tuple[str, ErrorKind, str], ...] = (
     ("Throttling", ErrorKind.THROTTLED, ""),
@@ -172,12 +172,12 @@ CODES: tuple[tuple[str, ErrorKind, str], ...] = (
     (
         "Mail.Not.Found",
         ErrorKind.NOT_FOUND,
-        "Check the mail id: it is wrong, the mail task was deleted, or it is not visible to this AccessKey",
+        "Check mail_id: there is no such mail task, or it is not visible to this AccessKey",
     ),
     (
         "Access.Forbidden",
         ErrorKind.DENIED,
-        f"Quick BI must be the Professional edition or above. {_GRANT}",
+        f"The OpenAPI needs the Professional edition or above. {_GRANT}",
     ),
     ("Mail.Forbidden.Access", ErrorKind.DENIED, _GRANT),
     ("UserRoleConfig.NotContain.Function", ErrorKind.DENIED, _GRANT),
@@ -195,7 +195,7 @@ CODES: tuple[tuple[str, ErrorKind, str], ...] = (
     (
         "InvalidAccessKeyId*",
         ErrorKind.CREDENTIALS,
-        "Check the AccessKey ID (the connection's login): the service does not know it",
+        "Check the AccessKey ID (the connection's login): it does not exist",
     ),
     ("SignatureDoesNotMatch", ErrorKind.CREDENTIALS, _SECRET),
     ("IncompleteSignature", ErrorKind.CREDENTIALS, _SECRET),
@@ -209,7 +209,7 @@ CODES: tuple[tuple[str, ErrorKind, str], ...] = (
     ("InvalidVersion", ErrorKind.BAD_REQUEST, _ENDPOINT),
     ("Invalid.Parameter*", ErrorKind.BAD_REQUEST, "Check the operation's parameters"),
     ("Invalid.Param.Error", ErrorKind.BAD_REQUEST, "Check the operation's parameters"),
-    ("MailId.Is.Null", ErrorKind.BAD_REQUEST, "Give the mail id"),
+    ("MailId.Is.Null", ErrorKind.BAD_REQUEST, "Set mail_id"),
     ("Missing*", ErrorKind.BAD_REQUEST, "Check the operation's parameters"),
     ("Mail.Subject.Error", ErrorKind.BAD_REQUEST, "Check the subject of the mail task in Quick BI"),
     ("Instance.Expired", ErrorKind.BAD_REQUEST, "The Quick BI instance has expired: renew it"),
@@ -226,7 +226,7 @@ def classify(code: str) -> tuple[ErrorKind, str]:
     """Return what a ``Code`` means and what to do about it.
 
     :param code: the service's ``Code``.
-    :returns: kind and hint; an unknown code is :attr:`ErrorKind.UNKNOWN`, which is permanent.
+    :returns: kind and hint; for an unknown code :attr:`ErrorKind.UNKNOWN`, which is permanent.
     """
     for pattern, kind, hint in CODES:
         if fnmatchcase(code, pattern):
@@ -251,21 +251,21 @@ def error_for(
     http_status: int | None = None,
     retry_after: float | None = None,
 ) -> QuickBIError:
-    """Build the exception for an error that the service answered with.
+    """Build the exception for an error response.
 
     :param code: ``Code``.
     :param message: ``Message``.
     :param action: the operation that was called.
     :param request_id: ``RequestId``.
-    :param http_status: HTTP status of the answer.
-    :param retry_after: seconds of ``x-acs-retry-after``, where it came along.
+    :param http_status: HTTP status of the response.
+    :param retry_after: seconds of ``x-acs-retry-after``, if present.
     """
     kind, hint = classify(code)
     if kind is ErrorKind.NOT_STARTED and retry_after is None:
         minutes = minutes_to_wait(message)
         retry_after = None if minutes is None else minutes * 60.0
     return _CLASSES.get(kind, PermanentError)(
-        message.partition("server string to sign")[0].strip().rstrip(".") or code,  # what follows helps no person
+        message.partition("server string to sign")[0].strip().rstrip(".") or code,  # the rest is of no use to a person
         action=action,
         kind=kind,
         code=code,
@@ -277,7 +277,7 @@ def error_for(
 
 
 def error_from_dict(item: Mapping[str, Any]) -> QuickBIError:
-    """Read back what :meth:`QuickBIError.as_dict` wrote; what a later release has added is ignored."""
+    """Read back what :meth:`QuickBIError.as_dict` wrote; fields of a later release are ignored."""
     kind = ErrorKind(item.get("kind", ErrorKind.UNKNOWN))
     cls = _CLASSES.get(kind, PermanentError)
     known = cls("").as_dict().keys() - {"message"}

@@ -1,6 +1,6 @@
-"""What happens between a question and its answer: credentials, pacing, signing, and which failures are tried again.
+"""One call from request to result without I/O: credentials, rate limit, signature, and which failures are retried.
 
-The steps are given out one by one and carried out by a client, blocking or not, so that the rules stand here once.
+The steps are yielded one by one and carried out by a client, blocking or asyncio, so each rule is written once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
 from airflow_provider_quickbi.api.models import MalformedResponse
-from airflow_provider_quickbi.api.protocol import SignedRequest, encode_parameters, malformed, read_response, sign
+from airflow_provider_quickbi.api.responses import malformed, read_response
+from airflow_provider_quickbi.api.signing import SignedRequest, encode_parameters, sign
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Characters of a secret that already tell something.
-_TELLING = 8
+#: Shortest part of a secret that is masked, in characters.
+_MASKED_FROM = 8
 
 
 @dataclass(frozen=True, slots=True)
 class GetCredentials:
-    """Give the current credentials.
+    """Return the current credentials.
 
-    :param refused: credentials that the service has refused as expired, to be renewed.
+    :param refused: credentials that the service refused as expired and that must be renewed.
     """
 
     refused: Credentials | None = None
@@ -39,17 +40,17 @@ class GetCredentials:
 
 @dataclass(frozen=True, slots=True)
 class AcquireSlot:
-    """Wait until the allowance has a call."""
+    """Wait until the rate limiter allows a call."""
 
     rate_limiter: RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request and give status, headers and body.
+    """Send a request and return status, headers and body.
 
-    :param reuse_connection: ``False`` where a kept connection that the server has closed meanwhile would leave it
-        unknown whether the request arrived.
+    :param reuse_connection: ``False`` for calls that must not be repeated: a pooled connection that the server has
+        closed in the meantime would leave it unknown whether the request arrived.
     """
 
     action: str
@@ -59,14 +60,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait."""
+    """Wait before the next attempt."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell who counts calls how one ended: ``answered`` or the kind of the error."""
+    """Report the result of a call for metrics: ``succeeded`` or the kind of the error."""
 
     action: str
     result: str
@@ -78,13 +79,13 @@ Step = GetCredentials | AcquireSlot | Send | Pause | Report
 def call_flow(
     operation: Operation[T], endpoint: Endpoint, rate_limiter: RateLimiter, retries: RetryPolicy
 ) -> Generator[Step, Any, T]:
-    """Give out the steps of one call; each is answered with its result, or its ``QuickBIError`` is thrown in.
+    """Yield the steps of one call; the client sends in each step's result, or throws in its ``QuickBIError``.
 
-    Only repeatable operations are tried again, and only after throttling or a transient error.
+    Only repeatable operations are retried, and only after throttling or a transient error.
 
     :param operation: what to call.
     :param endpoint: where.
-    :param allowance: how fast.
+    :param rate_limiter: how fast.
     :param retries: how often.
     :returns: the operation's typed result.
     :raises QuickBIError: of the last attempt.
@@ -100,7 +101,7 @@ def call_flow(
             credentials = yield GetCredentials()
             yield AcquireSlot(rate_limiter)
             request = sign(operation.action, parameters, endpoint=endpoint, credentials=credentials)
-            # The answer gets no name here: this frame stays in the traceback, and an answer may quote secrets.
+            # The response gets no name here: this frame stays in the traceback, and a response may quote secrets.
             result = operation.read(
                 read_response(operation.action, *(yield Send(operation.action, request, operation.repeatable)))
             )
@@ -112,7 +113,7 @@ def call_flow(
             rate_limiter.succeeded()
             yield Report(operation.action, "ok")
             return result
-        # What it came from holds the request, with its signature and whole answers, for as long as somebody keeps it.
+        # The traceback and context would keep the signed request and the whole response alive with the error.
         failure.__traceback__ = failure.__context__ = None
         _hide_secrets(failure, credentials, request)
         yield Report(operation.action, failure.kind.value)
@@ -130,17 +131,17 @@ def call_flow(
             try:
                 raise failure
             finally:
-                del failure  # its traceback holds this frame, and this frame would hold it
+                del failure  # its traceback refers to this frame: break the cycle
         yield Pause(retries.delay(attempt, failure.retry_after))
 
 
 def _expired(failure: QuickBIError) -> bool:
-    """Whether the service refused temporary credentials, which carries out nothing and may be over once renewed."""
+    """Whether the service refused temporary credentials as expired, which renewing them may fix."""
     return failure.kind is ErrorKind.CREDENTIALS and failure.code.startswith(("InvalidSecurityToken", "InvalidBearer"))
 
 
 def _hide_secrets(failure: QuickBIError, credentials: Credentials | None, request: SignedRequest | None) -> None:
-    """Take out what the service quotes of the request; its message goes into logs."""
+    """Mask the secrets that the service may quote from the request; its message goes into logs."""
     if credentials is None:
         return
     signature = request.headers.get("authorization", "").rpartition("=")[2] if request is not None else ""
@@ -153,10 +154,10 @@ def _hide_secrets(failure: QuickBIError, credentials: Credentials | None, reques
 
 
 def _without(text: str, secret: str) -> str:
-    """Return a text without a secret and without telling parts of it: what is quoted may have been cut off."""
+    """Mask a secret and every long part of it in a text; what is quoted may be truncated."""
     text = text.replace(secret, "***")
     begin = 0
-    while (end := begin + _TELLING) <= len(text):
+    while (end := begin + _MASKED_FROM) <= len(text):
         if text[begin:end] not in secret:
             begin += 1
             continue

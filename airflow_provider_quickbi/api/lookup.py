@@ -1,4 +1,4 @@
-"""Finding mail tasks by name among those that the AccessKey may see."""
+"""Finding a mail task by name among those visible to the AccessKey."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 20
 
 
 def matches(mail_task: MailTask, subscribe_name: str) -> bool:
-    """Whether a mail task has a name, or a name that a glob with ``*``, ``?`` or ``[...]`` describes."""
+    """Whether a mail task has this name, or matches it as a glob with ``*``, ``?`` or ``[...]``."""
     if mail_task.subscribe_name == subscribe_name:
         return True
     return bool(_GLOB & set(subscribe_name)) and fnmatchcase(mail_task.subscribe_name, subscribe_name)
@@ -26,9 +26,9 @@ def matches(mail_task: MailTask, subscribe_name: str) -> bool:
 def find_by_name(mail_tasks: Iterable[MailTask], subscribe_name: str, owner: str | None = None) -> MailTask:
     """Return the one mail task with exactly this name.
 
-    :param mail_tasks: all that the AccessKey may see.
+    :param mail_tasks: all that are visible to the AccessKey.
     :param subscribe_name: its name; names need not be unique.
-    :param owner: nickname or user id of its owner, where several have the name.
+    :param owner: nickname or user id of its owner, needed where several mail tasks share the name.
     :raises PermanentError: if there is none, or more than one; the message lists the candidates.
     """
     named: list[MailTask] = []
@@ -37,22 +37,22 @@ def find_by_name(mail_tasks: Iterable[MailTask], subscribe_name: str, owner: str
         seen += 1
         if mail_task.subscribe_name == subscribe_name.strip():
             named.append(mail_task)
-    whose = f" of {owner!r}" if owner else ""
-    fitting = [task for task in named if not owner or owner in (task.biz_owner_name, task.biz_owner_user_id)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
+    of_owner = f" of {owner!r}" if owner else ""
+    candidates = [task for task in named if not owner or owner in (task.biz_owner_name, task.biz_owner_user_id)]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
         raise _failure(
-            f"{len(fitting)} mail tasks{whose} are named {subscribe_name!r}: {_listed(fitting)}",
-            "Give mail_id, or mail_owner as well",
+            f"{len(candidates)} mail tasks{of_owner} are named {subscribe_name!r}: {_listed(candidates)}",
+            "Set mail_id, or mail_owner as well",
         )
     if named:
         raise _failure(
-            f"no mail task named {subscribe_name!r} is{whose}; there is {_listed(named)}", "Check mail_owner"
+            f"no mail task{of_owner} is named {subscribe_name!r}; found {_listed(named)}", "Check mail_owner"
         )
     raise _failure(
-        f"none of the {seen} mail tasks that this AccessKey may see is named {subscribe_name!r}",
-        "Check the name; a mail task may also exist and not be visible to this AccessKey",
+        f"none of the {seen} mail tasks visible to this AccessKey is named {subscribe_name!r}",
+        "Check the name; the mail task may also exist and not be visible to this AccessKey",
     )
 
 

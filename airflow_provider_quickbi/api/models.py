@@ -1,4 +1,4 @@
-"""What Quick BI knows about a mail task and its runs, as frozen typed values read from the service's JSON."""
+"""Mail tasks and their runs as frozen typed values read from the service's JSON."""
 
 from __future__ import annotations
 
@@ -18,43 +18,47 @@ _EXEC_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}"
 
 
 class MalformedResponse(ValueError):
-    """Part of an answer lacks a documented field, or the field is not what the documentation says."""
+    """Part of a response lacks a documented field, or the field is not as documented."""
 
 
 class MailTaskStatus(StrEnum):
-    """The documented states of a run; the service may answer with others, which then mean "not over yet"."""
+    """The documented statuses of a run; any other one means that the run has not finished."""
 
     SENT = "SENT"
     FAILED = "FAILED"
     PROCESSING = "PROCESSING"
 
 
+#: The statuses of a mail task's run that has finished; the one definition.
+TERMINAL_STATUSES = frozenset({MailTaskStatus.SENT, MailTaskStatus.FAILED})
+
+
 def fold_keys(item: Any, what: str) -> dict[str, Any]:
-    """Return a JSON object with its keys in lower case, since the service mixes PascalCase and lowerCamel.
+    """Return a JSON object with its keys in lower case, because the service mixes PascalCase and lowerCamel.
 
     :param item: the decoded JSON.
     :param what: what the object is, for the error.
-    :raises MalformedAnswer: if it is not a JSON object.
+    :raises MalformedResponse: if it is not a JSON object.
     """
     if not isinstance(item, Mapping):
-        raise MalformedResponse(f"{what} should be a JSON object, the answer has {_shown(item)}")
+        raise MalformedResponse(f"{what} should be a JSON object, not {_shown(item)}")
     return {str(key).lower(): value for key, value in item.items()}
 
 
 def read_text(item: Mapping[str, Any], name: str, what: str) -> str:
-    """Return a field that must hold text or a whole number as stripped text.
+    """Return a required field, a string or an integer, as stripped text.
 
     :param item: an object with folded keys, see :func:`fold_keys`.
     :param name: the field's documented name.
     :param what: what the object is, for the error.
-    :raises MalformedAnswer: if the field is missing, empty, or of another type; a float would have lost digits.
+    :raises MalformedResponse: if the field is missing, empty, or of another type; a float would have lost digits.
     """
     value = item.get(name.lower())
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, str) and value.strip():
         return printable(value.strip())
-    raise MalformedResponse(f"{what} should have {name} as text or a whole number, the answer has {_shown(value)}")
+    raise MalformedResponse(f"{what} should have {name} as a string or an integer, not {_shown(value)}")
 
 
 def _read_flag(item: Mapping[str, Any], name: str, what: str) -> bool:
@@ -63,7 +67,7 @@ def _read_flag(item: Mapping[str, Any], name: str, what: str) -> bool:
         return value
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
-    raise MalformedResponse(f"{what} should have {name} as true or false, the answer has {_shown(value)}")
+    raise MalformedResponse(f"{what} should have {name} as true or false, not {_shown(value)}")
 
 
 def _read_optional_text(item: Mapping[str, Any], name: str) -> str:
@@ -72,9 +76,9 @@ def _read_optional_text(item: Mapping[str, Any], name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text that logs, terminals and databases can hold.
+    """Replace control characters and unpaired surrogates, which logs and databases reject, by U+FFFD.
 
-    :param text: of the service; control characters and halves of surrogate pairs in it become U+FFFD.
+    :param text: from the service.
     """
     if text.isprintable():
         return text
@@ -85,7 +89,7 @@ def _shown(value: Any) -> str:
     try:
         text = repr(value)
     except RecursionError:
-        return "something that is nested too deep"
+        return "deeply nested JSON"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -96,8 +100,8 @@ class MailTask:
     :param mail_id: the subscription's id (``MailId``).
     :param subscribe_name: its name; names need not be unique; empty if the service did not say.
     :param paused: whether its schedule is paused.
-    :param biz_owner_user_id: the owner's Quick BI user id, empty if the service did not say.
-    :param biz_owner_name: the owner's nickname, empty if the service did not say.
+    :param biz_owner_user_id: the owner's Quick BI user id; empty if the service did not say.
+    :param biz_owner_name: the owner's nickname; empty if the service did not say.
     """
 
     mail_id: str
@@ -110,7 +114,7 @@ class MailTask:
     def from_json(cls, item: Any) -> MailTask:
         """Read one element of ``Result.Data``.
 
-        :raises MalformedAnswer: if ``MailId`` or ``Paused`` is missing or of another type.
+        :raises MalformedResponse: if ``MailId`` or ``Paused`` is missing or of another type.
         """
         what = "a mail task"
         folded = fold_keys(item, what)
@@ -140,7 +144,7 @@ class MailTaskRun:
     :param mail_id: the subscription that ran.
     :param task_id: the run's id (``TaskId``), an int64 above 2^53 kept as text so that no digit is lost.
     :param status: upper-case status; see :class:`MailTaskStatus` for the documented ones.
-    :param exec_time: when the run began, whole seconds, with its zone.
+    :param exec_time: when the run started, in whole seconds, with its offset.
     """
 
     mail_id: str
@@ -153,18 +157,17 @@ class MailTaskRun:
         """Read one element of the status list.
 
         :param item: the decoded JSON object.
-        :param mail_id: the mail task that was asked for, used where the answer leaves it out or writes it in another
-            case.
+        :param mail_id: the requested mail task, used where the response omits it or writes it in another case.
         :param timezone: the zone in which the service writes ``execTime``.
-        :param now: the present, which tells the two passes of an hour apart that the zone's clocks repeat; default the
-            machine's clock.
-        :raises MalformedAnswer: if ``taskId``, ``status`` or ``execTime`` is missing or cannot be read.
+        :param now: the current time, which resolves an hour that occurs twice when the zone's clocks are set back;
+            default the machine's clock.
+        :raises MalformedResponse: if ``taskId``, ``status`` or ``execTime`` is missing or cannot be read.
         """
         what = "a run of a mail task"
         folded = fold_keys(item, what)
         task_id = read_text(folded, "taskId", what)
         if not _TASK_ID.fullmatch(task_id):
-            raise MalformedResponse(f"{what} should have taskId as a whole number, the answer has {_shown(task_id)}")
+            raise MalformedResponse(f"{what} should have taskId as an integer, not {_shown(task_id)}")
         written = read_text(folded, "execTime", what)
         try:
             if not _EXEC_TIME.fullmatch(written):
@@ -172,19 +175,34 @@ class MailTaskRun:
             exec_time = _in_zone(datetime.fromisoformat(written), timezone, now or datetime.now(UTC))
         except (ValueError, OverflowError):
             raise MalformedResponse(
-                f"{what} should have execTime as yyyy-MM-dd HH:mm:ss, the answer has {_shown(written)}"
+                f"{what} should have execTime as yyyy-MM-dd HH:mm:ss, not {_shown(written)}"
             ) from None
-        succeeded = read_text(folded, "mailId", what) if folded.get("mailid") is not None else mail_id
+        returned_id = read_text(folded, "mailId", what) if folded.get("mailid") is not None else mail_id
         return cls(
-            mail_id=mail_id if succeeded.casefold() == mail_id.casefold() else succeeded,
+            mail_id=mail_id if returned_id.casefold() == mail_id.casefold() else returned_id,
             task_id=task_id,
             status=read_text(folded, "status", what).upper(),
             exec_time=exec_time,
         )
 
     @property
+    def is_terminal(self) -> bool:
+        """Whether the run has finished; a status that is not documented means that it has not."""
+        return self.status in TERMINAL_STATUSES
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the report was sent."""
+        return self.status == MailTaskStatus.SENT
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run finished without sending the report."""
+        return self.status == MailTaskStatus.FAILED
+
+    @property
     def age_order(self) -> tuple[datetime, int]:
-        """Sort key: the oldest run first, runs of the same second by their TaskId."""
+        """Sort key: oldest run first, runs of the same second by TaskId."""
         return self.exec_time, int(self.task_id)
 
     def as_dict(self) -> dict[str, Any]:
@@ -208,11 +226,11 @@ class MailTaskRun:
 
 
 def _in_zone(written: datetime, zone: tzinfo, now: datetime) -> datetime:
-    """Return a wall time as an instant with its offset, which unlike its zone says which pass of an hour is meant.
+    """Return a local time with its UTC offset, which unlike a zone is unambiguous when clocks are set back.
 
-    An hour that the zone's clocks repeat is read as its second pass, unless that is still to come.
+    A local time that occurs twice is taken for the second occurrence, unless that is in the future.
 
-    :raises OverflowError: on the first and the last day of the calendar, which have no such instant everywhere.
+    :raises OverflowError: on the first and the last day of the calendar, which not every zone has.
     """
     first, second = (written.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
     repeated = first.astimezone(UTC) < second.astimezone(UTC)
@@ -221,7 +239,7 @@ def _in_zone(written: datetime, zone: tzinfo, now: datetime) -> datetime:
 
 
 class StatusQuery(NamedTuple):
-    """What ``GetMailTaskStatus`` is asked.
+    """What a ``GetMailTaskStatus`` request asks for.
 
     :param mail_id: the mail task.
     :param task_id: the run; ``None`` for the latest one.

@@ -1,4 +1,4 @@
-"""The operations of the OpenAPI: what is sent for each, how its answer is read, and whether it may be repeated.
+"""The operations of the OpenAPI: parameters, how the response is read, and whether the call may be repeated.
 
 Source: product ``quickbi-public``, version ``2022-01-01``: GetMailTaskList, GetMailTaskStatus, ManualRunMailTask.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
 from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedResponse, fold_keys
-from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
+from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE, MailTaskPage
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -24,9 +24,9 @@ class Operation(Generic[T]):
     """One operation with its parameters.
 
     :param action: its name.
-    :param parameters: as :func:`airflow_provider_quickbi.api.protocol.encode_parameters` takes them.
-    :param read: makes the typed result of ``Result``; raises ``MalformedAnswer`` where it is not as documented.
-    :param repeatable: whether calling twice does no more than calling once.
+    :param parameters: as :func:`airflow_provider_quickbi.api.signing.encode_parameters` takes them.
+    :param read: turns ``Result`` into the typed result; raises ``MalformedResponse`` if it is not as documented.
+    :param repeatable: whether calling twice has no more effect than calling once; default ``True``.
     """
 
     action: str
@@ -35,34 +35,18 @@ class Operation(Generic[T]):
     repeatable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class MailTaskPage:
-    """One page of mail tasks.
-
-    :param mail_tasks: of this page, in the service's order.
-    :param page_num: number of this page, from 1, as the service says, else as asked for.
-    :param page_size: mail tasks a page holds, as the service says, else as asked for.
-    :param total_num: how many mail tasks there are, ``None`` if the service did not say.
-    """
-
-    mail_tasks: tuple[MailTask, ...]
-    page_num: int
-    page_size: int
-    total_num: int | None
-
-
 def get_mail_task_list(
     page_num: int = 1,
     page_size: int = DEFAULT_PAGE_SIZE,
     user_nick: str | None = None,
     paused: bool | None = None,
 ) -> Operation[MailTaskPage]:
-    """Return the question for one page of the mail tasks that the AccessKey may see.
+    """Return the operation that reads one page of the mail tasks visible to the AccessKey.
 
-    :param page_num: from 1.
-    :param page_size: mail tasks a page; the service documents no maximum.
+    :param page_num: from 1; default 1.
+    :param page_size: mail tasks per page; default 25; the service documents no maximum.
     :param user_nick: only mail tasks of the owner with this nickname.
-    :param paused: only paused mail tasks (``True``) or only those that are not (``False``).
+    :param paused: only paused mail tasks (``True``) or only active ones (``False``); default all.
     """
 
     def read(result: Any) -> MailTaskPage:
@@ -73,7 +57,7 @@ def get_mail_task_list(
         if not isinstance(data, list):
             raise MalformedResponse("the list of mail tasks should have Data as a list")
         return MailTaskPage(
-            mail_tasks=tuple(MailTask.from_json(item) for item in data),
+            items=tuple(MailTask.from_json(item) for item in data),
             page_num=_count(page.get("pagenum")) or page_num,
             page_size=_count(page.get("pagesize")) or page_size,
             total_num=_count(page.get("totalnum")),
@@ -89,7 +73,7 @@ def get_mail_task_list(
 def get_mail_task_status(
     mail_id: str, task_id: str | int | None, timezone: tzinfo
 ) -> Operation[tuple[MailTaskRun, ...]]:
-    """Return the question for the state of one run, or of the latest one.
+    """Return the operation that reads the status of one run, or of the latest one.
 
     :param mail_id: the mail task.
     :param task_id: the run; ``None`` for the latest one.
@@ -101,7 +85,7 @@ def get_mail_task_status(
         if items is None:
             return ()
         if not isinstance(items, list):
-            raise MalformedResponse("the state of a mail task should be a list of runs")
+            raise MalformedResponse("the status of a mail task should be a list of runs")
         runs = [MailTaskRun.from_json(item, mail_id=mail_id, timezone=timezone) for item in items]
         return tuple(sorted(runs, key=lambda run: run.age_order))
 
@@ -111,7 +95,7 @@ def get_mail_task_status(
 
 
 def manual_run_mail_task(mail_id: str) -> Operation[bool]:
-    """Return the call that starts a run now. It is never repeated: the service has no way to make that safe.
+    """Return the operation that starts a run now. It is never repeated: the service has no idempotency key.
 
     :param mail_id: the mail task.
     """
@@ -120,8 +104,7 @@ def manual_run_mail_task(mail_id: str) -> Operation[bool]:
         if result is True or (isinstance(result, str) and result.strip().lower() == "true"):
             return True
         raise TransientError(
-            f"the service answered Success: true with Result {str(result)[:40]!r}, which does not say that the mail "
-            "was started",
+            f"the service returned Success: true with Result {str(result)[:40]!r}, so the run may not have started",
             action="ManualRunMailTask",
             kind=ErrorKind.TRANSIENT,
         )
@@ -130,11 +113,11 @@ def manual_run_mail_task(mail_id: str) -> Operation[bool]:
 
 
 def any_operation(action: str, parameters: Mapping[str, Any], *, repeatable: bool) -> Operation[Any]:
-    """Return the call of any other operation of ``quickbi-public``; its ``Result`` is given as it is.
+    """Return any other operation of ``quickbi-public``; its ``Result`` is returned unchanged.
 
     :param action: its name, such as ``QueryUserInfoByAccount``.
     :param parameters: names and values as the service documents them.
-    :param repeatable: whether it may be called again when it is not known whether it was carried out.
+    :param repeatable: whether it may be called again after a call whose effect is unknown.
     """
     return Operation(action, dict(parameters), lambda result: result, repeatable)
 

@@ -22,8 +22,10 @@ import time
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 #: Calls a second for each operation; ``GetMailTaskStatus`` can be set in the connection.
 CALLS_PER_SECOND = {"GetMailTaskStatus": 1.0, "ManualRunMailTask": 1.0}
@@ -106,21 +108,27 @@ class RateLimiter:
             self._plan(max(self._planned, now - lateness) + self.slot / self.step)
             return 0.0
 
-    async def acquire(self) -> None:
-        """Wait in line until a call may be made."""
+    async def acquire(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Wait in line until a call may be made.
+
+        :param sleep: how to wait, in seconds.
+        """
         line = self._line()
         if line.length == 0 and self.try_acquire() == 0:
             return
         line.length += 1
         try:
             async with line.front:
-                while (seconds := self.try_acquire()) > 0:  # noqa: ASYNC110 - until a known time, not for an event
-                    await asyncio.sleep(seconds)
+                while (seconds := self.try_acquire()) > 0:
+                    await sleep(seconds)
         finally:
             line.length -= 1
 
     def acquire_blocking(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Wait until a call may be made, holding the thread."""
+        """Wait until a call may be made, blocking the thread.
+
+        :param sleep: how to wait, in seconds.
+        """
         while (seconds := self.try_acquire()) > 0:
             sleep(seconds)
 
@@ -206,28 +214,31 @@ class _Line:
         self.length = 0
 
 
-_rate_limiters: dict[tuple[tuple[str, str], str, float], RateLimiter] = {}
+_rate_limiters: dict[tuple[tuple[str, str], str, float, Clock], RateLimiter] = {}
 _rate_limiters_guard = threading.Lock()
 
 
-def rate_limiter(account: tuple[str, str], action: str, status_calls_per_second: float = 1.0) -> RateLimiter:
-    """Return this process's allowance for an operation of an account.
+def rate_limiter(
+    account: tuple[str, str], action: str, status_calls_per_second: float = 1.0, clock: Clock = SYSTEM_CLOCK
+) -> RateLimiter:
+    """Return this process's rate limiter for an operation of an account.
 
     :param account: see :attr:`airflow_provider_quickbi.api.settings.ClientSettings.account`.
     :param action: the operation.
     :param status_calls_per_second: the configured rate of ``GetMailTaskStatus``.
+    :param clock: the time; default the machine's.
     """
     rate = CALLS_PER_SECOND.get(action, OTHER_CALLS_PER_SECOND)
     if action == "GetMailTaskStatus":
         rate = status_calls_per_second
     with _rate_limiters_guard:
-        key = (account, action, rate)
+        key = (account, action, rate, clock)
         if (known := _rate_limiters.get(key)) is None:
-            known = _rate_limiters[key] = RateLimiter(rate)
+            known = _rate_limiters[key] = RateLimiter(rate, clock.monotonic, clock.time)
         return known
 
 
 def forget_rate_limiters() -> None:
-    """Start anew, as a new process would; for tests."""
+    """Forget all rate limiters, as a new process would; for tests."""
     with _rate_limiters_guard:
         _rate_limiters.clear()

@@ -1,4 +1,4 @@
-"""Where Quick BI is and how to talk to it: one frozen value that a client is made from and an account is known by."""
+"""Where Quick BI is and how to reach it: one frozen value that a client is built from."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 from zoneinfo import ZoneInfo
-
-from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi.api.credentials import CredentialSpec
@@ -31,6 +28,11 @@ REGIONS = (
 NETWORKS = ("public", "vpc")
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
+#: Pairs of scheme (``http``, ``https`` or ``all``) and proxy URL.
+Proxies = tuple[tuple[str, str], ...]
+#: Connect directly, whatever the environment says.
+NO_PROXIES: Proxies = ()
+
 _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?")
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]")
 
@@ -41,8 +43,8 @@ class Endpoint:
 
     :param host: a DNS name, an IPv4 address, or an IPv6 address in brackets.
     :param scheme: ``https`` or ``http``.
-    :param port: TCP port; ``None`` for the scheme's own.
-    :raises ValueError: if the parts are no address.
+    :param port: TCP port; ``None`` for the scheme's default.
+    :raises ValueError: if a part is invalid.
     """
 
     host: str
@@ -59,11 +61,11 @@ class Endpoint:
 
     @classmethod
     def of_region(cls, region: str, network: str = "public") -> Endpoint:
-        """Return the address for a region.
+        """Return the endpoint of a region.
 
         :param region: one of :data:`REGIONS`.
-        :param network: ``public``, or ``vpc`` for the address inside a VPC.
-        :raises ValueError: if Quick BI has no address there.
+        :param network: ``public``, or ``vpc`` for the endpoint inside a VPC; default ``public``.
+        :raises ValueError: if there is no such region or network.
         """
         if region not in REGIONS:
             raise ValueError(f"{region!r} is not one of {', '.join(REGIONS)}")
@@ -74,30 +76,36 @@ class Endpoint:
 
     @property
     def host_header(self) -> str:
-        """The host, with the port only where it is not the scheme's own, as HTTP clients write it."""
+        """The host, with the port unless it is the scheme's default, as HTTP clients send it."""
         if self.port is None or self.port == DEFAULT_PORTS[self.scheme]:
             return self.host
         return f"{self.host}:{self.port}"
 
     @property
+    def effective_port(self) -> int:
+        """The TCP port, filled in from the scheme where none is given."""
+        return self.port or DEFAULT_PORTS[self.scheme]
+
+    @property
     def url(self) -> str:
-        """The address of the only resource."""
+        """The URL of the only resource."""
         return f"{self.scheme}://{self.host_header}/"
 
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """All that a client needs; two equal values are the same account reached in the same way.
+    """Everything a client needs; equal values mean the same account reached in the same way.
 
     :param endpoint: where the OpenAPI is.
-    :param credentials: who asks.
-    :param timezone: IANA name of the zone in which the service writes ``execTime``; default ``Asia/Shanghai``.
+    :param credentials: what requests are signed with.
+    :param timezone: IANA name of the zone in which the service writes times; default ``Asia/Shanghai``.
     :param status_calls_per_second: how often ``GetMailTaskStatus`` may be called; default 1, the documented limit
         (help.aliyun.com, document 412695).
     :param connect_timeout: seconds; default 5.
-    :param read_timeout: seconds between two bytes of an answer; default 10, the service's own limit.
+    :param read_timeout: seconds between two bytes of a response; default 10, the service's own limit.
     :param verify: ``True`` to verify TLS certificates, ``False`` not to, or the path of a CA bundle.
-    :param proxies: pairs of scheme (``http``, ``https``, ``all``) and proxy address; empty for the environment's.
+    :param proxies: the proxies to use, :data:`NO_PROXIES` for a direct connection, or ``None`` (default) for those of
+        the environment; see :func:`airflow_provider_quickbi.api.proxies.proxy_for`.
     """
 
     endpoint: Endpoint
@@ -107,11 +115,11 @@ class ClientSettings:
     connect_timeout: float = 5.0
     read_timeout: float = 10.0
     verify: bool | str = True
-    proxies: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    proxies: Proxies | None = field(default=None, repr=False)
 
     @property
     def account(self) -> tuple[str, str]:
-        """What the service's limits are counted by, as far as it is known: the endpoint and who asks."""
+        """What the service's limits are counted by, as far as is known: the endpoint and the caller's identity."""
         return self.endpoint.url, self.credentials.identity
 
     @property
@@ -120,35 +128,12 @@ class ClientSettings:
         return ZoneInfo(self.timezone)
 
     @property
-    def answer_timeout(self) -> float:
-        """Seconds that a whole answer may take, so that one that trickles in does not hold a caller for ever."""
+    def response_timeout(self) -> float:
+        """Seconds that a whole response may take; bounds one that trickles in byte by byte."""
         return self.connect_timeout + 3 * self.read_timeout
 
-    def proxy(self) -> str | None:
-        """Return the proxy for the endpoint: the settings' own, else the environment's, else ``None``.
-
-        :raises PermanentError: if it is no address of an HTTP proxy.
-        """
-        proxies = dict(self.proxies)
-        if not proxies:
-            if proxy_bypass(self.endpoint.host_header):
-                return None
-            proxies = getproxies()
-        address = proxies.get(self.endpoint.scheme) or proxies.get("all")
-        if address is None:
-            return None
-        if "://" not in address:  # as the environment often has it
-            address = f"http://{address}"
-        if not is_web_address(address):
-            raise PermanentError(
-                "the proxy's address cannot be used",
-                kind=ErrorKind.BAD_REQUEST,
-                hint="Nothing was sent. Write it as http://host:port, in proxies or in the environment",
-            )
-        return address
-
     def ca_bundle(self) -> str | None:
-        """Return the file of CA certificates to trust; ``None`` where certificates are not verified."""
+        """Return the file of trusted CA certificates; ``None`` if certificates are not verified."""
         if self.verify is False:
             return None
         if isinstance(self.verify, str):
@@ -159,7 +144,7 @@ class ClientSettings:
 
 
 def is_web_address(text: Any) -> bool:
-    """Whether a value is an address of HTTP or HTTPS with a host."""
+    """Whether a value is an ``http`` or ``https`` URL with a host."""
     if not isinstance(text, str) or any(character.isspace() or ord(character) < 32 for character in text):
         return False
     try:
@@ -170,15 +155,15 @@ def is_web_address(text: Any) -> bool:
 
 
 def split_endpoint(text: str) -> tuple[str | None, str, int | None]:
-    """Read an endpoint as people write it: ``host``, ``host:port`` or ``https://host:port/``.
+    """Parse an endpoint as people write it: ``host``, ``host:port`` or ``https://host:port/``.
 
-    :returns: scheme (``None`` if it was not given), host and port (``None`` if it was not given).
-    :raises ValueError: if there is a path, a query or user info, or the port is no number.
+    :returns: scheme (``None`` if not given), host and port (``None`` if not given).
+    :raises ValueError: if there is a path, a query or user info, or the port is not a number.
     """
     has_scheme = "://" in text
     parts = urlsplit(text if has_scheme else f"//{text}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
-        written = "it" if "@" in text else repr(text[:100])  # a password may be among what it has more
-        raise ValueError(f"{written} has more than a scheme, a host and a port")
+        written = "it" if "@" in text else repr(text[:100])  # the excess may contain a password
+        raise ValueError(f"{written} is more than a scheme, a host and a port")
     host = parts.hostname or ""
     return (parts.scheme if has_scheme else None), (f"[{host}]" if ":" in host else host), parts.port

@@ -1,10 +1,9 @@
-"""One client for one account in an event loop, and one call for equal questions, however many waits there are."""
+"""One client per account and event loop, and one call for equal status queries, however many waits there are."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from airflow_provider_quickbi.api.client import AsyncQuickBIClient
+from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 
@@ -21,15 +21,14 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.models import MailTaskRun, StatusQuery
     from airflow_provider_quickbi.api.settings import ClientSettings
 
-
-#: An answer is kept for so many seconds after the last wait that wanted it has left; others may want it a little later.
+#: Seconds for which a response is kept after its last subscriber has left; others may want it a little later.
 KEPT_SECONDS = 60.0
 
 
 class StatusResponse(NamedTuple):
-    """What came back.
+    """A response to a status query.
 
-    :param asked_at: monotonic seconds at which it came.
+    :param received_at: monotonic seconds.
     :param outcome: the runs, oldest first, or the error.
     """
 
@@ -39,16 +38,16 @@ class StatusResponse(NamedTuple):
 
 @dataclass(slots=True)
 class _Topic:
-    watches: int = 0
+    subscriptions: int = 0
     waiting: int = 0
     call: asyncio.Task[StatusResponse] | None = None
     latest: StatusResponse | None = None
 
 
 class StatusPoller:
-    """Asks each question once for all who want to know.
+    """Polls each status query once for all its subscribers.
 
-    :param client: asks; all questions of one account share its connections.
+    :param client: makes the calls; all queries of an account share its connections and its clock.
     """
 
     def __init__(self, client: AsyncQuickBIClient) -> None:
@@ -56,33 +55,33 @@ class StatusPoller:
         self._topics: dict[StatusQuery, _Topic] = {}
         self._left_at: dict[StatusQuery, float] = {}
 
-    def watch(self) -> Subscription:
-        """Return the view of one wait; close it when the wait ends."""
+    def subscribe(self) -> Subscription:
+        """Return the subscription of one wait; close it when the wait ends."""
         return Subscription(self)
 
     def enter(self, status_query: StatusQuery) -> None:
-        """Keep what is answered to a question, for one watch more."""
-        self._topics.setdefault(status_query, _Topic()).watches += 1
+        """Keep the responses to a query for one more subscription."""
+        self._topics.setdefault(status_query, _Topic()).subscriptions += 1
         self._left_at.pop(status_query, None)
 
     def leave(self, status_query: StatusQuery) -> None:
-        """Forget what was answered to a question some time after the last watch has left."""
+        """Release the responses to a query; they are dropped some time after the last subscription has left."""
         topic = self._topics[status_query]
-        topic.watches -= 1
-        now = time.monotonic()
-        if topic.watches == 0:
+        topic.subscriptions -= 1
+        now = self.client.clock.monotonic()
+        if topic.subscriptions == 0:
             self._left_at[status_query] = now
-        for left, left_at in list(islice(self._left_at.items(), 2)):  # the oldest; so there never are many
+        for left, left_at in list(islice(self._left_at.items(), 2)):  # the oldest two keep up with the arrivals
             if now - left_at >= KEPT_SECONDS:
                 del self._topics[left], self._left_at[left]
 
     async def poll_once(self, status_query: StatusQuery, newer_than: float, retries: RetryPolicy) -> StatusResponse:
-        """Ask, or join the call that is under way, unless there is an answer that is newer than an instant."""
+        """Make a call, or share the one in progress, unless there is a response newer than ``newer_than``."""
         topic = self._topics[status_query]
         if topic.latest is not None and topic.latest.received_at > newer_than:
             return topic.latest
         if topic.call is None:
-            topic.call = asyncio.create_task(self._ask(status_query, topic, retries))
+            topic.call = asyncio.create_task(self._call(status_query, topic, retries))
         call = topic.call
         topic.waiting += 1
         try:
@@ -93,56 +92,58 @@ class StatusPoller:
                 call.cancel()
                 topic.call = None
 
-    async def _ask(self, status_query: StatusQuery, topic: _Topic, retries: RetryPolicy) -> StatusResponse:
+    async def _call(self, status_query: StatusQuery, topic: _Topic, retries: RetryPolicy) -> StatusResponse:
         try:
             outcome = await self.client.get_mail_task_status(
                 status_query.mail_id, status_query.task_id, retries=retries
             )
         except QuickBIError as error:
-            return StatusResponse(time.monotonic(), error.with_traceback(None))
+            return StatusResponse(self.client.clock.monotonic(), error.with_traceback(None))
         finally:
             if topic.call is asyncio.current_task():
                 topic.call = None
-        topic.latest = StatusResponse(time.monotonic(), outcome)
+        topic.latest = StatusResponse(self.client.clock.monotonic(), outcome)
         return topic.latest
 
 
 class Subscription:
-    """One wait's view of a :class:`StatusPoller`.
+    """One wait's use of a :class:`StatusPoller`.
 
-    :param board: where it looks.
+    :param poller: the poller.
     """
 
-    __slots__ = ("_known_at", "_poller", "_question")
+    __slots__ = ("_known_at", "_poller", "_query")
 
     def __init__(self, poller: StatusPoller) -> None:
         self._poller = poller
-        self._question: StatusQuery | None = None
+        self._query: StatusQuery | None = None
         self._known_at = -math.inf
 
     async def poll_once(
         self, status_query: StatusQuery, *, max_age: float = 0.0, retries: RetryPolicy = NO_RETRY
     ) -> StatusResponse:
-        """Ask, unless others have asked since this wait looked last, or join a call that is under way.
+        """Return a response newer than the last one, shared with other subscriptions where possible.
 
-        :param question: what to ask; it may change from look to look.
-        :param max_age: seconds; an answer that others got is taken if it is younger. Errors are not kept.
-        :param retries: for a call that this look makes.
+        :param status_query: what to poll; it may change from poll to poll.
+        :param max_age: seconds; a younger response of another subscription is taken instead of a call. Errors are
+            not kept. Default 0.
+        :param retries: for the call, if this poll makes one; default none.
         """
-        if status_query != self._question:
+        if status_query != self._query:
             self._poller.enter(status_query)
             self.close()
-            self._question = status_query
-        response = await self._poller.poll_once(status_query, max(self._known_at, time.monotonic() - max_age), retries)
+            self._query = status_query
+        oldest = self._poller.client.clock.monotonic() - max_age
+        response = await self._poller.poll_once(status_query, max(self._known_at, oldest), retries)
         if not isinstance(response.outcome, QuickBIError):
             self._known_at = response.received_at
         return response
 
     def close(self) -> None:
-        """Let go of what was kept for this wait."""
-        if self._question is not None:
-            self._poller.leave(self._question)
-            self._question = None
+        """Release what is kept for this wait."""
+        if self._query is not None:
+            self._poller.leave(self._query)
+            self._query = None
 
 
 @dataclass(slots=True)
@@ -156,16 +157,17 @@ _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ClientSettings, _Sha
 
 @asynccontextmanager
 async def shared_poller(
-    settings: ClientSettings, on_call: Callable[[str, str], None] | None = None
+    settings: ClientSettings, on_call: Callable[[str, str], None] | None = None, *, clock: Clock = SYSTEM_CLOCK
 ) -> AsyncIterator[StatusPoller]:
-    """Give the running event loop's board for an account; its connections are closed when the last user leaves.
+    """Yield the running event loop's poller for an account; its connections are closed when the last user leaves.
 
     :param settings: the account; a connection with another secret is another account.
-    :param on_call: told the operation and how each call ended; that of the first user counts.
+    :param on_call: see :class:`airflow_provider_quickbi.api.client.AsyncQuickBIClient`; the first user's counts.
+    :param clock: the time, and how to sleep; the first user's counts; default the machine's.
     """
     pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
     if (shared := pollers.get(settings)) is None:
-        shared = pollers[settings] = _Shared(StatusPoller(AsyncQuickBIClient(settings, on_call=on_call)))
+        shared = pollers[settings] = _Shared(StatusPoller(AsyncQuickBIClient(settings, on_call=on_call, clock=clock)))
     shared.users += 1
     try:
         yield shared.poller

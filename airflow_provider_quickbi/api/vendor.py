@@ -1,7 +1,7 @@
-"""Alibaba Cloud's own packages, imported when they are first needed and kept from logging.
+"""Alibaba Cloud's own packages, imported on first use and kept from logging.
 
-Importing them takes half a second, and they add handlers to their loggers; those loggers write whole requests and
-answers, secrets among them.
+Importing them takes half a second, and they add handlers to their loggers, which write whole requests and responses,
+secrets included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LOGGERS = ("darabonba-core", "alibabacloud-tea", "credentials")
 
 
 class _NotFromVendor(logging.Filter):
-    """Drops what Alibaba Cloud's packages log; others may use a logger of the same name."""
+    """Drops records of Alibaba Cloud's packages; others may use a logger of the same name."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         path = record.pathname.replace("\\", "/")
@@ -28,10 +28,10 @@ class _NotFromVendor(logging.Filter):
 
 
 class _NotForCredentials(logging.Filter):
-    """Drops what urllib3 logs at DEBUG while it fetches credentials: addresses whose queries hold tokens."""
+    """Drops urllib3's DEBUG records while credentials are fetched: their URLs contain tokens."""
 
-    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - it matters who logs, not what
-        frame = sys._getframe()  # noqa: SLF001 - the documented way to look at who called
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - the caller decides, not the record
+        frame = sys._getframe()  # noqa: SLF001 - the documented way to inspect callers
         while (caller := frame.f_back) is not None:
             frame = caller
             if "/alibabacloud_credentials/" in frame.f_code.co_filename.replace("\\", "/"):

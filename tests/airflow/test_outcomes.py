@@ -290,7 +290,7 @@ def _skew_clock(quickbi):
 REFUSALS = {
     "wrong secret": (_rotate_secret, "SignatureDoesNotMatch", "Check the AccessKey Secret"),
     "wrong clock": (_skew_clock, "InvalidTimeStamp.Expired", "Check this machine's clock"),
-    "deleted mail task": (lambda quickbi: quickbi.remove_mail_task("hard"), "Mail.Not.Found", "Check the mail id"),
+    "deleted mail task": (lambda quickbi: quickbi.remove_mail_task("hard"), "Mail.Not.Found", "Check mail_id"),
     "no RAM policy": (lambda quickbi: quickbi.deny("Forbidden.RAM"), "Forbidden.RAM", "Check the RAM policy"),
     "unknown code": (lambda quickbi: quickbi.deny("Never.Heard.Of"), "Never.Heard.Of", "Never.Heard.Of"),
 }

@@ -8,7 +8,6 @@ import json
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,8 @@ from airflow_provider_quickbi._send import attempt, monitor
 from airflow_provider_quickbi._send import store as record_store
 from airflow_provider_quickbi._send.store import RECORD_KEY
 from airflow_provider_quickbi._wait import aio, deferral, shared_client, start, sync
-from airflow_provider_quickbi.api import client, rate_limit, status_poller
+from airflow_provider_quickbi.api import rate_limit
+from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK
 from airflow_provider_quickbi.operators import quickbi as operators
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
@@ -113,14 +113,15 @@ class World:
             shared_client,
             operators,
             triggers,
-            status_poller,
         ):
             patch.setattr(module, "time", clock)
         loop = _Loop(self.sleep_in_the_triggerer)
-        for module in (triggers, aio, rate_limit, client):
+        for module in (triggers, aio):
             patch.setattr(module, "asyncio", loop)
-        patch.setattr(rate_limit, "RateLimiter", partial(rate_limit.RateLimiter, clock=self.time, wall_clock=self.time))
-        patch.setitem(client.QuickBIClient.__init__.__kwdefaults__, "sleep", self.advance)
+        patch.setattr(SYSTEM_CLOCK, "time", self.time)
+        patch.setattr(SYSTEM_CLOCK, "monotonic", self.time)
+        patch.setattr(SYSTEM_CLOCK, "sleep", self.advance)
+        patch.setattr(SYSTEM_CLOCK, "sleep_async", self.sleep_in_the_triggerer)
 
 
 class _Loop:

@@ -119,7 +119,7 @@ def test_being_throttled_is_never_a_failure_and_is_asked_again_slower(
 
 
 REFUSALS = {
-    "Mail.Not.Found": "it is wrong, the mail task was deleted, or it is not visible",
+    "Mail.Not.Found": "there is no such mail task, or it is not visible",
     "Mail.Forbidden.Access": "organisation administrator",
     "Forbidden.RAM": "RAM policy",
     "Access.Forbidden": "Professional edition",

@@ -24,6 +24,7 @@ from airflow_provider_quickbi.api import credentials, vendor
 from airflow_provider_quickbi.api.client import AsyncQuickBIClient
 from airflow_provider_quickbi.api.credentials import AUTH_TYPES, Credentials, CredentialSource, CredentialSpec
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError, TransientError
+from airflow_provider_quickbi.api.settings import REGIONS
 from airflow_provider_quickbi.testing import LocalQuickBI
 
 MARK = "SECRET-that-nobody-may-see"
@@ -450,7 +451,7 @@ def test_an_answer_without_credentials_is_an_error_that_does_not_quote_it(
     error = caught.value
     assert type(error) is expected
     assert error.action == "credentials"
-    assert f"the credentials of type {auth_type} could not be fetched" in str(error)
+    assert f"cannot fetch credentials of type {auth_type}" in str(error)
     if isinstance(error, TransientError):
         assert not error.may_have_arrived
     else:
@@ -578,3 +579,9 @@ def _environment() -> dict[str, str]:
     import os
 
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_role_is_assumed_at_the_vpc_endpoint_of_the_region_inside_a_vpc(region: str):
+    assert credentials.default_sts_endpoint(region, "vpc") == f"sts-vpc.{region}.aliyuncs.com"
+    assert credentials.default_sts_endpoint(region, "public") is None

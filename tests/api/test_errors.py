@@ -24,7 +24,7 @@ from airflow_provider_quickbi.api.errors import (
     error_from_dict,
     minutes_to_wait,
 )
-from airflow_provider_quickbi.api.protocol import read_response
+from airflow_provider_quickbi.api.responses import read_response
 from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
@@ -64,7 +64,7 @@ EXPECTED = [
     ("Invalid.Parameter", PermanentError, ErrorKind.BAD_REQUEST, "parameters"),
     ("Invalid.Parameter.PageSize", PermanentError, ErrorKind.BAD_REQUEST, "parameters"),
     ("Invalid.Param.Error", PermanentError, ErrorKind.BAD_REQUEST, "parameters"),
-    ("MailId.Is.Null", PermanentError, ErrorKind.BAD_REQUEST, "mail id"),
+    ("MailId.Is.Null", PermanentError, ErrorKind.BAD_REQUEST, "mail_id"),
     ("MissingMailId", PermanentError, ErrorKind.BAD_REQUEST, "parameters"),
     ("Mail.Subject.Error", PermanentError, ErrorKind.BAD_REQUEST, "subject"),
     ("InvalidApi.NotFound", PermanentError, ErrorKind.BAD_REQUEST, "endpoint"),

@@ -21,7 +21,7 @@ from airflow_provider_quickbi.api.errors import (
     ThrottledError,
     TransientError,
 )
-from airflow_provider_quickbi.api.protocol import MAX_ANSWER_BYTES
+from airflow_provider_quickbi.api.responses import MAX_RESPONSE_BYTES
 from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.api.settings import Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
@@ -243,7 +243,7 @@ def test_what_went_wrong_before_the_call_says_nothing_about_it(quickbi: LocalQui
     try:
         socket.create_connection(("127.0.0.1", free_port()))
     except ConnectionRefusedError:
-        with pytest.raises(TransientError, match="broke") as caught:
+        with pytest.raises(TransientError, match="lost") as caught:
             client.manual_run_mail_task(mail_id)
     assert caught.value.may_have_arrived
     assert quickbi.starts(mail_id) == 1
@@ -254,7 +254,7 @@ def test_what_went_wrong_before_the_call_says_nothing_about_it(quickbi: LocalQui
 
 def test_an_answer_that_does_not_come_is_given_up_after_the_read_timeout(quickbi: LocalQuickBI, hasty: Any):
     quickbi.fail("GetMailTaskStatus", Fault.hang(), times=None)
-    with pytest.raises(TransientError, match=r"no answer from 127\.0\.0\.1:\d+ within 0\.15 s"):
+    with pytest.raises(TransientError, match=r"no response from 127\.0\.0\.1:\d+ within 0\.15 s"):
         hasty.get_mail_task_status("m", retries=NO_RETRY)
 
 
@@ -285,7 +285,7 @@ def test_an_answer_of_absurd_size_is_not_read_to_its_end(quickbi: LocalQuickBI, 
 
 def test_an_answer_of_just_the_greatest_size_is_read(quickbi: LocalQuickBI, client: Any):
     body = json.dumps({"Success": True, "Result": [], "RequestId": "R"})
-    quickbi.fail("GetMailTaskStatus", Fault.custom(200, body + " " * (MAX_ANSWER_BYTES - len(body))))
+    quickbi.fail("GetMailTaskStatus", Fault.custom(200, body + " " * (MAX_RESPONSE_BYTES - len(body))))
     assert client.get_mail_task_status("m") == ()
 
 
@@ -321,7 +321,9 @@ def test_what_is_no_http_is_a_transient_error(connect: Callable[..., Any], respo
 def test_a_redirect_is_not_followed(quickbi: LocalQuickBI, client: Any, status: int):
     with LocalQuickBI() as elsewhere:
         quickbi.fail("GetMailTaskStatus", Fault.redirect(f"{elsewhere.url}/?token=secret", status), times=None)
-        with pytest.raises(PermanentError, match=r"redirects to http://127\.0\.0\.1, which is not followed") as caught:
+        with pytest.raises(
+            PermanentError, match=r"redirects to http://127\.0\.0\.1; redirects are not followed"
+        ) as caught:
             client.get_mail_task_status("m")
         assert elsewhere.connections_opened == 0
     assert quickbi.count() == 1

@@ -40,9 +40,9 @@ def test_exactly_that_name_is_found(name: str, owner: str | None, mail_id: str):
         (
             "Weekly [EMEA]",
             "Li Na",
-            "no mail task named 'Weekly [EMEA]' is of 'Li Na'; there is MailId m-3 of Wang Fang",
+            "no mail task of 'Li Na' is named 'Weekly [EMEA]'; found MailId m-3 of Wang Fang",
         ),
-        ("Dailysales", None, "none of the 6 mail tasks that this AccessKey may see is named 'Dailysales'"),
+        ("Dailysales", None, "none of the 6 mail tasks visible to this AccessKey is named 'Dailysales'"),
         ("Daily*", None, "is named 'Daily*'"),
     ],
 )

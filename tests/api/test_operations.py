@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, TransientError
 from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MailTaskStatus, MalformedResponse
-from airflow_provider_quickbi.api.operations import MailTaskPage
+from airflow_provider_quickbi.api.paging import MailTaskPage
 from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI, Refusal
 
@@ -50,7 +50,7 @@ def mail(**changes: Any) -> dict[str, Any]:
 def test_a_list_of_mail_tasks_has_every_documented_field(quickbi: LocalQuickBI, client: Any):
     mail_id = quickbi.add_mail_task("日报 & more", owner="王芳", owner_id="u-1", paused=True)
     assert client.get_mail_task_list() == MailTaskPage(
-        mail_tasks=(
+        items=(
             MailTask(
                 mail_id=mail_id,
                 subscribe_name="日报 & more",
@@ -120,10 +120,10 @@ def test_a_mail_task_may_lack_what_is_not_needed(missing: str):
 @pytest.mark.parametrize(
     ("item", "said"),
     [
-        (mail(MailId=None), "MailId as text"),
-        (mail(MailId=""), "MailId as text"),
-        (mail(MailId=1.5), "MailId as text"),
-        (mail(MailId=["m"]), "MailId as text"),
+        (mail(MailId=None), "MailId as a string"),
+        (mail(MailId=""), "MailId as a string"),
+        (mail(MailId=1.5), "MailId as a string"),
+        (mail(MailId=["m"]), "MailId as a string"),
         (mail(Paused=None), "Paused as true or false"),
         (mail(Paused="yes"), "Paused as true or false"),
         (mail(Paused=1), "Paused as true or false"),
@@ -141,7 +141,7 @@ def test_what_is_no_mail_task_is_not_read_as_one(item: Any, said: str):
 )
 def test_what_is_no_page_is_a_transient_error(quickbi: LocalQuickBI, client: Any, result: Any):
     quickbi.fail("GetMailTaskList", response(result), times=None)
-    with pytest.raises(TransientError, match="not as documented"):
+    with pytest.raises(TransientError, match="unexpected response"):
         client.get_mail_task_list()
 
 
@@ -213,25 +213,25 @@ def test_every_int64_is_a_task_id_as_number_and_as_text(number: int):
 @pytest.mark.parametrize(
     ("item", "said"),
     [
-        (run(taskId=7218865303929605000.0), "taskId as text or a whole number"),
-        (run(taskId=1.0), "taskId as text or a whole number"),
-        (run(taskId="7.2e18"), "taskId as a whole number"),
-        (run(taskId="-1"), "taskId as a whole number"),
-        (run(taskId=-1), "taskId as a whole number"),
-        (run(taskId="1" * 21), "taskId as a whole number"),
-        (run(taskId="１２"), "taskId as a whole number"),  # noqa: RUF001 - digits of another script
-        (run(taskId=True), "taskId as text or a whole number"),
-        (run(taskId=""), "taskId as text or a whole number"),
-        (run(taskId=None), "taskId as text or a whole number"),
-        (run(status=None), "status as text"),
-        (run(status=" "), "status as text"),
-        (run(status=["SENT"]), "status as text"),
-        (run(execTime=None), "execTime as text"),
+        (run(taskId=7218865303929605000.0), "taskId as a string or an integer"),
+        (run(taskId=1.0), "taskId as a string or an integer"),
+        (run(taskId="7.2e18"), "taskId as an integer"),
+        (run(taskId="-1"), "taskId as an integer"),
+        (run(taskId=-1), "taskId as an integer"),
+        (run(taskId="1" * 21), "taskId as an integer"),
+        (run(taskId="１２"), "taskId as an integer"),  # noqa: RUF001 - digits of another script
+        (run(taskId=True), "taskId as a string or an integer"),
+        (run(taskId=""), "taskId as a string or an integer"),
+        (run(taskId=None), "taskId as a string or an integer"),
+        (run(status=None), "status as a string"),
+        (run(status=" "), "status as a string"),
+        (run(status=["SENT"]), "status as a string"),
+        (run(execTime=None), "execTime as a string"),
         (run(execTime="2026-07-01"), "execTime as yyyy-MM-dd HH:mm:ss"),
         (run(execTime="2026-07-01T08:00:00"), "execTime as yyyy-MM-dd HH:mm:ss"),
         (run(execTime="2026-02-30 08:00:00"), "execTime as yyyy-MM-dd HH:mm:ss"),
         (run(execTime=1782864000000), "execTime as yyyy-MM-dd HH:mm:ss"),
-        (run(mailId=1.5), "mailId as text"),
+        (run(mailId=1.5), "mailId as a string"),
         ("SENT", "a JSON object"),
         (None, "a JSON object"),
     ],
@@ -284,7 +284,7 @@ def test_a_result_that_is_one_run_instead_of_a_list_is_read(quickbi: LocalQuickB
 @pytest.mark.parametrize("result", ["SENT", 7, True, {}, [[]]])
 def test_a_result_that_is_no_list_of_runs_is_a_transient_error(quickbi: LocalQuickBI, client: Any, result: Any):
     quickbi.fail("GetMailTaskStatus", response(result))
-    with pytest.raises(TransientError, match="not as documented"):
+    with pytest.raises(TransientError, match="unexpected response"):
         client.get_mail_task_status("m", retries=NO_RETRY)
 
 
@@ -391,7 +391,7 @@ def test_it_is_unknown_whether_a_run_was_started_if_the_service_says_anything_el
     quickbi: LocalQuickBI, client: Any, result: Any
 ):
     quickbi.fail("ManualRunMailTask", response(result))
-    with pytest.raises(TransientError, match="does not say that the mail was started") as caught:
+    with pytest.raises(TransientError, match="the run may not have started") as caught:
         client.manual_run_mail_task("m")
     assert caught.value.may_have_arrived
 
@@ -401,10 +401,10 @@ def test_it_is_unknown_whether_a_run_was_started_if_the_service_says_anything_el
 
 def test_any_other_operation_can_be_called(quickbi: LocalQuickBI, client: Any):
     quickbi.add_mail_task("Daily sales", owner="Wang Fang", owner_id="u-1")
-    found = client.call("QueryUserInfoByAccount", {"SharedClient": "Wang Fang"})
+    found = client.call("QueryUserInfoByAccount", {"Account": "Wang Fang"})
     assert found["UserId"] == "u-1"
     with pytest.raises(PermanentError) as caught:
-        client.call("QueryUserInfoByAccount", {"SharedClient": "Nobody"})
+        client.call("QueryUserInfoByAccount", {"Account": "Nobody"})
     assert caught.value.code == "User.Not.In.Organization"
 
 

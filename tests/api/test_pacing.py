@@ -9,14 +9,12 @@ import threading
 import time
 from itertools import pairwise
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi.api import rate_limit
 from airflow_provider_quickbi.api.rate_limit import RateLimiter, rate_limiter
 
 ACCOUNT = ("https://quickbi.example/", "access_key:id")
@@ -210,20 +208,18 @@ def test_processes_that_know_nothing_of_each_other_share_one_limit(processes: in
 # Whose turn it is
 
 
-def test_waiting_callers_of_one_event_loop_are_served_first_come_first_served(monkeypatch: pytest.MonkeyPatch):
+def test_waiting_callers_of_one_event_loop_are_served_first_come_first_served():
     clock = Clock()
 
     async def sleep(seconds: float) -> None:
         clock.sleep(seconds)
         await asyncio.sleep(0)
 
-    patched = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
-    monkeypatch.setattr(rate_limit, "asyncio", patched)
     pace = paced(1, clock)
     served: list[tuple[int, float]] = []
 
     async def caller(number: int) -> None:
-        await pace.acquire()
+        await pace.acquire(sleep)
         served.append((number, clock.now))
 
     async def main() -> None:

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_quickbi.api import paging
 from airflow_provider_quickbi.api.models import MailTask
-from airflow_provider_quickbi.api.operations import MailTaskPage
-from airflow_provider_quickbi.api.paging import MAX_WALKS, MailTaskPager
+from airflow_provider_quickbi.api.paging import MAX_PASSES, MailTaskPage, Pager
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 
@@ -160,7 +159,7 @@ def test_a_service_that_gives_the_same_page_for_ever_is_left(quickbi: LocalQuick
     data = [{"MailId": mail_id, "SubscribeName": "r", "Paused": False} for mail_id in expected]
     quickbi.register("GetMailTaskList", lambda params: {"Data": data, "TotalNum": 1000, "Next": 2})
     assert ids(client.iter_mail_tasks(page_size=10)) == expected
-    assert quickbi.count() <= 2 * MAX_WALKS
+    assert quickbi.count() <= 2 * MAX_PASSES
 
 
 def test_a_service_without_an_end_is_read_only_as_far_as_it_is_taken(quickbi: LocalQuickBI, client: Any):
@@ -175,11 +174,11 @@ def test_a_service_without_an_end_is_read_only_as_far_as_it_is_taken(quickbi: Lo
 
 def test_a_service_without_an_end_is_left_in_the_end(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(paging, "MAX_PAGES", 20)
-    pager, pages = MailTaskPager(), 0
-    while (number := pager.page_num) is not None and pages <= MAX_WALKS * 20:
+    pager, pages = Pager[MailTask](lambda mail_task: mail_task.mail_id), 0
+    while (number := pager.page_num) is not None and pages <= MAX_PASSES * 20:
         pages += 1
         pager.feed(MailTaskPage((MailTask(str(pages), "r", False),), number, 1, None))
-    assert pages == MAX_WALKS * 20
+    assert pages == MAX_PASSES * 20
 
 
 def test_a_page_that_cannot_be_read_at_first_is_read_again(quickbi: LocalQuickBI, client: Any):
@@ -199,7 +198,7 @@ def test_whatever_comes_and_goes_nothing_is_given_twice_and_nothing_that_stays_i
     size: int, names: list[int], changes: list[tuple[int, bool, int]], total: str
 ):
     there = [str(name) for name in names]
-    pager, given_ids, calls = MailTaskPager(), [], 0
+    pager, given_ids, calls = Pager[MailTask](lambda mail_task: mail_task.mail_id), [], 0
     first_walk: int | None = None
     while (number := pager.page_num) is not None:
         for at, adds, name in changes:

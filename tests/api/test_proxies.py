@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.errors import QuickBIError, TransientError
+from airflow_provider_quickbi.api.proxies import is_loopback, no_proxy_matches, proxy_for
 from airflow_provider_quickbi.api.retry import NO_RETRY
-from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
+from airflow_provider_quickbi.api.settings import NO_PROXIES, ClientSettings, Endpoint
 from airflow_provider_quickbi.testing import LocalQuickBI
 
 BOUND = 10.0
@@ -148,24 +151,99 @@ def test_a_proxy_of_the_environment_is_used(
     assert connect(endpoint=NOWHERE).get_mail_task_list().total_num == 0
 
 
+@pytest.fixture
+def proxy() -> Iterator[LocalQuickBI]:
+    """A real proxy on loopback that counts what it is asked to forward."""
+    with LocalQuickBI() as server:
+        yield server
+
+
+@pytest.fixture
+def named(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """The local Quick BI under a name that is not known to be this machine's."""
+    resolve = socket.getaddrinfo
+
+    def local(host: Any, *args: Any, **kwargs: Any) -> Any:
+        return resolve("127.0.0.1" if host == "bi.corp.example" else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", local)
+    return Endpoint("bi.corp.example", "http", quickbi.port)
+
+
 def test_a_proxy_for_https_is_not_used_for_http(
-    quickbi: LocalQuickBI, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    proxy: LocalQuickBI, named: Endpoint, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
-    assert connect().get_mail_task_list().total_num == 0
-    assert connect(proxies=(("https", f"http://127.0.0.1:{free_port()}"),)).get_mail_task_list().total_num == 0
+    monkeypatch.setenv("https_proxy", proxy.url)
+    assert connect(endpoint=named).get_mail_task_list().total_num == 0
+    assert connect(endpoint=named, proxies=(("https", proxy.url),)).get_mail_task_list().total_num == 0
+    assert proxy.count() == 0
 
 
-@pytest.mark.parametrize("value", ["127.0.0.1", "other.example, 127.0.0.1", "127.0.0.1:{port}", "*"])
-def test_a_host_of_no_proxy_is_reached_without_one(
-    quickbi: LocalQuickBI, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, value: str
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize(
+    "no_proxy", ["bi.corp.example", "other.example, .corp.example", "*.example", "*", "BI.corp.example:{port}"]
+)
+def test_hosts_of_no_proxy_are_connected_directly(
+    quickbi: LocalQuickBI,
+    proxy: LocalQuickBI,
+    named: Endpoint,
+    connect: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    no_proxy: str,
 ):
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setenv("no_proxy", value.format(port=quickbi.port))
-    assert connect().get_mail_task_list().total_num == 0
+    monkeypatch.setenv(name, proxy.url)
+    monkeypatch.setenv("NO_PROXY", no_proxy.format(port=quickbi.port))
+    assert connect(endpoint=named).get_mail_task_list().total_num == 0
+    assert (quickbi.count(), proxy.count()) == (1, 0)
 
 
-def test_the_proxies_of_the_settings_count_more_than_the_environment(
+@pytest.mark.parametrize("no_proxy", ["", "other.example", "corp", "bi.corp.example:1", "10.0.0.0/8,::1"])
+def test_other_hosts_use_the_proxy_of_the_environment(
+    quickbi: LocalQuickBI,
+    proxy: LocalQuickBI,
+    named: Endpoint,
+    connect: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    no_proxy: str,
+):
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    connect(endpoint=named).get_mail_task_list()
+    assert (quickbi.count(), proxy.count()) == (0, 1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "all_proxy"])
+def test_endpoints_on_this_machine_never_use_the_proxy_of_the_environment(
+    quickbi: LocalQuickBI,
+    proxy: LocalQuickBI,
+    connect: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    host: str,
+):
+    monkeypatch.setenv(name, proxy.url)
+    endpoint = Endpoint(host, "http", quickbi.port)
+    assert connect(endpoint=endpoint).get_mail_task_list().total_num == 0
+    assert (quickbi.count(), proxy.count()) == (1, 0)
+    connect(endpoint=endpoint, proxies=(("http", proxy.url),)).get_mail_task_list()
+    assert (quickbi.count(), proxy.count()) == (1, 1)
+
+
+def test_no_proxies_in_the_settings_connects_directly_whatever_the_environment_says(
+    quickbi: LocalQuickBI,
+    proxy: LocalQuickBI,
+    named: Endpoint,
+    connect: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    assert connect(endpoint=named, proxies=NO_PROXIES).get_mail_task_list().total_num == 0
+    assert (quickbi.count(), proxy.count()) == (1, 0)
+
+
+def test_the_proxies_of_the_settings_take_precedence_over_the_environment(
     quickbi: LocalQuickBI, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
@@ -173,13 +251,98 @@ def test_the_proxies_of_the_settings_count_more_than_the_environment(
     assert connect(endpoint=NOWHERE, proxies=(("http", quickbi.url),)).get_mail_task_list().total_num == 0
 
 
-def test_the_environment_is_read_for_each_answer_of_the_question_which_proxy(monkeypatch: pytest.MonkeyPatch):
+def test_lower_case_variables_take_precedence_and_the_environment_is_read_each_time(monkeypatch: pytest.MonkeyPatch):
     settings = ClientSettings(Endpoint("quickbi.example"), CredentialSpec())
-    assert settings.proxy() is None
+    assert proxy_for(settings) is None
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
-    assert settings.proxy() == "http://proxy.example:3128"
-    monkeypatch.setenv("NO_PROXY", ".example")
-    assert settings.proxy() is None
+    assert proxy_for(settings) == "http://proxy.example:3128"
+    monkeypatch.setenv("https_proxy", "other.example:3128")
+    assert proxy_for(settings) == "http://other.example:3128"
+    monkeypatch.setenv("no_proxy", ".example")
+    assert proxy_for(settings) is None
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host"),
+    [
+        ("127.0.0.0/8", "127.0.0.1"),
+        ("10.0.0.0/8", "10.1.2.3"),
+        ("192.168.0.0/16", "192.168.7.9"),
+        ("10.1.2.3/8", "10.9.9.9"),
+        ("example.com,10.0.0.0/8 , 192.168.0.0/16", "192.168.7.9"),
+        ("10.*", "10.1.2.3"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("10.1.2.3:443", "10.1.2.3"),
+        ("::1", "[::1]"),
+        ("[::1]", "[::1]"),
+        ("[::1]:443", "[::1]"),
+        ("0:0:0:0:0:0:0:1", "[::1]"),
+        ("fd00::5", "[fd00::5]"),
+        ("FD00:0::5", "[fd00::5]"),
+        ("fd00::/8", "[fd12:3456::1]"),
+        ("[fd00::]/8", "[fd12:3456::1]"),
+        ("example.com", "example.com"),
+        ("example.com", "bi.example.com"),
+        (".example.com", "bi.example.com"),
+        (".example.com", "example.com"),
+        ("*.example.com", "bi.eu.example.com"),
+        ("Example.COM.", "bi.example.com"),
+        ("bi-*.example.com", "bi-1.example.com"),
+        ("example.com:443", "bi.example.com"),
+        ("a.example b.example\tc.example", "b.example"),
+        (" , ,bi.example.com,", "bi.example.com"),
+        ("*", "bi.example.com"),
+        ("*", "10.1.2.3"),
+    ],
+)
+def test_no_proxy_matches(no_proxy: str, host: str):
+    assert no_proxy_matches(no_proxy, host, 443)
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host"),
+    [
+        ("", "bi.example.com"),
+        (",", "bi.example.com"),
+        ("127.0.0.0/8", "128.0.0.1"),
+        ("10.0.0.0/8", "110.1.2.3"),
+        ("10.0.0.0/33", "10.1.2.3"),
+        ("10.0.0.0/x", "10.1.2.3"),
+        ("10.0.0.0/8", "bi.example.com"),
+        ("fd00::/8", "10.1.2.3"),
+        ("fd00::/8", "[fe80::1]"),
+        ("::1", "[::2]"),
+        ("[::1]:80", "[::1]"),
+        ("0.1.2.3", "10.1.2.3"),
+        ("1.2.3", "10.1.2.3"),
+        ("example.com", "notexample.com"),
+        (".example.com", "notexample.com"),
+        ("*.example.com", "notexample.com"),
+        ("bi.example.com", "example.com"),
+        ("example.com:80", "example.com"),
+        ("example.com:99999", "example.com"),
+        ("example.com:", "example.com"),
+        (".", "example.com"),
+        ("[", "example.com"),
+    ],
+)
+def test_no_proxy_does_not_match(no_proxy: str, host: str):
+    assert not no_proxy_matches(no_proxy, host, 443)
+
+
+@given(st.text(max_size=60), st.sampled_from(["bi.example.com", "10.1.2.3", "[fd00::5]"]))
+def test_any_no_proxy_either_matches_or_does_not(no_proxy: str, host: str):
+    assert no_proxy_matches(no_proxy, host, 443) in (True, False)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost.", "bi.localhost", "127.0.0.1", "127.9.9.9", "[::1]", "::1"])
+def test_a_loopback_host_is_this_machine(host: str):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["bi.example.com", "localhost.example.com", "128.0.0.1", "10.0.0.1", "[::2]", ""])
+def test_any_other_host_is_not_this_machine(host: str):
+    assert not is_loopback(host)
 
 
 def test_https_goes_through_a_tunnel(

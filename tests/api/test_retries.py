@@ -9,11 +9,12 @@ import pytest
 
 from airflow_provider_quickbi.api import operations
 from airflow_provider_quickbi.api.client import QuickBIClient
+from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.api.credentials import Credentials
 from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError, TransientError
 from airflow_provider_quickbi.api.flow import AcquireSlot, GetCredentials, Pause, Report, Send, call_flow
-from airflow_provider_quickbi.api.protocol import MAX_RETRY_AFTER
 from airflow_provider_quickbi.api.rate_limit import RateLimiter
+from airflow_provider_quickbi.api.responses import MAX_RETRY_AFTER
 from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.api.settings import Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
@@ -181,7 +182,7 @@ def test_the_blocking_client_waits_with_the_function_it_was_given(
     slept: list[float] = []
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=2)
-    with QuickBIClient(settings_of(quickbi), sleep=slept.append) as client:
+    with QuickBIClient(settings_of(quickbi), clock=Clock(sleep=slept.append)) as client:
         client.get_mail_task_status(mail_id)
     backoff = [seconds for seconds in slept if seconds > 0.1]
     assert len(backoff) == 2

@@ -15,9 +15,9 @@ import pytest
 from airflow_provider_quickbi.api.credentials import Credentials, CredentialSource, CredentialSpec
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.flow import GetCredentials
-from airflow_provider_quickbi.api.protocol import sign
 from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
+from airflow_provider_quickbi.api.signing import sign
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 SECRET = "Mk7secretQ2access3key9Zw"

@@ -58,11 +58,13 @@ def test_equal_questions_share_one_call_and_its_answer(quickbi: LocalQuickBI, ac
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            poll_count = [asyncio.create_task(poller.watch().poll_once(StatusQuery(mail_id, None))) for _ in range(50)]
+            polls = [
+                asyncio.create_task(poller.subscribe().poll_once(StatusQuery(mail_id, None))) for _ in range(50)
+            ]
             await held.until_arrived()
             await asyncio.sleep(0)
             held.let_go.set()
-            responses = await asyncio.gather(*poll_count)
+            responses = await asyncio.gather(*polls)
             assert len({id(response) for response in responses}) == 1
             assert [found.task_id for found in responses[0].outcome] == [task_id]
 
@@ -78,7 +80,7 @@ def test_different_questions_are_different_calls(quickbi: LocalQuickBI, account:
     async def main() -> None:
         async with shared_poller(account) as poller:
             responses = await asyncio.gather(
-                *(poller.watch().poll_once(status_query) for status_query in status_queries for _ in range(5))
+                *(poller.subscribe().poll_once(status_query) for status_query in status_queries for _ in range(5))
             )
             assert [len(response.outcome) for response in responses] == [1] * 10 + [0] * 5
 
@@ -91,15 +93,17 @@ def test_one_who_stops_waiting_does_not_stop_the_others(quickbi: LocalQuickBI, a
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            poll_count = [asyncio.create_task(poller.watch().poll_once(StatusQuery(mail_id, None))) for _ in range(3)]
+            polls = [
+                asyncio.create_task(poller.subscribe().poll_once(StatusQuery(mail_id, None))) for _ in range(3)
+            ]
             await held.until_arrived()
-            poll_count[0].cancel()
-            poll_count[2].cancel()
+            polls[0].cancel()
+            polls[2].cancel()
             await asyncio.sleep(0)
             held.let_go.set()
-            assert (await poll_count[1]).outcome == ()
-            assert poll_count[0].cancelled()
-            assert poll_count[2].cancelled()
+            assert (await polls[1]).outcome == ()
+            assert polls[0].cancelled()
+            assert polls[2].cancelled()
 
     run(main())
     assert quickbi.count() == 1
@@ -112,13 +116,13 @@ def test_the_last_one_who_stops_waiting_ends_the_call_and_the_next_one_asks_anew
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            watch = poller.watch()
-            poll_count = [asyncio.create_task(watch.poll_once(StatusQuery(mail_id, None))) for _ in range(2)]
+            watch = poller.subscribe()
+            polls = [asyncio.create_task(watch.poll_once(StatusQuery(mail_id, None))) for _ in range(2)]
             await held.until_arrived()
-            [call] = asyncio.all_tasks() - {*poll_count, asyncio.current_task(), *outer}
-            for poll_once in poll_count:
-                poll_once.cancel()
-            await asyncio.gather(*poll_count, call, return_exceptions=True)
+            [call] = asyncio.all_tasks() - {*polls, asyncio.current_task(), *outer}
+            for poll in polls:
+                poll.cancel()
+            await asyncio.gather(*polls, call, return_exceptions=True)
             assert call.cancelled()
             held.let_go.set()
             assert (await watch.poll_once(StatusQuery(mail_id, None))).outcome == ()
@@ -139,7 +143,7 @@ def test_an_error_is_given_to_all_who_wait_and_not_kept(quickbi: LocalQuickBI, a
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            watches = [poller.watch() for _ in range(5)]
+            watches = [poller.subscribe() for _ in range(5)]
             status_query = StatusQuery(mail_id, None)
             responses = await asyncio.gather(*(watch.poll_once(status_query) for watch in watches))
             assert len({id(response.outcome) for response in responses}) == 1
@@ -154,7 +158,7 @@ def test_an_error_is_given_to_all_who_wait_and_not_kept(quickbi: LocalQuickBI, a
 def test_a_refusal_is_an_answer_and_no_exception(quickbi: LocalQuickBI, account: ClientSettings):
     async def main() -> None:
         async with shared_poller(account) as poller:
-            response = await poller.watch().poll_once(StatusQuery("unknown", None))
+            response = await poller.subscribe().poll_once(StatusQuery("unknown", None))
             assert isinstance(response.outcome, PermanentError)
 
     run(main())
@@ -165,7 +169,7 @@ def test_an_answer_that_is_young_enough_is_taken_by_others(quickbi: LocalQuickBI
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            first, second = poller.watch(), poller.watch()
+            first, second = poller.subscribe(), poller.subscribe()
             status_query = StatusQuery(mail_id, None)
             response = await first.poll_once(status_query)
             assert await second.poll_once(status_query, max_age=1000) is response
@@ -184,7 +188,7 @@ def test_what_nobody_watches_any_more_is_forgotten(
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            first, second = poller.watch(), poller.watch()
+            first, second = poller.subscribe(), poller.subscribe()
             await first.poll_once(StatusQuery(mail_id, None))
             await second.poll_once(StatusQuery(mail_id, None))
             await second.poll_once(StatusQuery(mail_id, task_id))
@@ -208,7 +212,7 @@ def test_an_answer_outlives_the_wait_that_asked_for_it_for_a_while(quickbi: Loca
     async def main() -> None:
         async with shared_poller(account) as poller:
             for _ in range(5):
-                watch = poller.watch()
+                watch = poller.subscribe()
                 await watch.poll_once(StatusQuery(mail_id, None), max_age=1000)
                 watch.close()
 
@@ -222,7 +226,7 @@ def test_all_waits_of_an_account_share_one_client_and_its_connection(quickbi: Lo
     async def wait(mail_id: str) -> Any:
         async with shared_poller(replace(account)) as poller:
             for _ in range(3):
-                await poller.watch().poll_once(StatusQuery(mail_id, None))
+                await poller.subscribe().poll_once(StatusQuery(mail_id, None))
             return poller
 
     async def main() -> set[int]:
@@ -239,10 +243,10 @@ def test_connections_are_closed_when_the_last_one_leaves(account: ClientSettings
         async with shared_poller(account) as outer:
             async with shared_poller(account) as inner:
                 assert inner is outer
-                await inner.watch().poll_once(StatusQuery("m", None))
-                session = inner.client._session
+                await inner.subscribe().poll_once(StatusQuery("m", None))
+                session = inner.client._transport._session
             assert not session.closed
-            await outer.watch().poll_once(StatusQuery("m", None))
+            await outer.subscribe().poll_once(StatusQuery("m", None))
         assert session.closed
         assert status_poller._pollers[asyncio.get_running_loop()] == {}
         async with shared_poller(account) as poller:
@@ -274,8 +278,8 @@ def test_another_secret_is_another_account(quickbi: LocalQuickBI, account: Clien
         async with shared_poller(account) as right, shared_poller(other) as wrong:
             assert right is not wrong
             mail_id = quickbi.add_mail_task("Daily sales")
-            assert (await right.watch().poll_once(StatusQuery(mail_id, None))).outcome == ()
-            refused = (await wrong.watch().poll_once(StatusQuery(mail_id, None))).outcome
+            assert (await right.subscribe().poll_once(StatusQuery(mail_id, None))).outcome == ()
+            refused = (await wrong.subscribe().poll_once(StatusQuery(mail_id, None))).outcome
             assert isinstance(refused, PermanentError)
             assert refused.code == "SignatureDoesNotMatch"
 
@@ -287,7 +291,7 @@ def test_each_event_loop_has_a_board_of_its_own(account: ClientSettings):
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            await poller.watch().poll_once(StatusQuery("m", None))
+            await poller.subscribe().poll_once(StatusQuery("m", None))
             pollers.append(poller)
 
     run(main())
@@ -301,7 +305,7 @@ def test_the_first_user_counts_the_calls(quickbi: LocalQuickBI, account: ClientS
 
     async def main() -> None:
         async with shared_poller(account, lambda action, result: notified.append((action, result))) as poller:
-            await poller.watch().poll_once(StatusQuery(mail_id, None))
+            await poller.subscribe().poll_once(StatusQuery(mail_id, None))
 
     run(main())
     assert notified == [("GetMailTaskStatus", "succeeded")]

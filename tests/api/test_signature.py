@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi.api import protocol, vendor
+from airflow_provider_quickbi.api import signing, vendor
 from airflow_provider_quickbi.api.credentials import Credentials, CredentialSpec
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
-from airflow_provider_quickbi.api.protocol import encode_parameters, sign
 from airflow_provider_quickbi.api.settings import Endpoint
+from airflow_provider_quickbi.api.signing import encode_parameters, sign
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 EMPTY_BODY = hashlib.sha256(b"").hexdigest()
@@ -189,7 +189,7 @@ def test_every_attempt_has_the_date_at_which_it_is_sent(
             cls.ticks += 1
             return datetime.now(tz) + timedelta(minutes=cls.ticks)
 
-    monkeypatch.setattr(protocol, "datetime", Ticking)
+    monkeypatch.setattr(signing, "datetime", Ticking)
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=2)
     client.get_mail_task_status(mail_id)
@@ -235,16 +235,16 @@ def test_parameters_are_written_as_the_service_reads_them():
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        ({"MailId": 1.5}, "MailId must be text"),
+        ({"MailId": 1.5}, "MailId must be a string"),
         ({"MailId": ["a"]}, "not list"),
         ({"MailId": b"a"}, "not bytes"),
-        ({"Mail Id": "a"}, "not the name of a parameter"),
-        ({"": "a"}, "not the name of a parameter"),
-        ({7: "a"}, "not the name of a parameter"),
+        ({"Mail Id": "a"}, "not a valid parameter name"),
+        ({"": "a"}, "not a valid parameter name"),
+        ({7: "a"}, "not a valid parameter name"),
         ({"MailId": "\ud800"}, "not valid Unicode"),
-        ({"MailId": "x" * 9000}, "more than can be sent"),
-        ({f"P{number}": "x" * 1000 for number in range(9)}, "a query of"),
-        ({"MailId": "日" * 3000}, "a query of"),
+        ({"MailId": "x" * 9000}, "too long"),
+        ({f"P{number}": "x" * 1000 for number in range(9)}, "query is too long"),
+        ({"MailId": "日" * 3000}, "query is too long"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_before_anything_is_sent(
@@ -258,7 +258,7 @@ def test_what_cannot_be_sent_is_refused_before_anything_is_sent(
 
 @pytest.mark.parametrize("action", ["", "Get Mail", "a" * 101, "7Up", "Get\r\nX: y", "获取"])
 def test_what_is_no_operation_is_refused_before_anything_is_sent(quickbi: LocalQuickBI, client: Any, action: str):
-    with pytest.raises(PermanentError, match="not the name of an operation"):
+    with pytest.raises(PermanentError, match="not a valid operation name"):
         client.call(action)
     assert quickbi.count() == 0
 

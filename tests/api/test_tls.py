@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from airflow_provider_quickbi.api import client as client_module
+from airflow_provider_quickbi.api import tls
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, TransientError
 from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.api.settings import Endpoint
@@ -48,7 +48,7 @@ def secure(authority: trustme.CA) -> Iterator[LocalQuickBI]:
 
 @pytest.fixture(autouse=True)
 def _nothing_warned_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_warned_about", set())
+    monkeypatch.setattr(tls, "_warned", set())
 
 
 def test_a_certificate_of_an_unknown_ca_is_refused(secure: LocalQuickBI, connect: Callable[..., Any]):
@@ -94,23 +94,31 @@ def test_a_certificate_of_another_host_is_refused_although_its_ca_is_trusted(
         assert server.count() == 0
 
 
-def test_nothing_is_verified_if_somebody_asks_for_that_and_the_log_says_so_once(
-    secure: LocalQuickBI, connect: Callable[..., Any], caplog: pytest.LogCaptureFixture
+def test_certificates_are_not_verified_with_verify_false_and_the_log_warns_once(
+    connect: Callable[..., Any], secure: LocalQuickBI, caplog: pytest.LogCaptureFixture
 ):
+    assert connect(secure, verify=False).get_mail_task_list().total_num == 0
     for _ in range(3):
-        assert connect(secure, verify=False).get_mail_task_list().total_num == 0
+        connect(secure, verify=False, endpoint=Endpoint("quickbi.example"))
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert warnings == [f"The TLS certificate of Quick BI at {secure.url}/ is not verified (verify=False)"]
+    assert warnings == ["Quick BI at https://quickbi.example/: TLS certificates are not verified (verify=False)"]
 
 
-def test_http_works_and_the_log_says_once_that_it_can_be_read_on_the_way(
+def test_plain_http_is_warned_about_once_per_endpoint(
     connect: Callable[..., Any], quickbi: LocalQuickBI, caplog: pytest.LogCaptureFixture
 ):
     for _ in range(3):
-        assert connect().get_mail_task_list().total_num == 0
+        connect(endpoint=Endpoint("quickbi.example", "http"), proxies=(("http", quickbi.url),)).get_mail_task_list()
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 1
-    assert warnings[0].startswith(f"Quick BI at {quickbi.url}/ is asked without TLS")
+    assert warnings == ["Quick BI at http://quickbi.example/: no TLS; requests and responses can be read in transit"]
+
+
+def test_an_unprotected_connection_on_this_machine_is_nothing_to_warn_about(
+    connect: Callable[..., Any], secure: LocalQuickBI, caplog: pytest.LogCaptureFixture
+):
+    assert connect().get_mail_task_list().total_num == 0
+    assert connect(secure, verify=False).get_mail_task_list().total_num == 0
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_verified_https_is_nothing_to_warn_about(

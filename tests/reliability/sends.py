@@ -26,6 +26,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi.api.client import QuickBIClient
+from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.api.flow import Send, Step
 from airflow_provider_quickbi.exceptions import QuickBIRunFailed, QuickBIStartUnknown, QuickBIUnavailable
 from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
@@ -95,7 +96,7 @@ class HurriedClient(QuickBIClient):
     """Makes short pauses only, and lets its worker crash before and after a request."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, sleep=lambda seconds: time.sleep(min(seconds, 0.05)), **kwargs)
+        super().__init__(*args, clock=Clock(sleep=lambda seconds: time.sleep(min(seconds, 0.05))), **kwargs)
 
     def _carry_out(self, step: Step) -> Any:
         crashes: Crashes | None = getattr(_current, "crashes", None)

@@ -335,7 +335,7 @@ def tasks() -> dict[str, Callable[[], Any]]:
 
 def go_well(services: Services, auth_type: str) -> None:
     """Do everything with one credential type, and give out every object that holds something."""
-    from airflow_provider_quickbi.api import protocol
+    from airflow_provider_quickbi.api import signing
     from airflow_provider_quickbi.api.client import AsyncQuickBIClient, QuickBIClient
     from airflow_provider_quickbi.api.credentials import CredentialSource
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
@@ -350,7 +350,7 @@ def go_well(services: Services, auth_type: str) -> None:
         settings = known.settings
         source = CredentialSource(settings.credentials)
         credentials = source.get()
-        request = protocol.sign("GetMailTaskList", {}, endpoint=settings.endpoint, credentials=credentials)
+        request = signing.sign("GetMailTaskList", {}, endpoint=settings.endpoint, credentials=credentials)
         say(f"{auth_type}: objects", hook, known, settings, settings.credentials, settings.account, source)
         say(f"{auth_type}: objects", credentials, request, QuickBIClient(settings), AsyncQuickBIClient(settings))
         say(f"{auth_type}: objects", settings.credentials.identity, settings.endpoint, hook.get_conn(), request.url)

@@ -36,7 +36,7 @@ from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
-from airflow_provider_quickbi.api import errors, operations, protocol, rate_limit
+from airflow_provider_quickbi.api import errors, operations, rate_limit, responses, signing
 from airflow_provider_quickbi.api.client import AsyncQuickBIClient, QuickBIClient
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedResponse
@@ -54,7 +54,7 @@ pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_qui
 #: Seconds that anything here may take on a machine that is very busy.
 BOUND = 60.0
 #: Bytes that reading any answer may take: the most that is read, once in parts and once as a whole, and some more.
-MEMORY = 4 * protocol.MAX_ANSWER_BYTES
+MEMORY = 4 * responses.MAX_RESPONSE_BYTES
 
 #: Inputs that are made up for each parser. By default they are the same each time; with another number, which may be
 #: much larger (``EXAMPLES=5000``), they are others in each run.
@@ -175,7 +175,7 @@ def test_an_answer_is_a_result_or_one_of_the_documented_errors(
 ) -> None:
     tried["answers parsed"] += 1
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    read = partial(protocol.read_response, "GetMailTaskStatus", status, headers, raw)
+    read = partial(responses.read_response, "GetMailTaskStatus", status, headers, raw)
     _, error = attempt(read, errors.QuickBIError)
     if error is None:
         assert status < 400
@@ -183,7 +183,7 @@ def test_an_answer_is_a_result_or_one_of_the_documented_errors(
     else:
         assert is_tame(str(error))
         assert len(str(error)) < 4000
-        assert error.retry_after is None or 0 < error.retry_after <= protocol.MAX_RETRY_AFTER
+        assert error.retry_after is None or 0 < error.retry_after <= responses.MAX_RETRY_AFTER
 
 
 @given_much
@@ -623,11 +623,11 @@ def _sent_or_not(tried: Counter[str], server: LocalQuickBI, asked: Asking, text:
         for response in asked.each(operation):
             if server.count() == before:
                 assert isinstance(response, errors.PermanentError)
-                assert response.hint == "Nothing was sent"
+                assert response.hint == "No request was sent"
                 continue
             before += 1
             assert server.count() == before
-            assert len(text) < protocol.MAX_QUERY_BYTES
+            assert len(text) < signing.MAX_QUERY_BYTES
             assert server.calls[-1].params.get(name, "") == text
             assert server.calls[-1].code in ("OK", "Mail.Not.Found", "MailId.Is.Null")
             assert clean_headers(server)

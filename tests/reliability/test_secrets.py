@@ -139,9 +139,9 @@ _IMPORT_AND_SIGN = """
 import logging
 before = {name: logging.getLogger(name).level for name in ("alibabacloud-tea", "darabonba-core", "credentials")}
 import airflow_provider_quickbi.api.client
-from airflow_provider_quickbi.api import protocol, settings, vendor
+from airflow_provider_quickbi.api import settings, signing, vendor
 from airflow_provider_quickbi.api.credentials import Credentials, CredentialSource, CredentialSpec
-protocol.sign("A", {"b": "c"}, endpoint=settings.Endpoint("h"), credentials=Credentials("id", "secret"))
+signing.sign("A", {"b": "c"}, endpoint=settings.Endpoint("h"), credentials=Credentials("id", "secret"))
 CredentialSource(CredentialSpec.of("access_key", access_key_id="id", access_key_secret="secret")).get()
 vendor.credentials()
 vendors = ("tea", "darabonba", "alibaba", "credentials")
@@ -181,8 +181,8 @@ def test_tls_is_not_switched_off_silently_and_not_lamented_more_than_once() -> N
     done = run("-c", _WITHOUT_TLS)
     assert (done.returncode, done.stderr) == (0, b"")
     assert [line for line in done.stdout.decode().splitlines() if "WARNING" in line] == [
-        "WARNING Quick BI at http://one.example/ is asked without TLS: requests and answers can be read on the way",
-        "WARNING The TLS certificate of Quick BI at https://two.example/ is not verified (verify=False)",
+        "WARNING Quick BI at http://one.example/: no TLS; requests and responses can be read in transit",
+        "WARNING Quick BI at https://two.example/: TLS certificates are not verified (verify=False)",
     ]
 
 

@@ -1,0 +1,141 @@
+"""Responses of the OpenAPI without I/O: status, headers and body become a result or the matching error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow_provider_quickbi.api.errors import (
+    ErrorKind,
+    PermanentError,
+    QuickBIError,
+    ThrottledError,
+    TransientError,
+    error_for,
+)
+from airflow_provider_quickbi.api.models import printable
+
+if TYPE_CHECKING:
+    from airflow_provider_quickbi.api.models import MalformedResponse
+
+#: Largest response body that is read, in bytes; a page of mail tasks takes a few kilobytes.
+MAX_RESPONSE_BYTES = 8 * 1024 * 1024
+#: Longest ``x-acs-retry-after`` that is honoured, in seconds.
+MAX_RETRY_AFTER = 3600.0
+
+#: HTTP status, headers (names in any case) and body.
+RawResponse = tuple[int, Mapping[str, str], bytes]
+
+
+def read_response(action: str, status: int, headers: Mapping[str, str], body: bytes) -> Any:
+    """Return the ``Result`` of a response.
+
+    :param action: the operation that was called.
+    :param status: HTTP status.
+    :param headers: of the response; names in any case.
+    :param body: of the response.
+    :raises ThrottledError: if the call was rate limited.
+    :raises TransientError: if the service failed, or the response cannot be parsed.
+    :raises NotStartedError: if nothing was started and a later attempt may succeed.
+    :raises AlreadyRunningError: if a run is in progress.
+    :raises PermanentError: for every other error, including unknown codes.
+    """
+    if 300 <= status < 400:
+        raise PermanentError(
+            f"the endpoint redirects to {_redirect_target(headers)}; redirects are not followed",
+            action=action,
+            kind=ErrorKind.BAD_REQUEST,
+            http_status=status,
+            hint="Check the endpoint's host, port and schema, and the proxy",
+        )
+    try:
+        response = json.loads(body)
+    except (ValueError, RecursionError):
+        response = None
+    if not isinstance(response, dict):
+        raise TransientError(
+            f"the response is not a JSON object: {_describe(body)}",
+            action=action,
+            kind=ErrorKind.TRANSIENT,
+            http_status=status,
+        )
+    folded = {str(name).lower(): value for name, value in response.items()}
+    code, request_id = _text(folded.get("code")), _text(folded.get("requestid"))
+    succeeded = folded.get("success")
+    if status < 400 and succeeded is True:
+        return folded.get("result")
+    message = _text(folded.get("message"))
+    if code and (status >= 400 or succeeded is not None or "result" not in folded):
+        return _raise_for_code(action, status, headers, code, message, request_id)
+    # Without a Code the error may come from a proxy or gateway, whatever the HTTP status.
+    raise TransientError(
+        message or ("the response has neither Success: true nor a Code" if status < 500 else "the service failed"),
+        action=action,
+        kind=ErrorKind.TRANSIENT,
+        request_id=request_id,
+        http_status=status,
+    )
+
+
+def _raise_for_code(
+    action: str, status: int, headers: Mapping[str, str], code: str, message: str, request_id: str
+) -> Any:
+    error = error_for(
+        code,
+        message or "the service gave no message",
+        action=action,
+        request_id=request_id,
+        http_status=status,
+    )
+    if isinstance(error, ThrottledError):
+        error.retry_after = _retry_after(headers)
+    if error.kind is ErrorKind.UNKNOWN and (status >= 500 or status == 429):
+        error = TransientError(
+            error.message,
+            action=action,
+            kind=ErrorKind.TRANSIENT,
+            code=code,
+            request_id=request_id,
+            http_status=status,
+        )
+    raise error
+
+
+def _redirect_target(headers: Mapping[str, str]) -> str:
+    """Return scheme and host of ``Location``; the rest may contain secrets."""
+    location = next((value for name, value in headers.items() if name.lower() == "location"), "")
+    try:
+        target = urlsplit(location)
+    except ValueError:
+        return "an invalid URL"
+    return _text(f"{target.scheme}://{target.hostname}") if target.hostname else "a URL without a host"
+
+
+def malformed(action: str, error: MalformedResponse) -> QuickBIError:
+    """Return the error for a response that is JSON but does not have the documented fields."""
+    return TransientError(f"unexpected response: {error}", action=action, kind=ErrorKind.TRANSIENT)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read ``x-acs-retry-after`` (milliseconds) as seconds; anything but a positive integer counts as absent."""
+    value = next((value for name, value in headers.items() if name.lower() == "x-acs-retry-after"), "")
+    if not value.strip().isascii() or not value.strip().isdigit() or len(value) > 12:
+        return None
+    seconds = int(value) / 1000
+    return min(seconds, MAX_RETRY_AFTER) if seconds > 0 else None
+
+
+def _text(value: Any) -> str:
+    """Return a single line of at most 1,000 characters, because it ends up in logs."""
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        return ""
+    return printable(" ".join(str(value)[:1000].split()))
+
+
+def _describe(body: bytes) -> str:
+    if not body:
+        return "empty"
+    start = " ".join(body[:60].decode("utf-8", "replace").split())
+    return f"{len(body):,} bytes starting with {start!r}"
