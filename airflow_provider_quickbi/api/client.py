@@ -283,7 +283,7 @@ class AsyncQuickBIClient(_Client):
                     self._credentials.forget(refused)
                 return await self._credentials.get_async()
             case AcquireSlot(limiter):
-                return await limiter.acquire(self.clock.sleep_async)
+                return await limiter.acquire()
             case Send(action, request, reuse_connection):
                 return await self._transport.send(action, request, reuse_connection=reuse_connection)
             case Pause(seconds):

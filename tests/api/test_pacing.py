@@ -215,11 +215,11 @@ def test_waiting_callers_of_one_event_loop_are_served_first_come_first_served():
         clock.sleep(seconds)
         await asyncio.sleep(0)
 
-    limiter = limited(1, clock)
+    limiter = RateLimiter(1, clock=clock, wall_clock=clock, sleep=sleep)
     served: list[tuple[int, float]] = []
 
     async def caller(number: int) -> None:
-        await limiter.acquire(sleep)
+        await limiter.acquire()
         served.append((number, clock.now))
 
     async def main() -> None:
