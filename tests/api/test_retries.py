@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from airflow_provider_quickbi.api import operations
-from airflow_provider_quickbi.api.client import QuickBIClient
+from airflow_provider_quickbi.api.client import AsyncQuickBIClient, QuickBIClient
 from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.api.credentials import Credentials
 from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError, TransientError
@@ -174,12 +175,23 @@ def test_the_rate_limiter_is_notified_of_throttling_and_success_only():
     assert reported == [("throttled", 1.5), "succeeded"]
 
 
-def test_the_client_sleeps_by_its_clock(quickbi: LocalQuickBI, settings_of: Callable[..., Any]):
+def test_both_clients_sleep_by_their_clock(quickbi: LocalQuickBI, settings_of: Callable[..., Any], kind: str):
     slept: list[float] = []
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=2)
-    with QuickBIClient(settings_of(quickbi), clock=Clock(sleep=slept.append)) as client:
-        client.get_mail_task_status(mail_id)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def main() -> None:
+        async with AsyncQuickBIClient(settings_of(quickbi), clock=Clock(sleep_async=sleep)) as client:
+            await client.get_mail_task_status(mail_id)
+
+    if kind == "asyncio":
+        asyncio.run(main())
+    else:
+        with QuickBIClient(settings_of(quickbi), clock=Clock(sleep=slept.append)) as client:
+            client.get_mail_task_status(mail_id)
     backoff = [seconds for seconds in slept if seconds > 0.1]
     assert len(backoff) == 2
     assert 0.25 <= backoff[0] <= 0.5 <= backoff[1] <= 1.0

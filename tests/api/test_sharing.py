@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_quickbi.api import status_poller
+from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.errors import PermanentError, TransientError
 from airflow_provider_quickbi.api.models import StatusQuery
 from airflow_provider_quickbi.api.settings import ClientSettings
-from airflow_provider_quickbi.api.status_poller import shared_poller
+from airflow_provider_quickbi.api.status_poller import KEPT_SECONDS, shared_poller
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 
@@ -175,31 +177,35 @@ def test_a_recent_response_is_reused_by_others(quickbi: LocalQuickBI, account: C
     assert quickbi.count() == 2
 
 
-def test_responses_without_subscriptions_are_dropped(
-    quickbi: LocalQuickBI, account: ClientSettings, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(status_poller, "KEPT_SECONDS", 0.0)
+def test_responses_without_subscriptions_are_dropped_after_a_while(quickbi: LocalQuickBI, account: ClientSettings):
+    ahead = 0.0
     mail_id = quickbi.add_mail_task("Daily sales")
     task_id = quickbi.add_run(mail_id)
 
+    latest, pinned = StatusQuery(mail_id, None), StatusQuery(mail_id, task_id)
+
     async def main() -> None:
-        async with shared_poller(account) as poller:
-            first, second = poller.subscribe(), poller.subscribe()
-            await first.poll_once(StatusQuery(mail_id, None))
-            await second.poll_once(StatusQuery(mail_id, None))
-            await second.poll_once(StatusQuery(mail_id, task_id))
-            assert set(poller._topics) == {StatusQuery(mail_id, None), StatusQuery(mail_id, task_id)}
+        nonlocal ahead
+        async with shared_poller(account, clock=Clock(monotonic=lambda: time.monotonic() + ahead)) as poller:
+            first, second, third = (poller.subscribe() for _ in range(3))
+            await first.poll_once(latest)
+            await second.poll_once(pinned)
             first.close()
-            assert set(poller._topics) == {StatusQuery(mail_id, task_id)}
+            ahead += KEPT_SECONDS - 1
             second.close()
             second.close()
-            assert poller._topics == {}
-            await first.poll_once(StatusQuery(mail_id, None), max_age=1000)
+            assert set(poller._topics) == {latest, pinned}
+            ahead += 1
+            await third.poll_once(pinned, max_age=1000)
+            third.close()
+            assert set(poller._topics) == {pinned}
+            await first.poll_once(latest, max_age=1000)
+            ahead += KEPT_SECONDS
             first.close()
-            assert poller._topics == {}
+            assert set(poller._topics) == {latest}
 
     run(main())
-    assert quickbi.count() == 4
+    assert quickbi.count() == 3
 
 
 def test_a_response_outlives_its_subscription_for_a_while(quickbi: LocalQuickBI, account: ClientSettings):
