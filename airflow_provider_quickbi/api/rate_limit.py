@@ -64,6 +64,7 @@ class RateLimiter:
     :param clock: monotonic time in seconds.
     :param wall_clock: the time that all processes share, in seconds.
     :param uniform: gives a random number between two others.
+    :param sleep: how callers of an event loop wait, in seconds.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class RateLimiter:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         uniform: Callable[[float, float], float] = random.uniform,  # noqa: S311 - spreads calls, protects nothing
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.limit = rate * (1 - MARGIN)
         self.slot = 1 / self.limit
         self._clock = clock
         self._wall_clock = wall_clock
         self._uniform = uniform
+        self._sleep = sleep
         self._guard = threading.Lock()
         self.step = 1.0
         self._patience = PATIENCE
@@ -108,11 +111,8 @@ class RateLimiter:
             self._plan(max(self._planned, now - lateness) + self.slot / self.step)
             return 0.0
 
-    async def acquire(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Wait in line until a call may be made.
-
-        :param sleep: how to wait, in seconds.
-        """
+    async def acquire(self) -> None:
+        """Wait in line until a call may be made."""
         line = self._line()
         if line.length == 0 and self.try_acquire() == 0:
             return
@@ -120,7 +120,7 @@ class RateLimiter:
         try:
             async with line.front:
                 while (seconds := self.try_acquire()) > 0:
-                    await sleep(seconds)
+                    await self._sleep(seconds)
         finally:
             line.length -= 1
 
@@ -234,7 +234,7 @@ def rate_limiter(
     with _rate_limiters_guard:
         key = (account, action, rate, clock)
         if (known := _rate_limiters.get(key)) is None:
-            known = _rate_limiters[key] = RateLimiter(rate, clock.monotonic, clock.time)
+            known = _rate_limiters[key] = RateLimiter(rate, clock.monotonic, clock.time, sleep=clock.sleep_async)
         return known
 
 

@@ -157,7 +157,7 @@ class Services:
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         from airflow_provider_quickbi.testing import LocalQuickBI
-        from tests.api.test_credentials import StandIn, expiration
+        from tests.api.conftest import StandIn, expiration
 
         self.quickbi = stack.enter_context(LocalQuickBI())
         fetched = {
