@@ -309,8 +309,8 @@ def test_all_watchers_of_a_connection_share_one_poll_loop(connection: LocalQuick
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mail_id": None}, "needs either mail_id or subscribe_name"),
-        ({"subscribe_name": "Daily sales"}, "needs either mail_id or subscribe_name"),
+        ({"mail_id": None}, "(needs|takes) either mail_id or subscribe_name"),
+        ({"subscribe_name": "Daily sales"}, "(needs|takes) either mail_id or subscribe_name"),
         ({"mail_id": " "}, "mail_id is empty"),
         ({"statuses": []}, "statuses must name at least one"),
         ({"poll_interval": -1}, "poll_interval must be"),

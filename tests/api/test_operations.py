@@ -212,6 +212,6 @@ def test_on_call_receives_the_result_of_each_call(quickbi: LocalQuickBI, connect
     assert reported == [
         ("GetMailTaskStatus", "throttled"),
         ("GetMailTaskStatus", "transient"),
-        ("GetMailTaskStatus", "succeeded"),
+        ("GetMailTaskStatus", "ok"),
         ("GetMailTaskStatus", "not_found"),
     ]

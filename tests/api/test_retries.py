@@ -66,7 +66,7 @@ def test_every_attempt_acquires_a_slot_and_is_reported():
         *[GetCredentials, AcquireSlot, Send, Report, Pause] * 2,
         *[GetCredentials, AcquireSlot, Send, Report],
     ]
-    assert [step.result for step in steps if isinstance(step, Report)] == ["transient", "transient", "succeeded"]
+    assert [step.result for step in steps if isinstance(step, Report)] == ["transient", "transient", "ok"]
 
 
 def test_delays_double_up_to_a_maximum_and_jitter_only_shortens_them():
@@ -163,7 +163,7 @@ def test_the_rate_limiter_is_notified_of_throttling_and_success_only():
 
     class Recording(RateLimiter):
         def succeeded(self) -> None:
-            reported.append("succeeded")
+            reported.append("ok")
 
         def throttled(self, retry_after: float | None = None) -> None:
             reported.append(("throttled", retry_after))
@@ -172,7 +172,7 @@ def test_the_rate_limiter_is_notified_of_throttling_and_success_only():
     refused = (400, {}, b'{"Code": "Mail.Not.Found", "Message": "no"}')
     played([throttled, BUSY, OK], limiter=Recording(50))
     played([BUSY, refused], limiter=Recording(50))
-    assert reported == [("throttled", 1.5), "succeeded"]
+    assert reported == [("throttled", 1.5), "ok"]
 
 
 def test_both_clients_sleep_by_their_clock(quickbi: LocalQuickBI, settings_of: Callable[..., Any], kind: str):

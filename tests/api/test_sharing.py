@@ -310,4 +310,4 @@ def test_the_on_call_of_the_first_user_counts(quickbi: LocalQuickBI, account: Cl
             await poller.subscribe().poll_once(StatusQuery(mail_id, None))
 
     run(main())
-    assert reported == [("GetMailTaskStatus", "succeeded")]
+    assert reported == [("GetMailTaskStatus", "ok")]
