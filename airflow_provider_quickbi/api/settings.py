@@ -14,6 +14,7 @@ from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi.api.credentials import CredentialSpec
+    from airflow_provider_quickbi.api.shared_rate_limit import RedisSettings
 
 #: Regions with a Quick BI OpenAPI. Source: "Endpoints" of product quickbi-public, version 2022-01-01.
 REGIONS = (
@@ -98,6 +99,7 @@ class ClientSettings:
     :param read_timeout: seconds between two bytes of an answer; default 10, the service's own limit.
     :param verify: ``True`` to verify TLS certificates, ``False`` not to, or the path of a CA bundle.
     :param proxies: pairs of scheme (``http``, ``https``, ``all``) and proxy address; empty for the environment's.
+    :param pacing: the Redis through which all processes share the allowance; ``None`` for each process on its own.
     """
 
     endpoint: Endpoint
@@ -108,6 +110,7 @@ class ClientSettings:
     read_timeout: float = 10.0
     verify: bool | str = True
     proxies: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    pacing: RedisSettings | None = None
 
     @property
     def account(self) -> tuple[str, str]:
