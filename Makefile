@@ -43,10 +43,12 @@ coverage: $(VENV)/.installed ## run the test suite and say which lines and branc
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 
-lint: $(VENV)/.installed ## ruff and mypy
+lint: $(VENV)/.installed ## ruff, mypy, import-linter and codespell
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/codespell
 
 test-all: ## run the test suite on every supported Airflow
 	@set -e; for version in $(VERSIONS); do echo "Airflow $$version"; $(MAKE) --no-print-directory test AIRFLOW=$$version; done

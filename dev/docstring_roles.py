@@ -13,7 +13,7 @@ _ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod|obj):`(~?)([^`]+)`")
 class DocstringRoles(Extension):
     """Replaces each role by its target in backticks; ``~`` keeps only the last part."""
 
-    def on_object(self, *, obj: Object, **kwargs: Any) -> None:
+    def on_object(self, *, obj: Object, **kwargs: Any) -> None:  # noqa: ARG002 - griffe calls it so
         """Rewrite the docstring of an object that was loaded.
 
         :param obj: a module, class, function or attribute.

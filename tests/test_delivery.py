@@ -196,7 +196,8 @@ def test_no_run_within_start_timeout_ends_the_wait():
     _, evaluation = evaluate(waiting, [], NOW + 300)
     assert evaluation.outcome is Outcome.NOT_STARTED
     assert evaluation.message == (
-        "Mail task m: waited for the latest run, whatever its age, and none started within start_timeout (300 s). No run yet."
+        "Mail task m: waited for the latest run, whatever its age, and none started within start_timeout (300 s). "
+        "No run yet."
     )
 
 

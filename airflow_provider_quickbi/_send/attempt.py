@@ -30,11 +30,10 @@ from airflow_provider_quickbi.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_quickbi._send.options import RunOptions
+    from airflow_provider_quickbi._send.options import RunOptions, RunTask
     from airflow_provider_quickbi._wait.events import Event
     from airflow_provider_quickbi.api.models import MailTaskRun
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
-    from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
 
 #: Seconds after which a start is tried again where the service did not say when.
 DEFAULT_PAUSE = 60.0
@@ -52,7 +51,7 @@ class StartAttempt:
 
     def __init__(
         self,
-        task: QuickBIRunMailTaskOperator,
+        task: RunTask,
         options: RunOptions,
         state: AttemptState,
         hook: QuickBIHook,

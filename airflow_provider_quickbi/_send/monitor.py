@@ -20,12 +20,11 @@ from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIUnavailable, task_error
 
 if TYPE_CHECKING:
-    from airflow_provider_quickbi._send.options import RunOptions
+    from airflow_provider_quickbi._send.options import RunOptions, RunTask
     from airflow_provider_quickbi._send.record import StartRecord
     from airflow_provider_quickbi._send.state import AttemptState
     from airflow_provider_quickbi.api.models import MailTaskRun
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
-    from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
 
 #: How patiently a start is tried again that the service did not process.
 _PATIENCE = RetryPolicy(first_delay=2.0, max_delay=60.0)
@@ -46,7 +45,7 @@ class RunMonitor:
 
     def __init__(
         self,
-        task: QuickBIRunMailTaskOperator,
+        task: RunTask,
         options: RunOptions,
         state: AttemptState,
         hook: QuickBIHook,

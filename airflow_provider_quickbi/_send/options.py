@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from airflow_provider_quickbi import _options
 from airflow_provider_quickbi._options import OptionError
@@ -41,6 +41,20 @@ class OnRunFailed(StrEnum):
 
     FAIL = "fail"
     RETRY = "retry"
+
+
+class RunTask(Protocol):
+    """What a start attempt needs of its operator."""
+
+    deferrable: bool
+    wait_for_completion: bool
+    quickbi_conn_id: str
+    on_late_callback: Any
+    outlets: list[Any]
+
+    @property
+    def log(self) -> Any:
+        """Airflow's logger of the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
