@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint test-all test-live test-distributed bench soak airflow dist install clean
+.PHONY: help demo test coverage lint test-all test-live test-distributed bench soak airflow docs dist install clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -32,7 +32,7 @@ $(VENV)/.installed-%: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
-	@$(BIN)/python -m example_dags.demo
+	@$(BIN)/python -m dev.demo
 
 test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part)
 	@$(BIN)/python -m pytest $(TESTS)
@@ -67,12 +67,16 @@ soak: $(VENV)/.installed ## faults at random for a quarter of an hour (SEED=...,
 export SEED SECONDS
 
 airflow: $(VENV)/.installed ## an Airflow to click around in, with a local Quick BI and the example DAGs
-	@$(BIN)/python -m example_dags.playground
+	@$(BIN)/python -m dev.playground
+
+docs: $(VENV)/.installed-docs ## build the documentation site into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 dist: $(VENV)/.installed ## build and check sdist and wheel
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation
 	@$(BIN)/python -m twine check --strict dist/*
+	@$(BIN)/python -m dev.release_check
 
 clean: ## remove what the other targets made
 	@rm -rf .venv .venvs .demo .airflow .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -1,17 +1,17 @@
-"""What is counted in Airflow's own statistics (StatsD or OpenTelemetry), named as Airflow names its metrics.
+"""What is counted in Airflow's own metrics (StatsD or OpenTelemetry), named as Airflow names its metrics.
 
 ========================================  =======  ================================================================
 name                                      kind     what it counts
 ========================================  =======  ================================================================
-``quickbi.calls``                         counter  calls, by ``action`` and ``result`` (``answered`` or a kind of error)
+``quickbi.calls``                         counter  calls, by ``action`` and ``result`` (``ok`` or a kind of error)
 ``quickbi.calls.throttled``               counter  calls that the service throttled
-``quickbi.calls.unreachable``             counter  calls that got no usable answer
-``quickbi.waits``                         counter  mail tasks whose wait ended, by ``outcome``
+``quickbi.calls.unreachable``             counter  calls without a usable response
+``quickbi.waits``                         counter  waits that finished, by ``outcome``
 ``quickbi.deliveries``                    counter  mail tasks that were seen ``SENT``
 ``quickbi.mails_started``                 counter  mails that the run operator started
-``quickbi.detection_delay``               timer    milliseconds between the last look that did not see the end and the
-                                                   one that did: the end is known at most this late; not in
-                                                   ``reschedule`` mode, in which each look is a process of its own
+``quickbi.detection_delay``               timer    milliseconds between the last poll that saw the run unfinished and
+                                                   the one that saw it finished: an upper bound of the delay; not in
+                                                   ``reschedule`` mode, in which each poll is a process of its own
 ========================================  =======  ================================================================
 """
 
@@ -21,7 +21,7 @@ from datetime import timedelta
 
 from airflow.providers.common.compat.sdk import Stats
 
-from airflow_provider_quickbi._wait.evaluate import Outcome, WaitGroup
+from airflow_provider_quickbi._wait.state import Outcome, WaitGroup
 
 
 def count_call(action: str, result: str) -> None:
@@ -38,9 +38,9 @@ def count_call(action: str, result: str) -> None:
 
 
 def count_outcome(group: WaitGroup) -> None:
-    """Count the ends of a delivery's waits.
+    """Count the outcomes of a group's waits.
 
-    :param delivery: that is settled.
+    :param group: that is finished.
     """
     for evaluation in group.evaluations:
         if evaluation.outcome.final:
@@ -54,23 +54,23 @@ def count_start() -> None:
     Stats.incr("quickbi.mails_started")
 
 
-class Detection:
-    """Records how late the ends of a delivery's runs can have been seen, as far as one process looks at them."""
+class DetectionDelay:
+    """Records how late finished runs of a wait group can have been seen, as far as one process polls them."""
 
-    __slots__ = ("_unseen_at",)
+    __slots__ = ("_unfinished_at",)
 
     def __init__(self) -> None:
-        self._unseen_at: dict[int, float] = {}
+        self._unfinished_at: dict[int, float] = {}
 
-    def polls(self, group: WaitGroup, position: int, now: float) -> None:
-        """Take note of a look.
+    def polled(self, group: WaitGroup, position: int, now: float) -> None:
+        """Record a poll.
 
-        :param delivery: after the look.
-        :param position: of the wait that was looked at.
+        :param group: after the poll.
+        :param position: of the wait that was polled.
         :param now: seconds since the epoch.
         """
         if group.evaluations[position].outcome in (Outcome.SENT, Outcome.FAILED):
-            if (unseen_at := self._unseen_at.pop(position, None)) is not None:
-                Stats.timing("quickbi.detection_delay", timedelta(seconds=now - unseen_at))
+            if (unfinished_at := self._unfinished_at.pop(position, None)) is not None:
+                Stats.timing("quickbi.detection_delay", timedelta(seconds=now - unfinished_at))
         elif group.waits[position].error is None:
-            self._unseen_at[position] = now
+            self._unfinished_at[position] = now

@@ -1,28 +1,92 @@
-"""Arguments as DAG authors and templates give them, read as values; every error names the argument."""
+"""Arguments of tasks as DAG authors and templates give them, read as typed values; every error names the argument."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, time, timedelta
-from typing import Any
-from zoneinfo import ZoneInfo
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta, tzinfo
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, available_timezones
+
+T = TypeVar("T")
+U = TypeVar("U")
+E = TypeVar("E", bound=StrEnum)
 
 _EXAMPLE = "{{ data_interval_end }} or 2026-01-31T09:00:00+08:00"
-_WALL_TIME = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?)\s+([A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*)")
+_WALL_TIME = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?)(?:\s+([A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*))?")
 
 MAX_ID_LENGTH = 256
 
 
-class ArgumentError(ValueError):
-    """An argument of a task is missing or is not what it must be; the message names it."""
+class OptionError(ValueError):
+    """An argument of a task is missing or wrong; the message names it, what is wrong, and what to write."""
 
 
 def is_template(value: Any) -> bool:
     """Whether a value is only known when the task runs: a template, or something that is not plain data."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
-    return value is not None and not isinstance(value, (int, float, bool, list, tuple, dict, datetime, timedelta))
+    if isinstance(value, (list, tuple)):
+        return any(map(is_template, value))
+    return value is not None and not isinstance(value, (int, float, bool, dict, datetime, timedelta))
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments of a task, to be read as typed values.
+
+    :param task: the operator.
+    :param parsing: whether the DAG is being parsed, when templates are not rendered yet.
+    """
+
+    task: Any
+    parsing: bool = False
+
+    def read(self, name: str, parse: Callable[[str, Any], T], unknown: U) -> T | U:
+        """Return an argument as a value.
+
+        :param name: of the argument.
+        :param parse: reads it.
+        :param unknown: stands in for a template while the DAG is parsed.
+        :raises OptionError: if it is wrong.
+        """
+        value = getattr(self.task, name)
+        if self.parsing and is_template(value):
+            return unknown
+        refuse_undefined(name, value)
+        return parse(name, value)
+
+    def given(self, name: str) -> bool:
+        """Whether an argument has a value, be it a template."""
+        return getattr(self.task, name) is not None
+
+
+def refuse_undefined(name: str, value: Any) -> None:
+    """Refuse what native rendering leaves of a variable that the template does not know.
+
+    :raises OptionError: naming the variable.
+    """
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        if type(item).__module__.startswith("jinja2"):
+            variable = getattr(item, "_undefined_name", None) or "a variable"
+            raise OptionError(
+                f"{name} uses {variable}, which is not defined in this DAG run. Write a default, such as "
+                f"{{{{ {variable} or run_id }}}}, or leave {name} out"
+            )
+
+
+def own_argument(task: Any, name: str, default_args: Mapping[str, Any]) -> bool:
+    """Whether an argument was given to the task itself, and not by ``default_args``.
+
+    :param task: the operator.
+    :param name: of the argument.
+    :param default_args: that apply to the task.
+    """
+    value = getattr(task, name)
+    return value is not None and not (name in default_args and default_args[name] is value)
 
 
 def _written(value: Any) -> str:
@@ -33,37 +97,44 @@ def _written(value: Any) -> str:
         return f"a {type(value).__name__} too large to be written"
 
 
+def _how_to_map(name: str, value: Any) -> str:
+    """Say how to take one value out of what the list operator returned."""
+    if isinstance(value, Mapping) and name in value:
+        return f'. To expand over listed mail tasks, write .expand({name}=listed.output.map(lambda m: m["{name}"]))'
+    return ""
+
+
 def text(name: str, value: Any) -> str | None:
     """Return stripped text; ``None`` for nothing at all.
 
-    :raises ArgumentError: if it is empty, ``None`` written out, too long, or no text.
+    :raises OptionError: if it is empty, ``None`` written out, too long, or no text.
     """
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         if abs(value) >= 10**MAX_ID_LENGTH:
-            raise ArgumentError(f"{name} has more than {MAX_ID_LENGTH} digits")
+            raise OptionError(f"{name} has more than {MAX_ID_LENGTH} digits")
         value = str(value)
     if not isinstance(value, str):
-        raise ArgumentError(f"{name} must be text, not {type(value).__name__}")
+        raise OptionError(f"{name} must be text, not {type(value).__name__}{_how_to_map(name, value)}")
     stripped = value.strip()
     if stripped in ("", "None"):
-        raise ArgumentError(f"{name} is empty; if it is a template, it rendered to {value[:20]!r}")
+        raise OptionError(f"{name} is empty (rendered to {value[:20]!r})")
     if len(stripped) > MAX_ID_LENGTH:
-        raise ArgumentError(f"{name} has {len(stripped):,} characters, more than {MAX_ID_LENGTH}")
+        raise OptionError(f"{name} has {len(stripped):,} characters, more than {MAX_ID_LENGTH}")
     if any(ord(character) < 32 or ord(character) == 127 for character in stripped):
-        raise ArgumentError(f"{name} has a line break or another control character")
+        raise OptionError(f"{name} has a line break or another control character")
     try:
         stripped.encode()
     except UnicodeEncodeError:
-        raise ArgumentError(f"{name} is not valid Unicode text") from None
+        raise OptionError(f"{name} is not valid Unicode text") from None
     return stripped
 
 
 def optional_text(name: str, value: Any) -> str | None:
     """Return stripped text; ``None`` also for what a template has rendered to nothing.
 
-    :raises ArgumentError: if it is too long or no text.
+    :raises OptionError: if it is too long or no text.
     """
     if isinstance(value, str) and value.strip() in ("", "None"):
         return None
@@ -76,7 +147,7 @@ def texts(name: str, value: Any, *, rendered: bool = False) -> tuple[str, ...]:
     :param name: of the argument.
     :param value: what :func:`as_list` takes for a list, or one text.
     :param rendered: whether a template gave the value.
-    :raises ArgumentError: as :func:`text`, or if one is given twice.
+    :raises OptionError: as :func:`text`, or if one is given twice.
     """
     if value is None:
         return ()
@@ -85,12 +156,12 @@ def texts(name: str, value: Any, *, rendered: bool = False) -> tuple[str, ...]:
         single = text(name, value)
         return () if single is None else (single,)
     if not several:
-        raise ArgumentError(f"{name} is an empty list")
+        raise OptionError(f"{name} is an empty list")
     found = tuple(one for item in several if (one := text(name, item)) is not None)
     if len(found) < len(several):
-        raise ArgumentError(f"{name} has nothing (None) in its list")
+        raise OptionError(f"{name} has an empty item (None) in its list")
     if len(set(found)) < len(found):
-        raise ArgumentError(f"{name} names the same one twice")
+        raise OptionError(f"{name} names {next(one for one in found if found.count(one) > 1)!r} twice")
     return found
 
 
@@ -122,10 +193,13 @@ def _decoded_list(value: str) -> list[Any] | None:
     return None
 
 
-def instant(name: str, value: Any) -> datetime | None:
-    """Return an instant; without a zone it is UTC, as everywhere in Airflow.
+def instant(name: str, value: Any, zone: tzinfo = UTC) -> datetime | None:
+    """Return an instant in UTC.
 
-    :raises ArgumentError: if it is no datetime and no ISO 8601 text.
+    :param name: of the argument.
+    :param value: a datetime or ISO 8601 text.
+    :param zone: of a value that names none.
+    :raises OptionError: if it is neither.
     """
     if value is None:
         return None
@@ -133,42 +207,70 @@ def instant(name: str, value: Any) -> datetime | None:
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise ArgumentError(f"{name} is {value[:60]!r}, which is no instant; give one such as {_EXAMPLE}") from None
+            raise OptionError(
+                f"{name} is {value[:60]!r}, which is not a valid datetime, for example {_EXAMPLE}"
+            ) from None
     if not isinstance(value, datetime):
-        raise ArgumentError(
-            f"{name} must be a datetime or ISO 8601 text such as {_EXAMPLE}, not {type(value).__name__}"
+        raise OptionError(
+            f"{name} must be a datetime or ISO 8601 text, for example {_EXAMPLE}, not {type(value).__name__}"
         )
-    aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    aware = value if value.tzinfo is not None else value.replace(tzinfo=zone)
     try:
         aware.timestamp()
         return aware.astimezone(UTC)
     except (OverflowError, ValueError):
-        raise ArgumentError(f"{name} is {value.isoformat()}, which is out of range") from None
+        raise OptionError(f"{name} is {value.isoformat()}, which is out of range") from None
 
 
-def deadline(name: str, value: Any, day_of: datetime) -> datetime | None:
+def deadline(name: str, value: Any, day_of: datetime, zone: tzinfo = UTC) -> datetime | None:
     """Return an instant, which may also be written as a wall time in a zone, such as ``09:00 Asia/Shanghai``.
 
     :param name: of the argument.
     :param value: an instant as :func:`instant` takes it, or a wall time.
     :param day_of: a wall time is on the day on which this instant falls in that zone.
-    :raises ArgumentError: if it is neither.
+    :param zone: of an instant that names none.
+    :raises OptionError: if it is neither.
     """
     if isinstance(value, str) and (found := _WALL_TIME.fullmatch(value.strip())):
+        written, zone_name = found.groups()
+        if zone_name is None:
+            raise OptionError(f"{name} is {value.strip()!r}: add the time zone, for example {written} Asia/Shanghai")
         try:
-            zone = ZoneInfo(found.group(2))
-            written = found.group(1)
             wall = time.fromisoformat(f"0{written}" if written[1] == ":" else written)
+        except ValueError:
+            raise OptionError(
+                f"{name} is {value[:60]!r}, which is no time of day, for example 09:00 Asia/Shanghai"
+            ) from None
+        try:
+            wall_zone = ZoneInfo(zone_name)
         except (KeyError, ValueError, OSError):
-            raise ArgumentError(f"{name} is {value[:60]!r}; write a wall time as 09:00 Asia/Shanghai") from None
-        return datetime.combine(day_of.astimezone(zone).date(), wall, zone)
-    return instant(name, value)
+            raise OptionError(
+                f"{name} names the unknown time zone {zone_name[:60]!r}{_nearest_zone(zone_name)}"
+            ) from None
+        return datetime.combine(day_of.astimezone(wall_zone).date(), wall, wall_zone)
+    return instant(name, value, zone)
+
+
+def _nearest_zone(name: str) -> str:
+    found = get_close_matches(name, available_timezones(), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def run_id(name: str, value: Any) -> str | None:
+    """Return a TaskId as text.
+
+    :raises OptionError: if it is no whole number.
+    """
+    written = text(name, value)
+    if written is not None and not (written.isascii() and written.isdigit() and len(written) <= 20):
+        raise OptionError(f"{name} must be a whole number, for example 7218865303929605212, not {written[:60]!r}")
+    return written
 
 
 def seconds(name: str, value: Any) -> float | None:
     """Return seconds of a number, a timedelta, or a number written as text; ``None`` for no limit.
 
-    :raises ArgumentError: if it is something else or negative.
+    :raises OptionError: if it is something else or negative.
     """
     if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
         return None
@@ -179,16 +281,16 @@ def seconds(name: str, value: Any) -> float | None:
             raise ValueError
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ArgumentError(f"{name} must be seconds or a timedelta, not {_written(value)[:60]!r}") from None
+        raise OptionError(f"{name} must be seconds or a timedelta, not {_written(value)[:60]!r}") from None
     if not 0 <= number < 1e10:
-        raise ArgumentError(f"{name} must be a number of seconds from 0, not {number:g}")
+        raise OptionError(f"{name} must be a number of seconds from 0, not {number:g}")
     return number
 
 
 def flag(name: str, value: Any) -> bool | None:
     """Return a boolean, which a template may have rendered to text; ``None`` for neither.
 
-    :raises ArgumentError: if it is something else.
+    :raises OptionError: if it is something else.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -197,13 +299,13 @@ def flag(name: str, value: Any) -> bool | None:
             return None
         if value.strip().lower() in ("true", "false"):
             return value.strip().lower() == "true"
-    raise ArgumentError(f"{name} must be true or false, not {_written(value)[:60]!r}")
+    raise OptionError(f"{name} must be true or false, not {_written(value)[:60]!r}")
 
 
 def count(name: str, value: Any) -> int | None:
     """Return a whole number from 1, which a template may have rendered to text; ``None`` for no limit.
 
-    :raises ArgumentError: if it is something else.
+    :raises OptionError: if it is something else.
     """
     if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
         return None
@@ -214,65 +316,84 @@ def count(name: str, value: Any) -> int | None:
     except (TypeError, ValueError):
         number = 0
     if not 1 <= number <= 1_000_000_000:
-        raise ArgumentError(f"{name} must be a whole number from 1, not {_written(value)[:60]!r}")
+        raise OptionError(f"{name} must be a whole number from 1, not {_written(value)[:60]!r}")
     return number
 
 
-def choice(name: str, value: Any, choices: Sequence[str]) -> str:
+def choice(name: str, value: Any, choices: type[E]) -> E:
     """Return one of the choices.
 
-    :raises ArgumentError: if it is something else.
+    :raises OptionError: if it is something else.
     """
     chosen = value.strip() if isinstance(value, str) else value
-    if chosen not in choices:
-        raise ArgumentError(f"{name} must be one of {', '.join(choices)}, not {_written(value)[:60]!r}")
-    return str(chosen)
+    if chosen not in list(choices):
+        raise OptionError(f"{name} must be one of {', '.join(choices)}, not {_written(value)[:60]!r}")
+    return choices(chosen)
 
 
-def check_known(task: Any, readers: Mapping[str, Callable[[str, Any], Any]]) -> None:
-    """Refuse, while the DAG is parsed, arguments that cannot be right whatever the templates render to.
+def requirement(name: str, value: Any) -> str | int:
+    """Return how many of several mail tasks must be sent: ``all``, ``any`` or a number.
 
-    :param task: the operator.
-    :param readers: how each argument is read.
-    :raises ArgumentError: for the first one that is wrong.
+    :raises OptionError: if it is something else.
     """
-    for name, read in readers.items():
-        value = getattr(task, name)
-        several = value if isinstance(value, (list, tuple)) else [value]
-        if not any(is_template(item) for item in several):
-            read(name, value)
-
-
-def read_all(task: Any, readers: Mapping[str, Callable[[str, Any], Any]]) -> dict[str, Any]:
-    """Return rendered arguments as values.
-
-    :param task: the operator.
-    :param readers: how each argument is read.
-    :raises AirflowFailException: naming the task and the argument that is wrong.
-    """
-    from airflow.providers.common.compat.sdk import AirflowFailException
-
+    if value in ("all", "any"):
+        return str(value)
     try:
-        return {name: read(name, getattr(task, name)) for name, read in readers.items()}
-    except ArgumentError as error:
-        raise AirflowFailException(f"{task.task_id}: {error}") from None
-
-
-def required_of(value: Any, total: int) -> int:
-    """Return how many of several mail tasks must go out.
-
-    :param value: ``all``, ``any`` or a number.
-    :param total: how many mail tasks there are.
-    :raises ArgumentError: if it is something else or more than there are.
-    """
-    if value == "all":
-        return total
-    if value == "any":
-        return 1
-    try:
-        number = count("require", value)
-    except ArgumentError:
+        number = count(name, value)
+    except OptionError:
         number = None
-    if number is None or number > total:
-        raise ArgumentError(f"require must be all, any or a number up to {total}, not {_written(value)[:60]!r}")
+    if number is None:
+        raise OptionError(f"{name} must be all, any or a number, not {_written(value)[:60]!r}")
     return number
+
+
+def required_of(require: str | int, total: int) -> int:
+    """Return how many of several mail tasks must be sent.
+
+    :param require: as :func:`requirement` returns it.
+    :param total: how many mail tasks there are.
+    :raises OptionError: if it is more than there are.
+    """
+    if isinstance(require, str):
+        return total if require == "all" else 1
+    if require > total:
+        tasks = "mail task is" if total == 1 else "mail tasks are"
+        raise OptionError(f"require is {require}, but {total} {tasks} given")
+    return require
+
+
+def need_one_of(task: Any, first: str, second: str) -> None:
+    """Refuse a task that has neither of two arguments, or both.
+
+    :raises OptionError: saying which.
+    """
+    given = [name for name in (first, second) if getattr(task, name) is not None]
+    if not given:
+        raise OptionError(f"{type(task).__name__} needs either {first} or {second}")
+    if len(given) > 1:
+        raise OptionError(f"{type(task).__name__} takes either {first} or {second}, not both")
+
+
+def settle_defaults(
+    task: Any,
+    default_args: Mapping[str, Any] | None,
+    exclusive: Sequence[tuple[Sequence[str], Sequence[str]]],
+    choices: Mapping[str, type[StrEnum]],
+) -> None:
+    """Let a task's own arguments win over ``default_args`` that exclude them, or that are meant for other classes.
+
+    :param task: the operator, with its arguments set.
+    :param default_args: that apply to it.
+    :param exclusive: pairs of arguments that exclude each other.
+    :param choices: arguments whose choices other classes extend; the first choice is the default.
+    """
+    defaults = default_args or {}
+    for pair in exclusive:
+        for own, other in (pair, pair[::-1]):
+            if any(own_argument(task, name, defaults) for name in own):
+                for name in other:
+                    if not own_argument(task, name, defaults):
+                        setattr(task, name, None)
+    for name, kind in choices.items():
+        if not own_argument(task, name, defaults) and getattr(task, name) not in list(kind):
+            setattr(task, name, next(iter(kind)).value)

@@ -1,16 +1,18 @@
-"""What a task raises: each class means the same in every mode and on every supported Airflow.
+"""What a task raises, and the one mapping from API errors and outcomes to it.
 
-``AirflowFailException`` and ``AirflowSensorTimeout`` are never retried, and ``soft_fail`` turns them into a skip, in
-``poke`` as after a deferral. The retryable ones are no ``AirflowException``, because that class skips after a deferral
-and fails in ``poke``.
+Each class means the same in every mode and on every supported Airflow. ``AirflowFailException`` and
+``AirflowSensorTimeout`` are never retried, and ``soft_fail`` turns them into a skip, in ``poke`` as after a deferral.
+The retryable ones are no ``AirflowException``, because that class skips after a deferral and fails in ``poke``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
+from airflow_provider_quickbi._options import OptionError
+from airflow_provider_quickbi._wait.state import Evaluation, Outcome
 from airflow_provider_quickbi.api.errors import PermanentError, QuickBIError, TransientError
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class QuickBIMailTaskFailed(AirflowFailException):
-    """The run that counts is ``FAILED``: the report did not go out.
+    """The matching run is ``FAILED``: the report was not sent.
 
     :param message: says which run.
     :param run: the run; ``None`` if several mail tasks were waited for.
@@ -29,8 +31,20 @@ class QuickBIMailTaskFailed(AirflowFailException):
         self.run = run
 
 
+class QuickBIRunMissed(AirflowFailException):
+    """The latest run started after the window, so a run inside it can no longer be seen.
+
+    :param message: names the window, the latest run and the arguments that help.
+    :param run: the latest run; ``None`` if several mail tasks were waited for.
+    """
+
+    def __init__(self, message: str, run: MailTaskRun | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
 class QuickBIRequestError(AirflowFailException):
-    """Quick BI refused the question: denied, wrong credentials, unknown mail task, bad request.
+    """Quick BI refused the request: denied, wrong credentials, unknown mail task, bad request.
 
     :param message: holds Code, Message, RequestId and what to do.
     :param code: the service's ``Code``.
@@ -47,14 +61,18 @@ class QuickBIConnectionError(AirflowFailException):
     """The Airflow connection is wrong; the message names the connection, the field and what is expected."""
 
 
+class QuickBIArgumentError(AirflowFailException, OptionError):
+    """An argument of a task is wrong; the message names it, what is wrong with its value, and what to write."""
+
+
 class QuickBIUnavailable(RuntimeError):
-    """Quick BI could not be asked; this says nothing about the report. Airflow's ``retries`` apply."""
+    """Quick BI could not be reached; this says nothing about the report. Airflow's ``retries`` apply."""
 
 
 class QuickBIConnectionUnreadable(TransientError, QuickBIUnavailable):
-    """There is no such Airflow connection, or it could not be read for now; Airflow does not tell which.
+    """There is no such Airflow connection, or it cannot be read now; Airflow does not always tell which.
 
-    A task that begins fails with it, and Airflow's ``retries`` apply. A wait takes it as an answer that did not come.
+    A task that starts fails with it, and Airflow's ``retries`` apply. A wait treats it as a failed poll.
     """
 
 
@@ -73,4 +91,28 @@ def task_error(error: QuickBIError) -> Exception:
     """
     if isinstance(error, PermanentError):
         return QuickBIRequestError(str(error), code=error.code, request_id=error.request_id)
-    return QuickBIUnavailable(f"Quick BI could not be asked: {error}")
+    return QuickBIUnavailable(f"Quick BI is unreachable: {error}")
+
+
+def outcome_error(evaluation: Evaluation) -> Exception:
+    """Return what a task raises for an outcome other than ``SENT``.
+
+    :param evaluation: of a wait group that is finished.
+    """
+    message, error = evaluation.message, evaluation.error
+    match evaluation.outcome:
+        case Outcome.FAILED:
+            return QuickBIMailTaskFailed(message, evaluation.run)
+        case Outcome.MISSED:
+            return QuickBIRunMissed(message, evaluation.run)
+        case Outcome.NOT_STARTED | Outcome.WINDOW_OVER | Outcome.TIMED_OUT:
+            return AirflowSensorTimeout(message)
+        case Outcome.REFUSED:
+            code, request_id = (error.code, error.request_id) if error else ("", "")
+            return QuickBIRequestError(message, code=code, request_id=request_id)
+        case Outcome.WRONG_TIMEZONE:
+            return QuickBIConnectionError(message)
+        case Outcome.UNAVAILABLE:
+            return QuickBIUnavailable(message)
+        case _:
+            return RuntimeError(f"the wait is {evaluation.outcome.value}, which is no failure: {message}")

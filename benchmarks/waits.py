@@ -15,12 +15,15 @@ from typing import Any
 import psutil
 from airflow.providers.common.compat.sdk import BaseSensorOperator  # noqa: F401 - imported before anything is measured
 
-from airflow_provider_quickbi._wait.evaluate import Outcome, RunSelector, WaitGroup, WaitState
-from airflow_provider_quickbi.triggers import quickbi as triggers
-from airflow_provider_quickbi.triggers.quickbi import EventKind, QuickBIMailTaskTrigger
+from airflow_provider_quickbi._wait import aio
+from airflow_provider_quickbi._wait.codec import encode_group
+from airflow_provider_quickbi._wait.events import EventKind
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import Outcome, WaitGroup, WaitState
+from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
 _TICK = 0.005
-triggers.FIRST_LOOK_SECONDS = 0.0  # nothing is deferred here, so there is nothing that Airflow must notice first
+aio.FIRST_POLL_SECONDS = 0.0  # nothing is deferred here, so there is nothing that Airflow must notice first
 
 
 @dataclass
@@ -67,7 +70,7 @@ def trigger_arguments(mail_id: str, poke_interval: float) -> dict[str, Any]:
     selector = RunSelector(executed_after=datetime.now(UTC) - timedelta(days=1))
     group = WaitGroup.of([WaitState(mail_id=mail_id, selector=selector, since=since, finish_by=since + 3600)])
     trigger = QuickBIMailTaskTrigger(
-        quickbi_conn_id="quickbi_default", group=group.as_dict(), poke_interval=poke_interval
+        quickbi_conn_id="quickbi_default", group=encode_group(group), poke_interval=poke_interval
     )
     arguments: dict[str, Any] = json.loads(json.dumps(trigger.serialize()[1]))
     return arguments
@@ -154,7 +157,7 @@ async def _start_from(arguments: Sequence[dict[str, Any]], outcomes: Outcomes) -
 async def _run(trigger: QuickBIMailTaskTrigger, outcomes: Outcomes) -> None:
     try:
         async for event in trigger.run():
-            if event.payload["kind"] == EventKind.LEARNT:
+            if event.payload["kind"] == EventKind.PINNED:
                 learnt = {name: event.payload[name] for name in ("delivery", "looked")}
                 await _run(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt), outcomes)
                 return

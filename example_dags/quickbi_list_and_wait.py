@@ -1,8 +1,12 @@
-"""List the mail tasks whose name begins with "Daily" and wait for today's run of each, one mapped task for each."""
+"""List the active mail tasks whose name starts with "Daily" and wait for each of them in a mapped task of its own.
+
+The grid shows each mapped task under the name of its mail task instead of a number (`map_index_template`).
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from airflow.providers.common.compat.sdk import DAG
 
@@ -11,15 +15,18 @@ from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 
 with DAG(
     dag_id="quickbi_list_and_wait",
-    schedule="0 9 * * *",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    description="Lists the daily mail tasks and waits for each of them",
+    doc_md=__doc__,
+    tags=["quickbi", "example"],
+    schedule="0 9 * * *",  # in the time zone of start_date
+    start_date=datetime(2026, 1, 1, tzinfo=ZoneInfo("Asia/Shanghai")),
     catchup=False,
 ):
     mail_tasks = QuickBIListMailTasksOperator(task_id="list_mail_tasks", subscribe_name="Daily*", paused=False)
 
     QuickBIMailTaskSensor.partial(
         task_id="report_sent",
-        executed_after="{{ data_interval_end }}",
-        timeout=timedelta(hours=2).total_seconds(),
+        map_index_template="{{ ti.xcom_pull('list_mail_tasks')[ti.map_index]['subscribe_name'] }}",
+        timeout=timedelta(hours=2),
         deferrable=True,
     ).expand(mail_id=mail_tasks.output.map(lambda mail_task: mail_task["mail_id"]))

@@ -1,8 +1,13 @@
-"""Wait for the report that Quick BI's own schedule sends after this data interval, then go on."""
+"""Wait for the report that Quick BI's own schedule sends today, then archive it.
+
+The sensor needs no template. By default (`window="auto"`) it accepts a run of the calendar day on which this DAG run
+was due, in the connection's time zone. In a DAG run that is started by hand, it accepts the latest run.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from airflow.providers.common.compat.sdk import DAG, task
 
@@ -10,22 +15,24 @@ from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 
 with DAG(
     dag_id="quickbi_wait_for_scheduled_report",
-    schedule="0 9 * * *",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    description="Waits for today's scheduled report and archives it",
+    doc_md=__doc__,
+    tags=["quickbi", "example"],
+    schedule="0 9 * * *",  # in the time zone of start_date
+    start_date=datetime(2026, 1, 1, tzinfo=ZoneInfo("Asia/Shanghai")),
     catchup=False,
 ):
     report_sent = QuickBIMailTaskSensor(
         task_id="report_sent",
         mail_id="daily-sales",
-        executed_after="{{ data_interval_end }}",  # yesterday's run does not count
-        start_timeout=timedelta(minutes=30),  # the schedule should have started it by then
+        start_timeout=timedelta(minutes=30),  # by then its schedule should have started it
         timeout=timedelta(hours=2),
         deferrable=True,
     )
 
     @task
     def archive(run: dict[str, str]) -> None:
-        """Go on, knowing which run went out."""
-        print(f"Run {run['task_id']} of {run['exec_time']} is {run['status']}.")
+        """Stand for work that needs the report."""
+        print(f"Archiving run {run['task_id']} of {run['exec_time']}, which is {run['status']}.")
 
     archive(report_sent.output)

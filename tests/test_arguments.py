@@ -10,9 +10,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from jinja2 import StrictUndefined
 
 from airflow_provider_quickbi import _options
-from airflow_provider_quickbi._options import ArgumentError
+from airflow_provider_quickbi._options import OptionError
+from airflow_provider_quickbi._wait.state import OnFailed
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 DAY = datetime(2026, 7, 1, 20, 0, tzinfo=UTC)  # the 2nd in Shanghai
@@ -58,9 +60,9 @@ def test_text_is_stripped(value: Any, expected: str | None):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("", "mail_id is empty; if it is a template, it rendered to ''"),
+        ("", "mail_id is empty (rendered to ''"),
         ("  ", "mail_id is empty"),
-        ("None", "mail_id is empty; if it is a template, it rendered to 'None'"),
+        ("None", "mail_id is empty (rendered to 'None'"),
         ("x" * 257, "mail_id has 257 characters, more than 256"),
         ("a\nb", "mail_id has a line break or another control character"),
         ("a\x7fb", "mail_id has a line break or another control character"),
@@ -72,7 +74,7 @@ def test_text_is_stripped(value: Any, expected: str | None):
     ],
 )
 def test_what_is_no_text_is_refused(value: Any, said: str):
-    with pytest.raises(ArgumentError) as caught:
+    with pytest.raises(OptionError) as caught:
         _options.text("mail_id", value)
     assert str(caught.value).startswith(said)
 
@@ -81,7 +83,7 @@ def test_optional_text_may_render_to_nothing():
     assert _options.optional_text("mail_owner", " None ") is None
     assert _options.optional_text("mail_owner", "") is None
     assert _options.optional_text("mail_owner", " Wang ") == "Wang"
-    with pytest.raises(ArgumentError, match="mail_owner must be text"):
+    with pytest.raises(OptionError, match="mail_owner must be text"):
         _options.optional_text("mail_owner", 1.5)
 
 
@@ -138,16 +140,16 @@ def test_what_a_template_gave_is_a_list_only_if_it_is_one_of_texts(value: Any, e
     ("value", "said"),
     [
         ([], "mail_id is an empty list"),
-        ([None], "mail_id has nothing"),
-        (["m-1", None], "mail_id has nothing"),
-        (["a", " a"], "mail_id names the same one twice"),
+        ([None], "mail_id has an empty item"),
+        (["m-1", None], "mail_id has an empty item"),
+        (["a", " a"], "mail_id names .a. twice"),
         (["a", ""], "mail_id is empty"),
         ([["a"]], "mail_id must be text, not list"),
         ({"a": 1}, "mail_id must be text, not dict"),
     ],
 )
 def test_lists_that_cannot_be_right_are_refused(value: Any, said: str):
-    with pytest.raises(ArgumentError, match=said):
+    with pytest.raises(OptionError, match=said):
         _options.texts("mail_id", value)
 
 
@@ -155,13 +157,13 @@ def test_lists_that_cannot_be_right_are_refused(value: Any, said: str):
     ("value", "said"),
     [
         ("[]", "is an empty list"),
-        ("[None]", "has nothing"),
-        ("['m-1', None]", "has nothing"),
-        ("[null]", "has nothing"),
+        ("[None]", "has an empty item"),
+        ("['m-1', None]", "has an empty item"),
+        ("[null]", "has an empty item"),
     ],
 )
 def test_a_template_that_rendered_to_a_list_of_nothing_is_refused(value: str, said: str):
-    with pytest.raises(ArgumentError, match=f"^mail_id {said}"):
+    with pytest.raises(OptionError, match=f"^mail_id {said}"):
         _options.texts("mail_id", value, rendered=True)
 
 
@@ -190,18 +192,18 @@ def test_an_instant_is_a_datetime_or_its_text_and_in_utc_without_a_zone(value: A
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("", "executed_after is '', which is no instant; give one such as {{ data_interval_end }}"),
-        ("None", "executed_after is 'None', which is no instant"),
-        ("yesterday", "executed_after is 'yesterday', which is no instant"),
-        ("1782864000", "which is no instant"),
-        (1782864000, "executed_after must be a datetime or ISO 8601 text such as {{ data_interval_end }}"),
+        ("", "executed_after is '', which is not a valid datetime, for example {{ data_interval_end }}"),
+        ("None", "executed_after is 'None', which is not a valid datetime"),
+        ("yesterday", "executed_after is 'yesterday', which is not a valid datetime"),
+        ("1782864000", "which is not a valid datetime"),
+        (1782864000, "executed_after must be a datetime or ISO 8601 text, for example {{ data_interval_end }}"),
         (date(2026, 7, 1), "not date"),
         (datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), "out of range"),
         (datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))), "out of range"),
     ],
 )
 def test_what_is_no_instant_is_refused(value: Any, said: str):
-    with pytest.raises(ArgumentError) as caught:
+    with pytest.raises(OptionError) as caught:
         _options.instant("executed_after", value)
     assert said in str(caught.value)
     assert str(caught.value).startswith("executed_after ")
@@ -212,7 +214,7 @@ def test_every_datetime_is_the_same_instant_as_its_text(value: datetime):
     def read(given: Any) -> Any:
         try:
             return _options.instant("executed_after", given)
-        except ArgumentError as error:
+        except OptionError as error:
             return str(error)
 
     assert read(value) == read(value.isoformat())
@@ -250,7 +252,7 @@ def test_a_deadline_is_an_instant_or_a_wall_time_on_the_day_of_the_run(value: An
     ],
 )
 def test_what_is_no_deadline_is_refused(value: str):
-    with pytest.raises(ArgumentError, match=r"^deadline is "):
+    with pytest.raises(OptionError, match=r"^deadline (is|names the unknown time zone) "):
         _options.deadline("deadline", value, DAY)
 
 
@@ -281,7 +283,7 @@ def test_seconds_are_a_number_a_timedelta_or_the_text_of_a_number(value: Any, ex
     ids=lambda value: str(value)[:20],
 )
 def test_what_is_no_number_of_seconds_is_refused(value: Any):
-    with pytest.raises(ArgumentError, match=r"^start_timeout must be "):
+    with pytest.raises(OptionError, match=r"^start_timeout must be "):
         _options.seconds("start_timeout", value)
 
 
@@ -295,7 +297,7 @@ def test_a_flag_may_have_been_rendered_to_text(value: Any, expected: bool | None
 
 @pytest.mark.parametrize("value", ["yes", 0, 1, [], "2"])
 def test_what_is_no_flag_is_refused(value: Any):
-    with pytest.raises(ArgumentError, match=r"^paused must be true or false"):
+    with pytest.raises(OptionError, match=r"^paused must be true or false"):
         _options.flag("paused", value)
 
 
@@ -306,7 +308,7 @@ def test_a_count_is_a_whole_number_from_1(value: Any, expected: int | None):
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "1.5", "many", [], 10**10, "9" * 5000])
 def test_what_is_no_count_is_refused(value: Any):
-    with pytest.raises(ArgumentError, match=r"^limit must be a whole number from 1"):
+    with pytest.raises(OptionError, match=r"^limit must be a whole number from 1"):
         _options.count("limit", value)
 
 
@@ -314,20 +316,20 @@ def test_what_is_no_count_is_refused(value: Any):
     ("value", "total", "expected"), [("all", 3, 3), ("any", 3, 1), (2, 3, 2), ("2", 3, 2), (3, 3, 3), ("all", 1, 1)]
 )
 def test_how_many_must_go_out_is_all_any_or_a_number(value: Any, total: int, expected: int):
-    assert _options.required_of(value, total) == expected
+    assert _options.required_of(_options.requirement("require", value), total) == expected
 
 
 @pytest.mark.parametrize("value", [0, 4, "most", None, "", 1.5, [], "None"])
 def test_more_than_there_are_cannot_be_required(value: Any):
-    with pytest.raises(ArgumentError, match=r"^require must be "):
-        _options.required_of(value, 3)
+    with pytest.raises(OptionError, match=r"^require (must be|is 4, but) "):
+        _options.required_of(_options.requirement("require", value), 3)
 
 
 def test_one_of_the_choices_is_taken_and_nothing_else():
-    assert _options.choice("on_failed", " wait ", ["fail", "wait"]) == "wait"
+    assert _options.choice("on_failed", " wait ", OnFailed) is OnFailed.WAIT
     for value in ("WaitState", "", None, 7, [], {}):
-        with pytest.raises(ArgumentError, match=r"^on_failed must be one of fail, wait, not "):
-            _options.choice("on_failed", value, ["fail", "wait"])
+        with pytest.raises(OptionError, match=r"^on_failed must be one of fail, wait, not "):
+            _options.choice("on_failed", value, OnFailed)
 
 
 READERS = {
@@ -340,8 +342,8 @@ READERS = {
     "seconds": _options.seconds,
     "flag": _options.flag,
     "count": _options.count,
-    "choice": lambda name, value: _options.choice(name, value, ["fail", "wait"]),
-    "require": lambda name, value: _options.required_of(value, 3),
+    "choice": lambda name, value: _options.choice(name, value, OnFailed),
+    "require": _options.requirement,
 }
 
 
@@ -351,10 +353,10 @@ READERS = {
 @example(value="9" * 5000)
 @example(value="[" * 100_000)
 def test_whatever_is_given_there_is_a_value_or_an_error_that_names_the_argument(reader: str, value: Any):
-    name = "require" if reader == "require" else "the_argument"
+    name = "the_argument"
     try:
         READERS[reader](name, value)
-    except ArgumentError as error:
+    except OptionError as error:
         said = str(error)
     else:
         return
@@ -370,23 +372,62 @@ def task(**values: Any) -> Any:
 
 
 def test_what_cannot_be_right_is_refused_while_the_dag_is_parsed():
-    with pytest.raises(ArgumentError, match=r"^start_timeout must be "):
-        _options.check_known(
-            task(mail_id="m", start_timeout="soon"), {"mail_id": _options.text, "start_timeout": _options.seconds}
-        )
+    arguments = _options.Arguments(task(start_timeout="soon"), parsing=True)
+    with pytest.raises(OptionError, match=r"^start_timeout must be "):
+        arguments.read("start_timeout", _options.seconds, None)
 
 
 @pytest.mark.parametrize("value", ["{{ x }}", ["m-1", "{{ x }}"], SimpleNamespace(operator="upstream")])
 def test_what_a_template_will_give_is_not_checked_before(value: Any):
-    _options.check_known(task(mail_id=value), {"mail_id": _options.texts})
+    arguments = _options.Arguments(task(mail_id=value), parsing=True)
+    assert arguments.read("mail_id", _options.texts, ("unknown",)) == ("unknown",)
 
 
-def test_rendered_arguments_are_read_and_an_error_names_task_and_argument():
-    from airflow.providers.common.compat.sdk import AirflowFailException
+def test_a_variable_that_a_template_does_not_know_is_named():
+    undefined = StrictUndefined(name="data_interval_end")
+    with pytest.raises(OptionError, match=r"^executed_after uses data_interval_end, which is not defined in this DAG"):
+        _options.Arguments(task(executed_after=undefined)).read("executed_after", _options.instant, None)
 
-    readers = {"mail_id": _options.text, "start_timeout": _options.seconds}
-    assert _options.read_all(task(mail_id=" m ", start_timeout="5"), readers) == {"mail_id": "m", "start_timeout": 5.0}
-    with pytest.raises(AirflowFailException, match=r"^wait_for_report: mail_id is empty") as caught:
-        _options.read_all(task(mail_id="", start_timeout="5"), readers)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+
+def test_a_listed_mail_task_in_place_of_its_id_is_refused_with_the_way_to_write_it():
+    listed = {"mail_id": "m-1", "subscribe_name": "Daily"}
+    with pytest.raises(OptionError, match=r'\.expand\(mail_id=listed\.output\.map\(lambda m: m\["mail_id"\]\)\)'):
+        _options.texts("mail_id", listed)
+
+
+def test_a_wall_time_without_a_zone_and_a_misspelt_zone_get_what_to_write():
+    with pytest.raises(OptionError, match="add the time zone, for example 09:00 Asia/Shanghai"):
+        _options.deadline("deadline", "09:00", DAY)
+    with pytest.raises(OptionError, match=r"unknown time zone 'Asia/Shanghia'; did you mean Asia/Shanghai\?"):
+        _options.deadline("deadline", "09:00 Asia/Shanghia", DAY)
+
+
+def test_a_naive_time_is_in_the_zone_that_airflow_reads_naive_times_in():
+    assert _options.instant("executed_after", "2026-01-31T09:00:00", SHANGHAI) == datetime(2026, 1, 31, 1, tzinfo=UTC)
+
+
+EXCLUSIVE = [(("mail_id",), ("subscribe_name", "mail_owner"))]
+
+
+def test_a_tasks_own_argument_wins_over_a_default_of_another():
+    defaults = {"mail_id": "default-mail"}
+    own = task(mail_id=defaults["mail_id"], subscribe_name="Daily", mail_owner=None)
+    _options.settle_defaults(own, defaults, EXCLUSIVE, {})
+    assert (own.mail_id, own.subscribe_name) == (None, "Daily")
+    _options.need_one_of(own, "mail_id", "subscribe_name")
+
+
+def test_a_default_that_is_meant_for_another_class_does_not_break_this_one():
+    defaults = {"on_failed": "retry"}
+    sensor = task(on_failed=defaults["on_failed"])
+    _options.settle_defaults(sensor, defaults, [], {"on_failed": OnFailed})
+    assert sensor.on_failed == "fail"
+    own = task(on_failed="retry"[:])
+    _options.settle_defaults(own, {}, [], {"on_failed": OnFailed})
+    assert own.on_failed == "retry"
+
+
+@pytest.mark.parametrize(("values", "said"), [((None, None), "needs either mail_id or"), (("m", "n"), "not both")])
+def test_one_of_two_arguments_is_needed(values: tuple[Any, Any], said: str):
+    with pytest.raises(OptionError, match=said):
+        _options.need_one_of(task(mail_id=values[0], subscribe_name=values[1]), "mail_id", "subscribe_name")

@@ -9,17 +9,24 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi._wait.evaluate import (
+from airflow_provider_quickbi._wait.codec import (
+    decode_evaluation,
+    decode_group,
+    decode_wait,
+    encode_evaluation,
+    encode_group,
+    encode_wait,
+)
+from airflow_provider_quickbi._wait.evaluate import evaluate, evaluate_group
+from airflow_provider_quickbi._wait.messages import describe, selection
+from airflow_provider_quickbi._wait.selector import KNOWN_RUNS, RunSelector
+from airflow_provider_quickbi._wait.state import (
     DEFAULT_UNREACHABLE_TIMEOUT,
-    KNOWN_RUNS,
     Evaluation,
     OnFailed,
     Outcome,
-    RunSelector,
     WaitGroup,
     WaitState,
-    describe,
-    evaluate,
 )
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
@@ -50,7 +57,7 @@ def run(status: str = "SENT", minutes: float = 0, task_id: str = "10", mail_id: 
 
 def wait(**changes: Any) -> WaitState:
     """A wait that began at eight."""
-    return WaitState(**{"mail_id": "m", "selector": RunSelector(), "since": NOW, **changes})
+    return WaitState(**{"mail_id": "m", "selector": RunSelector(), "since": NOW, "clock_skew": 86400.0, **changes})
 
 
 def poll_once(waiting: WaitState, *responses: Any, every: float = 60.0) -> tuple[WaitState, Evaluation]:
@@ -74,13 +81,13 @@ def test_a_run_that_is_sent_is_the_success():
 def test_an_answer_with_runs_of_other_mail_tasks_only_is_told():
     waiting, evaluation = poll_once(wait(), [run("SENT", mail_id="0815")])
     assert evaluation.outcome is Outcome.WAITING
-    assert "Quick BI answered with runs of other mail tasks, such as '0815'" in evaluation.message
+    assert "Quick BI returned runs of other mail tasks, such as '0815'" in evaluation.message
     assert "No run" not in evaluation.message
     _, evaluation = poll_once(waiting, [])
-    assert "No run at all yet." in evaluation.message
+    assert "No run yet." in evaluation.message
     _, evaluation = poll_once(wait(start_timeout=60), [run(mail_id="x")], [run(mail_id="x")])
     assert evaluation.outcome is Outcome.NOT_STARTED
-    assert "Quick BI answered with runs of other mail tasks" in evaluation.message
+    assert "Quick BI returned runs of other mail tasks" in evaluation.message
     _, evaluation = poll_once(wait(), [run("PROCESSING")], [run(mail_id="x")])
     assert "Run 10 of 2026-07-01T08:00:00+08:00 is PROCESSING." in evaluation.message
 
@@ -97,13 +104,13 @@ def test_a_run_that_is_not_over_is_waited_for(status: str):
     assert (evaluation.outcome, evaluation.run) == (Outcome.WAITING, run(status))
     assert waiting.run == run(status)
     documented = status == "PROCESSING"
-    assert ("not documented and counts as unfinished" in evaluation.message) is not documented
+    assert ("an undocumented status, treated as unfinished" in evaluation.message) is not documented
 
 
 def test_no_run_is_waited_for():
     _, evaluation = poll_once(wait(), [])
     assert (evaluation.outcome, evaluation.run) == (Outcome.WAITING, None)
-    assert evaluation.message == "Mail task m: No run at all yet."
+    assert evaluation.message == "Mail task m: No run yet."
 
 
 def test_nothing_asked_is_nothing_learnt():
@@ -139,7 +146,7 @@ def test_what_may_be_over_later_is_waited_for(error: QuickBIError):
 def test_throttling_is_never_a_failure():
     _, evaluation = poll_once(wait(), *[THROTTLED] * 10_000)
     assert evaluation.outcome is Outcome.WAITING
-    assert evaluation.message == "Mail task m: Quick BI throttled the question; asking again, slower."
+    assert evaluation.message == "Mail task m: Rate limited; backing off."
 
 
 # Quick BI cannot be asked
@@ -152,9 +159,7 @@ def test_nothing_but_failed_attempts_to_ask_ends_the_wait_after_unreachable_time
     assert waiting.gives_up_at == NOW + 180
     _, evaluation = evaluate(waiting, BROKEN, NOW + 180)
     assert (evaluation.outcome, evaluation.error) == (Outcome.UNAVAILABLE, BROKEN)
-    assert (
-        "could not be asked for 180 s (unreachable_timeout). This says nothing about the report." in evaluation.message
-    )
+    assert "was unreachable for 180 s (unreachable_timeout). This says nothing about the report." in evaluation.message
 
 
 def test_it_is_counted_from_the_first_failed_attempt_and_not_from_the_begin_of_the_wait():
@@ -190,7 +195,9 @@ def test_no_run_within_start_timeout_ends_the_wait():
     assert evaluate(waiting, [], NOW + 299)[1].outcome is Outcome.WAITING
     _, evaluation = evaluate(waiting, [], NOW + 300)
     assert evaluation.outcome is Outcome.NOT_STARTED
-    assert evaluation.message == ("Mail task m: no run at all started within start_timeout (300 s). No run at all yet.")
+    assert evaluation.message == (
+        "Mail task m: waited for the latest run, whatever its age, and none started within start_timeout (300 s). No run yet."
+    )
 
 
 def test_a_run_that_does_not_count_does_not_stop_that_clock_and_is_named():
@@ -226,8 +233,8 @@ def test_what_could_not_be_asked_is_not_known_not_to_have_started():
     ("response", "said"),
     [
         ([run("PROCESSING")], "Run 10 of 2026-07-01T08:00:00+08:00 is PROCESSING."),
-        ([], "No run at all yet."),
-        (None, "No run at all yet."),
+        ([], "No run yet."),
+        (None, "No run yet."),
     ],
 )
 def test_a_timeout_says_what_the_run_was_doing(response: Any, said: str):
@@ -235,7 +242,7 @@ def test_a_timeout_says_what_the_run_was_doing(response: Any, said: str):
     assert evaluate(waiting, response, NOW + 599)[1].outcome is Outcome.WAITING
     _, evaluation = evaluate(waiting, response, NOW + 600)
     assert evaluation.outcome is Outcome.TIMED_OUT
-    assert evaluation.message.startswith("Mail task m: the timeout (600 s) is over. ")
+    assert evaluation.message.startswith("Mail task m: timed out after 600 s. ")
     assert said in evaluation.message
 
 
@@ -245,7 +252,7 @@ def test_a_timeout_says_nothing_about_a_report_that_could_not_be_asked_for(error
     assert evaluate(waiting, error, NOW + 599)[1].outcome is Outcome.WAITING
     _, evaluation = evaluate(waiting, error, NOW + 600)
     assert evaluation.outcome is Outcome.UNAVAILABLE
-    assert evaluation.message.startswith("Mail task m: the timeout (600 s) is over, and Quick BI could not be asked")
+    assert evaluation.message.startswith("Mail task m: timed out after 600 s, and the last poll failed")
     assert "This says nothing about the report." in evaluation.message
     assert str(error) in evaluation.message
     assert evaluate(waiting, [run("PROCESSING")], NOW + 600)[1].outcome is Outcome.TIMED_OUT
@@ -291,10 +298,16 @@ def test_without_a_fence_the_latest_run_counts_whatever_its_age():
     assert (evaluation.outcome, evaluation.run.task_id if evaluation.run else None) == (Outcome.FAILED, "10")
 
 
-def test_after_the_fence_the_first_run_counts():
+def test_of_several_runs_in_the_window_the_latest_matches_as_the_service_shows_it():
     selector = RunSelector(executed_after=EIGHT)
     response = [run("SENT", 30, "12"), run("FAILED", 20, "11"), run("SENT", -1, "9")]
     _, evaluation = poll_once(wait(selector=selector), response)
+    assert (evaluation.outcome, evaluation.run.task_id if evaluation.run else None) == (Outcome.SENT, "12")
+
+
+def test_of_several_runs_after_a_baseline_the_first_matches():
+    response = [run("SENT", 30, "12"), run("FAILED", 20, "11"), run("SENT", -1, "9")]
+    _, evaluation = poll_once(wait(selector=RunSelector(other_than=("9",))), response)
     assert (evaluation.outcome, evaluation.run.task_id if evaluation.run else None) == (Outcome.FAILED, "11")
 
 
@@ -322,7 +335,7 @@ def test_exactly_the_run_that_is_named_counts():
     assert waiting.status_query(NOW) == StatusQuery("m", "9")
     waiting, evaluation = poll_once(waiting, [run("SENT", 0, "10")])
     assert (evaluation.outcome, waiting.ignored_run) == (Outcome.WAITING, run("SENT", 0, "10"))
-    assert "No run with TaskId 9 yet; the latest is 10" in evaluation.message
+    assert "No matching run yet; the latest is 10" in evaluation.message
     assert evaluate(waiting, [run("SENT", 0, "10"), run("FAILED", 0, "9")], NOW)[1].outcome is Outcome.FAILED
 
 
@@ -330,7 +343,7 @@ def test_a_run_that_was_there_before_does_not_count():
     selector = RunSelector(other_than=("9", "10"))
     waiting, evaluation = poll_once(wait(selector=selector), [run("SENT", 0, "10")])
     assert evaluation.outcome is Outcome.WAITING
-    assert "No run other than 9, 10 yet" in evaluation.message
+    assert "No matching run yet" in evaluation.message
     assert evaluate(waiting, [run("SENT", 1, "11"), run("SENT", 0, "10")], NOW)[1].outcome is Outcome.SENT
 
 
@@ -344,7 +357,7 @@ def test_there_is_nothing_to_ask_before_the_fence():
     assert waiting.status_query(NOW) is None
     assert waiting.status_query(NOW + 3599.9) is None
     assert waiting.status_query(NOW + 3600) == StatusQuery("m", None)
-    assert describe(waiting, NOW) == "Mail task m: Nothing to ask before executed_after, 2026-07-01T01:00:00+00:00."
+    assert describe(waiting, NOW) == "Mail task m: No poll before executed_after, 2026-07-01T01:00:00+00:00."
 
 
 def test_once_seen_the_wait_is_pinned_to_the_run():
@@ -374,7 +387,7 @@ def test_a_later_run_is_waited_for():
     assert evaluation.outcome is Outcome.WAITING
     assert (waiting.run, waiting.ignored_run) == (None, run("FAILED", 0, "10"))
     assert waiting.status_query(NOW + 60) == StatusQuery("m", None)
-    assert "other than 10 yet; the latest is 10 of 2026-07-01T08:00:00+08:00, FAILED" in evaluation.message
+    assert "No matching run yet; the latest is 10 of 2026-07-01T08:00:00+08:00, FAILED" in evaluation.message
     waiting, evaluation = evaluate(waiting, [run("FAILED", 0, "10")], NOW + 60)
     assert evaluation.outcome is Outcome.WAITING
     waiting, evaluation = evaluate(waiting, [run("SENT", 10, "11")], NOW + 700)
@@ -443,19 +456,19 @@ def test_the_sentence_changes_only_when_something_has_changed():
 @pytest.mark.parametrize(
     ("selector", "said"),
     [
-        (RunSelector(), "at all"),
-        (RunSelector(task_id="7"), "with TaskId 7"),
-        (RunSelector(executed_after=EIGHT), "that began at or after 2026-07-01T08:00:00+08:00"),
-        (RunSelector(other_than=("1",)), "other than 1"),
-        (RunSelector(other_than=("1", "2", "3", "4")), "other than 1, 2, 3, ..."),
+        (RunSelector(), "the latest run, whatever its age"),
+        (RunSelector(task_id="7"), "the run with TaskId 7"),
+        (RunSelector(executed_after=EIGHT), "a run started at or after 2026-07-01T08:00:00+08:00"),
+        (RunSelector(other_than=("1",)), "a run other than 1"),
+        (RunSelector(other_than=("1", "2", "3", "4")), "a run other than 1, 2, 3, ..."),
         (
             RunSelector(executed_after=EIGHT, other_than=("1",)),
-            "that began at or after 2026-07-01T08:00:00+08:00 and other than 1",
+            "a run started at or after 2026-07-01T08:00:00+08:00 other than 1",
         ),
     ],
 )
 def test_a_fence_says_which_runs_count(selector: RunSelector, said: str):
-    assert str(selector) == said
+    assert selection(selector) == said
 
 
 # Several mail tasks
@@ -468,7 +481,7 @@ def several(*outcomes: Any, required: int | None = None) -> WaitGroup:
     for number, response in enumerate(outcomes):
         if isinstance(response, str):
             response = [run(response, mail_id=f"m-{number}")]  # noqa: PLW2901 - a status stands for a run in that state
-        group = group.evaluated(number, response, NOW + 60)
+        group = evaluate_group(group, number, response, NOW + 60)
     return group
 
 
@@ -541,7 +554,7 @@ def test_a_delivery_is_late_once_and_only_while_it_is_waited_for():
     assert not group.is_late(NOW + 599)
     assert group.is_late(NOW + 600)
     assert not group.notified().is_late(NOW + 600)
-    assert not group.evaluated(0, [run("SENT")], NOW + 600).is_late(NOW + 700)
+    assert not evaluate_group(group, 0, [run("SENT")], NOW + 600).is_late(NOW + 700)
     assert not WaitGroup.of([wait()]).is_late(NOW + 1e9)
 
 
@@ -564,13 +577,16 @@ STATES = {
 
 @pytest.mark.parametrize("waiting", STATES.values(), ids=STATES)
 def test_every_state_of_a_wait_survives_json(waiting: WaitState):
-    copy = WaitState.from_dict(json.loads(json.dumps(waiting.as_dict())))
-    assert copy.as_dict() == waiting.as_dict()
+    copy = decode_wait(json.loads(json.dumps(encode_wait(waiting))))
+    assert encode_wait(copy) == encode_wait(waiting)
     assert replace(copy, error=None) == replace(waiting, error=None)
     for response in ([], [run("SENT", 10, "99")], BROKEN, THROTTLED, None):
         after, evaluation = evaluate(waiting, response, NOW + 90)
         after_copy, verdict_copy = evaluate(copy, response, NOW + 90)
-        assert (after.as_dict(), evaluation.as_dict()) == (after_copy.as_dict(), verdict_copy.as_dict())
+        assert (encode_wait(after), encode_evaluation(evaluation)) == (
+            encode_wait(after_copy),
+            encode_evaluation(verdict_copy),
+        )
 
 
 @pytest.mark.parametrize(
@@ -578,9 +594,9 @@ def test_every_state_of_a_wait_survives_json(waiting: WaitState):
 )
 def test_every_state_of_a_delivery_survives_json(responses: list[Any]):
     group = replace(several(*responses, required=1), late_at=NOW + 5.5)
-    copy = WaitGroup.from_dict(json.loads(json.dumps(group.as_dict())))
-    assert copy.as_dict() == group.as_dict()
-    assert copy.evaluation.as_dict() == group.evaluation.as_dict()
+    copy = decode_group(json.loads(json.dumps(encode_group(group))))
+    assert encode_group(copy) == encode_group(group)
+    assert encode_evaluation(copy.evaluation) == encode_evaluation(group.evaluation)
 
 
 #: Kept by version 1 in trigger arguments and in the task's state; later releases must be able to go on from here.
@@ -626,17 +642,19 @@ VERSION_1 = {
 
 
 def test_what_version_1_has_kept_is_read_and_goes_on():
-    group = WaitGroup.from_dict(json.loads(json.dumps(VERSION_1)))
-    assert group.as_dict() == VERSION_1
+    group = decode_group(json.loads(json.dumps(VERSION_1)))
+    again = encode_group(group)
+    assert again == again | {"required": VERSION_1["required"], "late_at": VERSION_1["late_at"]}
+    assert again["waits"][0] == again["waits"][0] | VERSION_1["waits"][0]
     [waiting] = group.waits
     assert waiting.status_query(NOW + 1000) == StatusQuery("m", "7218865303929605212")
-    sent = group.evaluated(0, [replace(waiting.run, status="SENT")], NOW + 1000)
+    sent = evaluate_group(group, 0, [replace(waiting.run, status="SENT")], NOW + 1000)
     assert sent.evaluation.outcome is Outcome.SENT
 
 
 def test_what_an_earlier_version_did_not_keep_has_its_default():
     least = {"mail_id": "m", "since": NOW}
-    assert WaitState.from_dict(least) == wait()
+    assert decode_wait(least) == wait(clock_skew=60.0)
 
 
 @pytest.mark.parametrize(
@@ -665,19 +683,21 @@ def test_what_an_earlier_version_did_not_keep_has_its_default():
 )
 def test_what_is_no_delivery_is_never_taken_for_one(change: dict[str, Any]):
     with pytest.raises(ValueError):  # noqa: PT011 - which one does not matter: the caller refuses the event
-        WaitGroup.from_dict({**VERSION_1, **change})
+        decode_group({**VERSION_1, **change})
 
 
 @pytest.mark.parametrize("item", [{}, [], None, "SENT", 7])
 def test_what_is_no_object_at_all_is_no_delivery_and_no_verdict(item: Any):
-    with pytest.raises(ValueError, match="not a delivery"):
-        WaitGroup.from_dict(item)
-    with pytest.raises(ValueError, match="not the verdict"):
-        Evaluation.from_dict(item)
+    with pytest.raises(ValueError, match="not a wait group"):
+        decode_group(item)
+    with pytest.raises(ValueError, match="not the evaluation"):
+        decode_evaluation(item)
 
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_only_waiting_is_not_the_end(outcome: Outcome):
     assert outcome.final is (outcome is not Outcome.WAITING)
     evaluation = Evaluation(outcome, "said", run(), DENIED)
-    assert Evaluation.from_dict(json.loads(json.dumps(evaluation.as_dict()))).as_dict() == evaluation.as_dict()
+    assert encode_evaluation(
+        decode_evaluation(json.loads(json.dumps(encode_evaluation(evaluation))))
+    ) == encode_evaluation(evaluation)

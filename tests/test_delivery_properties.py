@@ -9,16 +9,18 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi._wait.evaluate import (
-    Evaluation,
-    OnFailed,
-    Outcome,
-    RunSelector,
-    WaitGroup,
-    WaitState,
-    describe,
-    evaluate,
+from airflow_provider_quickbi._wait.codec import (
+    decode_evaluation,
+    decode_group,
+    decode_wait,
+    encode_evaluation,
+    encode_group,
+    encode_wait,
 )
+from airflow_provider_quickbi._wait.evaluate import evaluate, evaluate_group
+from airflow_provider_quickbi._wait.messages import describe
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import Evaluation, OnFailed, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
     ErrorKind,
@@ -107,7 +109,7 @@ def test_a_run_that_does_not_satisfy_the_fence_is_never_accepted(wait: WaitState
     for after, evaluation, _, _ in followed(wait, state):
         for run in (after.run, evaluation.run):
             if run is not None:
-                assert wait.selector.admits(run)
+                assert wait.selector.matches(run)
                 assert run.mail_id == wait.mail_id
 
 
@@ -120,7 +122,7 @@ def test_nothing_but_a_sent_run_that_satisfies_the_fence_gives_sent(wait: WaitSt
             assert evaluation.run is not None
             assert evaluation.run.status == "SENT"
             assert evaluation.run.mail_id == wait.mail_id
-            assert wait.selector.admits(evaluation.run)
+            assert wait.selector.matches(evaluation.run)
         if evaluation.outcome is Outcome.FAILED:
             assert wait.on_failed is OnFailed.FAIL or wait.selector.task_id is not None
             assert evaluation.run in response
@@ -180,10 +182,12 @@ def test_what_is_kept_goes_on_as_if_it_had_never_been_kept(wait: WaitState, stat
     for response, pause in state:
         now += pause
         wait, evaluation = evaluate(wait, response, now)
-        kept, kept_verdict = evaluate(WaitState.from_dict(json.loads(json.dumps(kept.as_dict()))), response, now)
-        assert kept.as_dict() == wait.as_dict()
-        assert kept_verdict.as_dict() == evaluation.as_dict()
-        assert Evaluation.from_dict(json.loads(json.dumps(evaluation.as_dict()))).as_dict() == evaluation.as_dict()
+        kept, kept_verdict = evaluate(decode_wait(json.loads(json.dumps(encode_wait(kept)))), response, now)
+        assert encode_wait(kept) == encode_wait(wait)
+        assert encode_evaluation(kept_verdict) == encode_evaluation(evaluation)
+        assert encode_evaluation(
+            decode_evaluation(json.loads(json.dumps(encode_evaluation(evaluation))))
+        ) == encode_evaluation(evaluation)
         assert kept.status_query(now) == wait.status_query(now)
         assert kept.gives_up_at == wait.gives_up_at
 
@@ -209,15 +213,15 @@ def test_a_delivery_is_sent_only_if_enough_mails_are(
     data: st.DataObject, required: int, state: list[tuple[int, Any, int]], late_at: float | None
 ):
     starts = [data.draw(waits(mail_id)) for mail_id in MAILS]
-    starts = [WaitState.from_dict({**wait.as_dict(), "until_seen": False}) for wait in starts]
+    starts = [decode_wait({**encode_wait(wait), "until_seen": False}) for wait in starts]
     group, now = WaitGroup.of(starts, required=required, late_at=late_at), NOW
     for position, response, pause in state:
         now += pause
         if position in group.unfinished():
-            group = group.evaluated(position, response, now)
-        copy = WaitGroup.from_dict(json.loads(json.dumps(group.as_dict())))
-        assert copy.as_dict() == group.as_dict()
-        assert copy.evaluation.as_dict() == group.evaluation.as_dict()
+            group = evaluate_group(group, position, response, now)
+        copy = decode_group(json.loads(json.dumps(encode_group(group))))
+        assert encode_group(copy) == encode_group(group)
+        assert encode_evaluation(copy.evaluation) == encode_evaluation(group.evaluation)
         assert copy.results() == group.results()
     sent = [
         (start, evaluation.run)
@@ -227,7 +231,7 @@ def test_a_delivery_is_sent_only_if_enough_mails_are(
     for start, run in sent:
         assert run is not None
         assert run.status == "SENT"
-        assert start.selector.admits(run)
+        assert start.selector.matches(run)
     assert (group.evaluation.outcome is Outcome.SENT) is (len(sent) >= required)
     lost = sum(evaluation.outcome.final for evaluation in group.evaluations) - len(sent)
     assert group.evaluation.outcome.final is (len(sent) >= required or len(MAILS) - lost < required)
@@ -247,7 +251,7 @@ anything = st.recursive(
     )
     | st.fixed_dictionaries(
         {
-            "waits": st.just([WaitState(mail_id="m", selector=RunSelector(), since=NOW).as_dict()]),
+            "waits": st.just([encode_wait(WaitState(mail_id="m", selector=RunSelector(), since=NOW))]),
             "evaluations": st.lists(
                 st.fixed_dictionaries(
                     {"outcome": st.sampled_from([*Outcome, "sent!", None]), "message": anything},
@@ -262,7 +266,7 @@ anything = st.recursive(
 @settings(max_examples=100, deadline=None)
 def test_whatever_an_event_holds_it_is_a_delivery_or_a_value_error(item: Any):
     try:
-        group = WaitGroup.from_dict(item)
+        group = decode_group(item)
     except ValueError:
         return
     assert len(group.waits) == len(group.evaluations) >= group.required >= 1

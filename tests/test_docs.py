@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,39 +17,99 @@ from airflow_provider_quickbi.api.rate_limit import rate_limiter
 from airflow_provider_quickbi.connection import FIELDS
 from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskEventTrigger
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+#: A fenced block, with what follows the fence.
+BLOCK = re.compile(r"^```(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+#: A file that a page shows: its path and its text.
+FILE = re.compile(r'^``` \{\.python title="([\w./]+)"\}\n(.*?)^```', re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)]+)?\)")
 
 
 def text(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
-def blocks(page: Path) -> list[str]:
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)(#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    missing = [link for link, _ in links if "://" not in link and not (page.parent / link).exists()]
-    assert missing == []
+    links = [link for link, _ in LINK.findall(page.read_text(encoding="utf-8")) if link and "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if DOCS in page.parents], ids=named)
+def test_pages_of_the_site_link_only_to_files_of_the_site(page: Path) -> None:
+    links = [link for link, _ in LINK.findall(page.read_text(encoding="utf-8")) if link and "://" not in link]
+    assert [link for link in links if DOCS not in (page.parent / link).resolve().parents] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_link_within_a_page_names_one_of_its_headings(page: Path) -> None:
     wrong = []
-    for link, anchor in re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
-        if "://" in link:
+    for link, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        if not anchor or "://" in link:
             continue
         target = (page.parent / link).resolve() if link else page
         headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
         slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-        if anchor not in slugs:
-            wrong.append(f"{link}#{anchor}")
+        if anchor.removeprefix("#") not in slugs:
+            wrong.append(f"{link}{anchor}")
     assert wrong == []
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation = re.findall(r"([\w./-]+\.md)$", text("mkdocs.yml"), re.MULTILINE)
+    assert sorted(navigation) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+def test_both_readmes_have_the_same_code() -> None:
+    english, chinese = (BLOCK.findall(text(page)) for page in ("README.md", "README.zh-CN.md"))
+    assert len(english) >= 4
+    assert chinese == english
+
+
+def test_both_readmes_have_the_same_sections_and_links() -> None:
+    english, chinese = (text(page) for page in ("README.md", "README.zh-CN.md"))
+    assert len(re.findall("^#+ ", chinese, re.MULTILINE)) == len(re.findall("^#+ ", english, re.MULTILINE))
+    links = {link for link, _ in LINK.findall(english)} - {"README.zh-CN.md"}
+    assert {link for link, _ in LINK.findall(chinese)} - {"README.md"} == links
+
+
+def test_the_readme_is_one_screen_and_a_half() -> None:
+    assert len(text("README.md").splitlines()) <= 95
+
+
+def test_the_dag_of_the_readme_has_at_most_15_lines_and_no_template() -> None:
+    (dag,) = (block for _, block in BLOCK.findall(text("README.md")) if "QuickBIMailTaskSensor" in block)
+    assert len(dag.strip().splitlines()) <= 15
+    assert "{{" not in dag
+
+
+def test_the_files_shown_in_testing_your_dags_pass_as_they_are(tmp_path: Path) -> None:
+    files = FILE.findall(text("docs/testing-your-dags.md"))
+    assert [name for name, _ in files if name.startswith("tests/test_")]
+    for name, content in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "PYTEST"))}
+    bin_folder = str(Path(sys.executable).parent)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        cwd=tmp_path,
+        env=ours
+        | {"PATH": f"{bin_folder}{os.pathsep}{ours['PATH']}", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_table_of_codes_holds_every_code_of_the_code() -> None:
@@ -55,16 +118,17 @@ def test_the_table_of_codes_holds_every_code_of_the_code() -> None:
 
 
 def test_the_table_of_connection_fields_is_the_one_of_the_form() -> None:
-    fields = text("docs/connection.md").partition("## Credential types")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", fields, re.MULTILINE)
-    documented = {name: (label, description) for name, label, _, description in rows}
-    assert documented == {field.name: (field.label, field.description) for field in FIELDS}
+    fields = text("docs/connection.md").partition("## Credential types")[0].partition("<!-- fields")[2]
+    documented = re.findall(r"^\| `\w+` \|.*\|$", fields, re.MULTILINE)
+    # What fails here shows the rows to copy into the page.
+    assert documented == [
+        f"| `{field.name}` | {field.label} | {default_of(field.default)} | {field.description} |" for field in FIELDS
+    ]
 
 
-def test_every_field_is_in_the_readme() -> None:
-    page = text("README.md")
-    general = [field.name for field in FIELDS if field.name in page]
-    assert {"region", "network", "auth_type", "timezone", "status_calls_per_second", "verify"} <= set(general)
+def default_of(value: object) -> str:
+    written = str(value).lower() if isinstance(value, bool) else str(value)
+    return "" if value is None else f"`{written}`"
 
 
 def test_every_credential_type_is_documented_with_its_fields() -> None:
@@ -76,27 +140,22 @@ def test_every_credential_type_is_documented_with_its_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "operator"),
+    ("page", "heading", "documented"),
     [
-        ("docs/operators.md", QuickBIListMailTasksOperator),
-        ("docs/operators.md", QuickBIRunMailTaskOperator),
-        ("README.md", QuickBIMailTaskSensor),
-        ("docs/sensor.md", QuickBIMailTaskSensor),
+        ("docs/operators.md", "QuickBIListMailTasksOperator", QuickBIListMailTasksOperator),
+        ("docs/operators.md", "QuickBIRunMailTaskOperator", QuickBIRunMailTaskOperator),
+        ("docs/sensor.md", "QuickBIMailTaskSensor", QuickBIMailTaskSensor),
+        ("docs/sensor.md", "QuickBIMailTaskEventTrigger", QuickBIMailTaskEventTrigger),
     ],
 )
-def test_every_parameter_is_documented(page: str, operator: type) -> None:
+def test_every_parameter_is_documented_where_its_class_is(page: str, heading: str, documented: type) -> None:
     parameters = [
         name
-        for name, parameter in inspect.signature(inspect.unwrap(operator.__init__)).parameters.items()
-        if name != "self" and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        for name, parameter in inspect.signature(inspect.unwrap(documented.__init__)).parameters.items()
+        if name not in ("self", "version") and parameter.kind is inspect.Parameter.KEYWORD_ONLY
     ]
-    known = text(page) + text("README.md")
-    assert [name for name in parameters if f"`{name}`" not in known and f"`{name}=" not in known] == []
-
-
-def test_the_dag_of_the_readme_has_at_most_15_lines() -> None:
-    (dag,) = (block for block in blocks(ROOT / "README.md") if "QuickBIMailTaskSensor" in block)
-    assert len(dag.strip().splitlines()) <= 15
+    section = text(page).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    assert [name for name in parameters if f"`{name}`" not in section] == []
 
 
 def test_every_target_of_make_is_documented() -> None:

@@ -56,7 +56,7 @@ def connection(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQ
     monkeypatch.setattr(streams, "_IDLE_SECONDS", 0.01)
     monkeypatch.setattr(streams, "_FRESH_SECONDS", 0.0)
     monkeypatch.setattr(triggers, "HAND_OVER_SECONDS", 0.0)
-    monkeypatch.setattr(triggers, "_KEEPING", RetryPolicy(attempts=2, first_delay=0.001))
+    monkeypatch.setattr(triggers, "_STORING", RetryPolicy(attempts=2, first_delay=0.001))
     quickbi.add_mail_task("Daily sales", mail_id="m", owner="Wang Fang")
     return quickbi
 
@@ -201,7 +201,10 @@ def test_a_store_that_fails_ends_no_watcher_and_what_was_seen_is_kept_later(
         assert after.payloads == []
 
     asyncio.run(scenario())
-    assert "Mail task m could not be kept (RuntimeError)".lower() in (caplog.text + "".join(capfd.readouterr())).lower()
+    assert (
+        "Mail task m: cannot store watcher state (RuntimeError)".lower()
+        in (caplog.text + "".join(capfd.readouterr())).lower()
+    )
 
 
 def test_what_was_seen_is_read_again_until_it_can_be(connection: LocalQuickBI) -> None:
@@ -262,7 +265,7 @@ def test_a_connection_that_is_missing_or_wrong_is_read_again(
 
     async def scenario() -> None:
         async with Watching(watcher()) as watching:
-            await until(lambda: "It is read again every" in caplog.text)
+            await until(lambda: "Reading it again in" in caplog.text)
             monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", good)
             await look_again(connection)
             connection.add_run("m", status="SENT")
@@ -306,8 +309,8 @@ def test_all_watchers_of_a_connection_share_one_poll_loop(connection: LocalQuick
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mail_id": None}, "needs either mail_id or subscribe_name"),
-        ({"subscribe_name": "Daily sales"}, "needs either mail_id or subscribe_name"),
+        ({"mail_id": None}, "(needs|takes) either mail_id or subscribe_name"),
+        ({"subscribe_name": "Daily sales"}, "(needs|takes) either mail_id or subscribe_name"),
         ({"mail_id": " "}, "mail_id is empty"),
         ({"statuses": []}, "statuses must name at least one"),
         ({"poll_interval": -1}, "poll_interval must be"),
@@ -321,3 +324,15 @@ def test_wrong_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[str,
 def test_equal_arguments_are_the_same_trigger_and_hold_no_secret(connection: LocalQuickBI) -> None:
     assert watcher().serialize() == watcher().serialize()
     assert connection.access_key_secret not in repr(watcher().serialize())
+
+
+def test_equal_watchers_of_two_assets_are_kept_apart_by_a_name() -> None:
+    base = pytest.importorskip("airflow.triggers.base")
+    if not hasattr(base, "BaseEventTrigger"):
+        return
+
+    def identity(**arguments: Any) -> int:
+        return base.BaseEventTrigger.hash(*triggers.QuickBIMailTaskEventTrigger(mail_id="m", **arguments).serialize())
+
+    assert identity() == identity()
+    assert len({identity(), identity(name="north"), identity(name="south")}) == 3

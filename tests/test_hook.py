@@ -218,7 +218,7 @@ def test_a_name_that_fits_several_or_none_lists_the_candidates(hook: QuickBIHook
 
 def test_a_name_that_cannot_be_looked_up_now_may_be_later(hook: QuickBIHook, quickbi: LocalQuickBI):
     quickbi.fail("GetMailTaskList", Fault.html_503(), times=None)
-    with pytest.raises(QuickBIUnavailable, match="Quick BI could not be asked: GetMailTaskList: "):
+    with pytest.raises(QuickBIUnavailable, match="Quick BI is unreachable: GetMailTaskList: "):
         hook.find_mail_tasks(["Weekly"])
 
 
@@ -605,3 +605,23 @@ def test_a_changed_connection_is_another_board(quickbi: LocalQuickBI, connection
                 assert refused.kind is ErrorKind.CREDENTIALS
 
     asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_pacing_conn_id_names_the_redis_through_which_processes_share_the_limit(
+    quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = json.loads(quickbi.connection_uri_json())
+    described["extra"] = {**described["extra"], "pacing_conn_id": "shared_redis"}
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(described))
+    monkeypatch.setenv("AIRFLOW_CONN_SHARED_REDIS", "redis://:hidden@127.0.0.1:6380/2")
+    for settings in (
+        QuickBIHook().quickbi_connection.settings,
+        asyncio.run(QuickBIHook().read_connection_async()).settings,
+    ):
+        assert settings.pacing is not None
+        assert (settings.pacing.host, settings.pacing.port) == ("127.0.0.1", 6380)
+        assert "hidden" not in repr(settings)
+
+    monkeypatch.setenv("AIRFLOW_CONN_SHARED_REDIS", "http://127.0.0.1")
+    with pytest.raises(QuickBIConnectionError, match=r"'shared_redis': conn_type is 'http'\. It must be 'redis'"):
+        _ = QuickBIHook().quickbi_connection

@@ -1,4 +1,4 @@
-"""What importing costs: a DAG file loads nothing heavy, and Quick BI's client needs no Airflow."""
+"""The cost of importing: a DAG file loads nothing heavy, and the client needs no Airflow."""
 
 from __future__ import annotations
 
@@ -26,13 +26,21 @@ HEAVY = (
     "requests",
     "urllib3",
 )
-#: What asks Quick BI: a DAG file that is parsed every few seconds does not.
+#: The clients: a DAG file, which is parsed every few seconds, must not load them.
 OURS = ("airflow_provider_quickbi.api.client", "airflow_provider_quickbi.api.status_poller")
 FREE_OF_AIRFLOW = [
     *(f"airflow_provider_quickbi.api.{module.name}" for module in pkgutil.iter_modules(api.__path__)),
     *(
         f"airflow_provider_quickbi.{name}"
-        for name in ("api", "_options", "connection", "_wait.evaluate", "_send.record", "get_provider_info", "_wait.logging")
+        for name in (
+            "api",
+            "_options",
+            "connection",
+            "_wait.evaluate",
+            "_send.record",
+            "get_provider_info",
+            "_wait.logging",
+        )
     ),
     "airflow_provider_quickbi.testing",
     "airflow_provider_quickbi.testing.fixtures",
@@ -49,7 +57,7 @@ def run(program: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_what_a_dag_file_imports_and_makes_loads_nothing_heavy():
+def test_parsing_a_dag_file_loads_nothing_heavy():
     loaded = run(f"""
 import json, sys
 try:
@@ -85,7 +93,7 @@ print(json.dumps(sorted(name for name in loaded if name.split(".")[0] in {HEAVY!
     assert loaded == []
 
 
-def test_the_client_needs_no_airflow_and_loads_nothing_heavy_before_it_is_used():
+def test_the_client_imports_without_airflow_and_loads_nothing_heavy():
     loaded = run(f"""
 import importlib, json, sys
 
@@ -139,7 +147,7 @@ with LocalQuickBI() as quickbi:
     assert result == ["SENT"]
 
 
-def test_the_package_itself_is_its_version_and_nothing_else():
+def test_the_package_exports_only_its_version():
     public = [name for name in vars(airflow_provider_quickbi) if not name.startswith("_")]
     modules = {module.name for module in pkgutil.iter_modules(airflow_provider_quickbi.__path__)}
     assert set(public) <= modules

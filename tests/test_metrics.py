@@ -18,14 +18,14 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_quickbi import _metrics
-from airflow_provider_quickbi._wait.evaluate import Outcome
+from airflow_provider_quickbi._wait import aio
+from airflow_provider_quickbi._wait.state import Outcome
 from airflow_provider_quickbi.api.errors import ErrorKind
 from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIMailTaskFailed
 from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
-from airflow_provider_quickbi.triggers import quickbi as triggers
 
 # Airflow and its dependencies warn about each other when a connection is read first.
 pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_quickbi")
@@ -62,8 +62,8 @@ def stats(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """What was counted."""
     connection = quickbi.connection_uri_json(status_calls_per_second=1000, read_timeout=5)
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
-    for name in ("FIRST_LOOK_SECONDS", "MAX_SPREAD_SECONDS", "FRESH_SECONDS"):
-        monkeypatch.setattr(triggers, name, 0.01)
+    for name in ("FIRST_POLL_SECONDS", "MAX_SPREAD_SECONDS", "FRESH_SECONDS"):
+        monkeypatch.setattr(aio, name, 0.01)
     attempts, *_ = RetryPolicy.__init__.__defaults__ or ()
     monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
     recorded = Recorded()
@@ -122,7 +122,7 @@ def test_a_wait_counts_its_calls_its_end_and_how_late_that_was_seen(
     with suppress(QuickBIMailTaskFailed):
         run(sensor(deferrable))
     calls = quickbi.count("GetMailTaskStatus")
-    assert stats.count("quickbi.calls", action="GetMailTaskStatus", result="succeeded") == calls >= 4
+    assert stats.count("quickbi.calls", action="GetMailTaskStatus", result="ok") == calls >= 4
     assert stats.count("quickbi.waits", outcome=status.lower()) == stats.count("quickbi.waits") == 1
     assert stats.count("quickbi.deliveries") == (status == "SENT")
     (delay,) = stats.timed["quickbi.detection_delay"]
@@ -165,7 +165,7 @@ def test_a_call_without_an_answer_is_counted_by_why(
     run(sensor(False))
     assert stats.count(name, action="GetMailTaskStatus") == 2
     assert stats.count("quickbi.calls", result=result) == 2
-    assert stats.count("quickbi.calls", result="succeeded") == 1
+    assert stats.count("quickbi.calls", result="ok") == 1
 
 
 def test_the_runbook_names_what_comes_out_and_nothing_else(

@@ -1,4 +1,4 @@
-"""A morning with many waits, simulated: real allowances and real tasks on an event loop whose clock jumps ahead."""
+"""A simulated morning with many waits: real rate limiters and tasks on an event loop whose clock jumps ahead."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from airflow_provider_quickbi.api.rate_limit import RateLimiter
 from airflow_provider_quickbi.testing.limits import RateLimiter as ServiceLimiter
 
 ACTION = "GetMailTaskStatus"
-#: Seconds from a client to the service and back again, and by how much that differs from call to call.
+#: Round-trip time to the service and its jitter, in seconds.
 TRAVEL, JITTER = 0.02, 0.004
-#: Seconds by which the wall clocks of machines differ.
+#: Difference between the wall clocks of machines, in seconds.
 SKEW = 0.003
 
 
 class _Selector(selectors.SelectSelector):
-    """Does not wait for anything: time is what the event loop would have waited."""
+    """Advances time by what the event loop would have waited."""
 
     now = 0.0
 
@@ -34,7 +34,7 @@ class _Selector(selectors.SelectSelector):
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """An event loop on which an hour passes as soon as everybody sleeps for an hour."""
+    """An event loop on which an hour passes as soon as all tasks sleep for an hour."""
 
     def __init__(self) -> None:
         self.jumping = _Selector()
@@ -51,29 +51,27 @@ def simulate(main: Coroutine[Any, Any, Any]) -> Any:
 
 @dataclass
 class Process:
-    """What one process has seen.
+    """The statistics of one process.
 
-    :param pace: its allowance.
-    :param calls: how many of its calls were let through.
-    :param throttled: how many were not.
-    :param seen_at: when its deliveries were seen.
+    :param limiter: its rate limiter.
+    :param calls: how many of its calls succeeded.
+    :param throttled: how many were throttled.
+    :param seen_at: when it detected that its mails were sent.
     """
 
-    pace: RateLimiter
+    limiter: RateLimiter
     calls: int = 0
     throttled: int = 0
     seen_at: list[float] = field(default_factory=list)
 
 
 class Morning:
-    """Processes that share one Quick BI, which lets so many calls through in any second.
-
-    To be made on a simulated event loop.
+    """Processes that share one Quick BI with a rate limit; create it on a simulated event loop.
 
     :param rate: calls a second.
     :param processes: how many.
-    :param seed: of everything random.
-    :param jitter: seconds by which the way to the service differs from call to call, on average.
+    :param seed: of the random numbers.
+    :param jitter: mean variation of the latency, in seconds.
     """
 
     def __init__(self, rate: float, processes: int = 1, *, seed: int = 1, jitter: float = JITTER) -> None:
@@ -91,26 +89,26 @@ class Morning:
         skew = self.random.uniform(-SKEW, SKEW)
         return Process(RateLimiter(self.rate, self.loop.time, lambda: self.loop.time() + skew, numbers.uniform))
 
-    async def ask(self, process: Process) -> float | None:
-        """Ask once, when it is the caller's turn; return of when the answer is, ``None`` if there is none."""
-        await process.pace.acquire()
+    async def poll(self, process: Process) -> float | None:
+        """Call once, when the limiter allows it; return when the call arrived, ``None`` if it was throttled."""
+        await process.limiter.acquire()
         await asyncio.sleep(TRAVEL / 2 + self.random.expovariate(1 / self.jitter))
         passed = self.service.seconds_to_wait(ACTION) == 0
         arrived_at = self.loop.time()
         await asyncio.sleep(TRAVEL / 2)
         if passed:
             process.calls += 1
-            process.pace.succeeded()
+            process.limiter.succeeded()
         else:
             process.throttled += 1
-            process.pace.throttled()
+            process.limiter.throttled()
         return arrived_at if passed else None
 
     async def wait(self, process: Process, poke_interval: float) -> None:
         """Wait for one mail, as the trigger does."""
         await asyncio.sleep(self.random.uniform(0, poke_interval))
         while True:
-            if (known_at := await self.ask(process)) is None:
+            if (known_at := await self.poll(process)) is None:
                 continue
             if known_at >= self.sent_at:
                 process.seen_at.append(self.loop.time())
@@ -118,13 +116,13 @@ class Morning:
             await asyncio.sleep(poke_interval)
 
     def begin(self, waits: int, poke_interval: float) -> None:
-        """Let some waits for distinct mails begin, spread over the processes."""
+        """Start waits for distinct mails, spread over the processes."""
         for number in range(waits):
             process = self.processes[number % len(self.processes)]
             self.waits.append(asyncio.create_task(self.wait(process, poke_interval)))
 
     async def send_all(self) -> None:
-        """Send all mails, and return when all have been seen."""
+        """Send all mails, and return when all have been detected."""
         self.sent_at = self.loop.time()
         await asyncio.gather(*self.waits)
 
@@ -138,7 +136,7 @@ class Morning:
 
 
 @pytest.mark.parametrize(("waits", "rate"), [(60, 1), (60, 3), (300, 10), (1000, 50)])
-def test_one_process_sees_all_its_mails_about_as_soon_as_can_be_and_is_not_throttled(waits: int, rate: float):
+def test_one_process_detects_its_mails_almost_optimally_and_is_not_throttled(waits: int, rate: float):
     least = waits / rate
 
     async def main() -> Morning:
@@ -162,7 +160,7 @@ def test_no_wait_starves_however_many_there_are():
 
         async def poll_once(number: int) -> None:
             while True:
-                await morning.ask(morning.processes[0])
+                await morning.poll(morning.processes[0])
                 polls.setdefault(number, []).append(morning.loop.time())
                 await asyncio.sleep(5.0)
 
@@ -180,7 +178,7 @@ def test_no_wait_starves_however_many_there_are():
 
 @pytest.mark.parametrize("rate", [1, 3, 10, 50])
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_that_know_nothing_of_each_other_share_the_allowance(processes: int, rate: float):
+def test_processes_that_do_not_communicate_share_the_limit(processes: int, rate: float):
     shares: list[list[int]] = []
 
     async def main(seed: int) -> Morning:
@@ -198,7 +196,7 @@ def test_processes_that_know_nothing_of_each_other_share_the_allowance(processes
     assert all(min(share) >= 0.4 * sum(share) / processes for share in shares)
 
 
-def test_two_processes_on_one_call_a_second_take_turns_and_leave_each_other_alone():
+def test_two_processes_on_one_call_a_second_alternate_without_throttling():
     async def main() -> tuple[list[int], int]:
         morning = Morning(1, 2)
         morning.begin(40, 1.0)
@@ -216,21 +214,21 @@ def test_two_processes_on_one_call_a_second_take_turns_and_leave_each_other_alon
     assert throttled <= 0.05 * 600
 
 
-def test_a_process_has_the_whole_rate_again_some_time_after_throttling_has_stopped():
+def test_the_full_rate_returns_some_time_after_throttling_has_stopped():
     async def main() -> list[float]:
         morning = Morning(1)
-        pace = morning.processes[0].pace
+        limiter = morning.processes[0].limiter
         rates = []
         for _ in range(20):
-            await pace.acquire()
-            pace.throttled()
-        rates.append(pace.rate / pace.limit)
+            await limiter.acquire()
+            limiter.throttled()
+        rates.append(limiter.rate / limiter.limit)
         while morning.loop.time() < 1000:
-            await morning.ask(morning.processes[0])
-            rates.append(pace.rate / pace.limit)
+            await morning.poll(morning.processes[0])
+            rates.append(limiter.rate / limiter.limit)
         begun_at, calls = morning.loop.time(), morning.processes[0].calls
         while morning.loop.time() < begun_at + 100:
-            await morning.ask(morning.processes[0])
+            await morning.poll(morning.processes[0])
         rates.append((morning.processes[0].calls - calls) / 100 / morning.rate)
         return rates
 
@@ -241,7 +239,7 @@ def test_a_process_has_the_whole_rate_again_some_time_after_throttling_has_stopp
     assert at_last >= 0.9
 
 
-def test_a_network_that_is_now_slow_now_fast_costs_few_calls():
+def test_a_network_with_variable_latency_costs_few_calls():
     async def main() -> Morning:
         morning = Morning(1, jitter=0.015)
         morning.begin(60, 1.0)

@@ -53,7 +53,11 @@ def test_every_warning_is_in_the_runbook() -> None:
     warnings = {
         written(node.args[0])
         for node in nodes()
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOUD and node.args
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in LOUD
+        and node.args
+        and ast.unparse(node.func.value).endswith("log")
     }
     assert len(warnings) > 8
     assert [line for line in warnings if not any(part in RUNBOOK for part in fragments(line))] == []

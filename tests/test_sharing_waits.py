@@ -1,4 +1,4 @@
-"""Many waits in one triggerer: equal questions are asked once, and all use the same connections."""
+"""Many waits in one triggerer: equal status queries share a call, and all waits share connections."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi._wait.evaluate import RunSelector, WaitGroup, WaitState
+from airflow_provider_quickbi._wait import aio
+from airflow_provider_quickbi._wait.codec import encode_group
+from airflow_provider_quickbi._wait.events import EventKind
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
 from airflow_provider_quickbi.api import status_poller
 from airflow_provider_quickbi.api.models import StatusQuery
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
-from airflow_provider_quickbi.triggers import quickbi as triggers
-from airflow_provider_quickbi.triggers.quickbi import EventKind, QuickBIMailTaskTrigger
+from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
 ASK = "GetMailTaskStatus"
 
 
 @pytest.fixture(autouse=True)
 def fast(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let pacing be no obstacle, so that what is counted is not what pacing lets through."""
+    """Lift the rate limit, so that it does not affect what is counted."""
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=1000))
-    monkeypatch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
 
 
-def mails(quickbi: LocalQuickBI, number: int, *, sent_at_look: int) -> list[str]:
-    """Add mail tasks, each with a run that is sent just before its mail is asked for the nth time."""
+def mails(quickbi: LocalQuickBI, number: int, *, sent_at_poll: int) -> list[str]:
+    """Add mail tasks, each with a run that is sent just before its nth poll."""
     mail_ids = [quickbi.add_mail_task(f"Report {index}") for index in range(number)]
     runs = {mail_id: quickbi.add_run(mail_id, status="PROCESSING") for mail_id in mail_ids}
     polls: Counter[str] = Counter()
 
     def poll_once(call: Any) -> None:
         polls[call.mail_id] += 1
-        if polls[call.mail_id] == sent_at_look:
+        if polls[call.mail_id] == sent_at_poll:
             quickbi.finish_run(runs[call.mail_id])
 
     quickbi.when_called(ASK, poll_once)
@@ -45,13 +48,13 @@ def mails(quickbi: LocalQuickBI, number: int, *, sent_at_look: int) -> list[str]
 
 
 def stored_and_revived(mail_id: str, poke_interval: float, executed_after: datetime | None) -> QuickBIMailTaskTrigger:
-    """Return a trigger as the triggerer makes it, from what is in the database."""
+    """Return a trigger as the triggerer restores it from the database."""
     now = time.time()
     wait = WaitState(
         mail_id=mail_id, selector=RunSelector(executed_after=executed_after), since=now, finish_by=now + 60
     )
     trigger = QuickBIMailTaskTrigger(
-        quickbi_conn_id="quickbi_default", group=WaitGroup.of([wait]).as_dict(), poke_interval=poke_interval
+        quickbi_conn_id="quickbi_default", group=encode_group(WaitGroup.of([wait])), poke_interval=poke_interval
     )
     return QuickBIMailTaskTrigger(**json.loads(json.dumps(trigger.serialize()[1])))
 
@@ -63,11 +66,11 @@ def outcomes(
     executed_after: datetime | None = None,
     then: Callable[[], None] = lambda: None,
 ) -> Counter[str]:
-    """Run a wait for each of some mail tasks in one event loop and count how they ended."""
+    """Run a wait for each mail task in one event loop and count the outcomes."""
 
     async def end_of(trigger: QuickBIMailTaskTrigger) -> str:
         async for event in trigger.run():
-            if event.payload["kind"] == EventKind.LEARNT:
+            if event.payload["kind"] == EventKind.PINNED:
                 learnt = {name: event.payload[name] for name in ("group", "polls")}
                 return await end_of(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt))
             return str(event.payload["group"]["evaluations"][0]["outcome"])
@@ -82,14 +85,14 @@ def outcomes(
     return asyncio.run(asyncio.wait_for(main(), 50))
 
 
-def test_a_hundred_waits_for_five_mails_cost_the_calls_of_five(quickbi: LocalQuickBI):
-    mail_ids = mails(quickbi, 5, sent_at_look=4)
+def test_a_hundred_waits_for_five_mails_make_the_calls_of_five(quickbi: LocalQuickBI):
+    mail_ids = mails(quickbi, 5, sent_at_poll=4)
     assert outcomes(mail_ids * 20, poke_interval=0.5) == {"sent": 100}
-    # Twenty waits with four looks each would be 400 calls; some more than 20 are left to a machine that is busy.
+    # A hundred waits with four polls each would be 400 calls; a busy machine may need a few more than 20.
     assert 20 <= quickbi.count(ASK) <= 40
 
 
-def test_a_wait_takes_what_others_were_answered_since_it_looked_last(quickbi: LocalQuickBI):
+def test_a_wait_reuses_responses_newer_than_its_last_poll(quickbi: LocalQuickBI):
     mail_id = quickbi.add_mail_task("Report")
     quickbi.add_run(mail_id, status="PROCESSING")
 
@@ -108,8 +111,8 @@ def test_a_wait_takes_what_others_were_answered_since_it_looked_last(quickbi: Lo
     assert asyncio.run(asyncio.wait_for(main(), 20)) == [1, 1, 2, 2, 3, 3]
 
 
-def test_first_looks_of_waits_that_begin_together_are_spread(quickbi: LocalQuickBI):
-    mail_ids = mails(quickbi, 60, sent_at_look=1)
+def test_first_polls_of_waits_that_start_together_are_spread(quickbi: LocalQuickBI):
+    mail_ids = mails(quickbi, 60, sent_at_poll=1)
     assert outcomes(mail_ids, poke_interval=1.0) == {"sent": 60}
     begun = sorted(call.monotonic_time for call in quickbi.calls)
     assert begun[-1] - begun[0] > 0.2
@@ -125,15 +128,15 @@ def test_no_call_is_made_before_executed_after(quickbi: LocalQuickBI):
 
 
 def test_all_waits_use_the_same_few_connections(quickbi: LocalQuickBI):
-    mail_ids = mails(quickbi, 20, sent_at_look=5)
+    mail_ids = mails(quickbi, 20, sent_at_poll=5)
     assert outcomes(mail_ids * 5, poke_interval=0.2) == {"sent": 100}
     assert quickbi.count(ASK) >= 100
-    # One for each mail at the same moment; some more are left to a machine that is busy.
+    # One per mail at the same moment; a busy machine may need a few more.
     assert quickbi.connections_opened <= 40
 
 
-def test_the_connections_are_closed_when_the_last_wait_ends(quickbi: LocalQuickBI):
-    mail_ids = mails(quickbi, 5, sent_at_look=2)
+def test_connections_are_closed_when_the_last_wait_ends(quickbi: LocalQuickBI):
+    mail_ids = mails(quickbi, 5, sent_at_poll=2)
     open_at_the_end: list[int] = []
 
     def poll_once() -> None:
@@ -147,8 +150,8 @@ def test_the_connections_are_closed_when_the_last_wait_ends(quickbi: LocalQuickB
     assert still_open == 0
 
 
-def test_throttled_first_looks_fail_no_wait(quickbi: LocalQuickBI):
-    mail_ids = mails(quickbi, 10, sent_at_look=2)
+def test_throttled_first_polls_fail_no_wait(quickbi: LocalQuickBI):
+    mail_ids = mails(quickbi, 10, sent_at_poll=2)
     quickbi.fail(ASK, Fault.throttled(), times=15)
     assert outcomes(mail_ids * 3, poke_interval=0.2) == {"sent": 30}
     assert quickbi.count(ASK, "Throttling.User") == 15

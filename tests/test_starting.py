@@ -10,15 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi._send.record import (
-    DEFAULT_CLOCK_SKEW,
-    StartRecord,
-    StartResult,
-    classify_response,
-    is_active,
-    latest,
-)
-from airflow_provider_quickbi._wait.evaluate import KNOWN_RUNS, RunSelector
+from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, is_active, latest
+from airflow_provider_quickbi._wait.selector import KNOWN_RUNS, RunSelector
+from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
     ErrorKind,
@@ -78,19 +72,19 @@ def test_ours_is_another_run_that_began_after_the_note_but_for_the_clocks_differ
     candidate: MailTaskRun, ours: bool
 ):
     selector = noted(run("10", -5), run("9", -65)).selector()
-    assert selector.admits(candidate) is ours
+    assert selector.matches(candidate) is ours
 
 
 def test_how_far_the_clocks_may_differ_can_be_said():
     selector = noted().selector(clock_skew=600)
-    assert selector.admits(run("11", -600))
-    assert not selector.admits(run("11", -601))
-    assert not noted().selector(clock_skew=0).admits(run("11", -1))
-    assert noted().selector(clock_skew=0).admits(run("11", 0))
+    assert selector.matches(run("11", -600))
+    assert not selector.matches(run("11", -601))
+    assert not noted().selector(clock_skew=0).matches(run("11", -1))
+    assert noted().selector(clock_skew=0).matches(run("11", 0))
 
 
 def test_of_several_new_runs_the_first_is_ours():
-    chosen = noted(run("10", -5)).selector().choose([run("12", 30), run("11", 2), run("10", -5)])
+    chosen = noted(run("10", -5)).selector().select([run("12", 30), run("11", 2), run("10", -5)])
     assert chosen is not None
     assert chosen.task_id == "11"
 
@@ -120,7 +114,7 @@ def test_a_note_of_version_1_is_read():
         "accepted": True,
         "attached_to": "7218865303929605213",
         "inferred": False,
-        "over": False,
+        "finished": False,
     }
     record = StartRecord.from_dict(kept)
     assert record is not None

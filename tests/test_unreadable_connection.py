@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi._wait.evaluate import RunSelector, WaitGroup, WaitState
+from airflow_provider_quickbi._wait import aio
+from airflow_provider_quickbi._wait.codec import encode_group
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
 from airflow_provider_quickbi.hooks import lookup
 from airflow_provider_quickbi.testing import LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
@@ -54,7 +57,7 @@ class Backend:
 
 @pytest.fixture
 def backend(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    monkeypatch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 0.01)
     return Backend(quickbi, monkeypatch)
 
 
@@ -65,14 +68,14 @@ def event_of(*mail_ids: str, **limits: Any) -> dict[str, Any]:
         WaitState(mail_id=mail_id, selector=RunSelector(), since=now, finish_by=now + 600, **limits)
         for mail_id in mail_ids
     ]
-    learnt: dict[str, Any] = {"group": WaitGroup.of(waits).as_dict()}
+    learnt: dict[str, Any] = {"group": encode_group(WaitGroup.of(waits))}
 
     async def next_event() -> Any:
         stored = json.loads(json.dumps({"quickbi_conn_id": "quickbi_default", "poke_interval": 0.02, **learnt}))
         async with asyncio.timeout(60):
             return (await anext(triggers.QuickBIMailTaskTrigger(**stored).run())).payload
 
-    while (event := json.loads(json.dumps(asyncio.run(next_event()))))["kind"] == "learnt":
+    while (event := json.loads(json.dumps(asyncio.run(next_event()))))["kind"] == "pinned":
         learnt = {"group": event["group"], "polls": event["polls"]}
     return dict(event)
 
@@ -89,7 +92,7 @@ def test_a_triggerer_that_starts_while_the_connection_cannot_be_read_waits_on(qu
 
     event = event_of("m", "n")
 
-    assert (event["kind"], outcomes(event)) == ("settled", ["sent", "sent"])
+    assert (event["kind"], outcomes(event)) == ("finished", ["sent", "sent"])
     assert backend.refused == 6
 
 
@@ -98,9 +101,9 @@ def test_a_connection_that_stays_away_ends_the_wait_after_unreachable_timeout(qu
 
     event = event_of("m", unreachable_timeout=0.3)
 
-    assert (event["kind"], outcomes(event)) == ("settled", ["unavailable"])
+    assert (event["kind"], outcomes(event)) == ("finished", ["unavailable"])
     assert MISSING in event["message"]
-    assert "could not be asked for" in event["message"]
+    assert "was unreachable for" in event["message"]
     assert "AIRFLOW_CONN_QUICKBI_DEFAULT" in event["message"]
     assert backend.refused > 2
     assert quickbi.calls == []
@@ -127,7 +130,7 @@ def test_a_secret_that_changed_is_taken_when_the_connection_can_be_read_again(
 
     event = event_of(*mail_ids)
 
-    assert (event["kind"], outcomes(event)) == ("settled", ["sent"] * len(mail_ids))
+    assert (event["kind"], outcomes(event)) == ("finished", ["sent"] * len(mail_ids))
     assert backend.refused == 3
 
 

@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
-from airflow_provider_quickbi._send.attempt import RECORD_KEY, AttemptState
 from airflow_provider_quickbi._send.record import StartRecord
-from airflow_provider_quickbi._wait.evaluate import STATE_VERSION, WaitGroup
+from airflow_provider_quickbi._send.state import AttemptState
+from airflow_provider_quickbi._send.store import RECORD_KEY
+from airflow_provider_quickbi._wait import aio
+from airflow_provider_quickbi._wait.codec import STATE_VERSION, decode_group, encode_group
+from airflow_provider_quickbi._wait.memory import STATE_KEY
 from airflow_provider_quickbi._watch import stream
 from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
-from airflow_provider_quickbi.sensors.quickbi import STATE_KEY, QuickBIMailTaskSensor
+from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 from airflow_provider_quickbi.testing import LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
@@ -108,8 +111,8 @@ class World:
 def world(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A Quick BI for each test; nobody waits long before the first look."""
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=1000))
-    for name in ("FIRST_LOOK_SECONDS", "MAX_SPREAD_SECONDS"):
-        monkeypatch.setattr(triggers, name, 0.01)
+    for name in ("FIRST_POLL_SECONDS", "MAX_SPREAD_SECONDS"):
+        monkeypatch.setattr(aio, name, 0.01)
     monkeypatch.setattr(stream, "_IDLE_SECONDS", 0.01)
     return World(quickbi)
 
@@ -221,7 +224,7 @@ def test_a_try_goes_on_with_what_was_stored_for_it(world: World, name: str, chan
         found = ended(lambda: inspect.unwrap(type(task).execute)(task, context), sample, context)
     assert_right(found, sample, world)
     assert STATE_KEY not in store
-    assert RECORD_KEY not in store or store[RECORD_KEY]["over"]
+    assert RECORD_KEY not in store or store[RECORD_KEY]["finished"]
 
 
 @pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
@@ -244,14 +247,14 @@ def test_a_watcher_goes_on_where_it_was(world: World, name: str, change: Callabl
 def test_a_trigger_of_a_version_that_is_not_known_is_refused_in_words(name: str) -> None:
     kept = stored(name)["kept"]
     kept["kwargs"]["version"] = STATE_VERSION + 1
-    with pytest.raises(TypeError, match=r"understands version 1\. Install the same release on scheduler, workers"):
+    with pytest.raises(TypeError, match=r"reads version 1\. Install the same release on scheduler, workers"):
         inflated(kept)
 
 
 @samples("event")
 def test_an_event_of_a_version_that_is_not_known_is_refused_in_words(name: str) -> None:
     sample = stored(name)
-    with pytest.raises(RuntimeError, match="counts as no delivery: it is of version 2, and this release of"):
+    with pytest.raises(RuntimeError, match="not treated as success: it has version 2, and this release of"):
         task_of(sample).execute_complete(context_of(), event=sample["kept"] | {"version": STATE_VERSION + 1})
 
 
@@ -274,7 +277,7 @@ def test_what_is_carried_and_kept_is_stored_as_it_was() -> None:
             assert json.loads(json.dumps(AttemptState.from_dict(carry).as_dict())) == carry
             seen.add(carry["phase"])
         if "group" in kept:
-            assert WaitGroup.from_dict(kept["group"]).as_dict() == kept["group"]
+            assert encode_group(decode_group(kept["group"])) == kept["group"]
         if RECORD_KEY in kept:
             record = StartRecord.from_dict(kept[RECORD_KEY])
             assert record is not None
@@ -312,4 +315,4 @@ def test_todays_tasks_and_triggers_store_what_the_samples_hold(world: World) -> 
     event = asyncio.run(first_event(inflated(following)))
     assert fits(event, stored("1.0/event-sent-to-send")["kept"])
     pause = triggers.QuickBIPauseTrigger(until=0.0, carry=following["kwargs"]["carry"])
-    assert fits(asyncio.run(first_event(pause)), stored("1.0/event-over")["kept"])
+    assert fits(asyncio.run(first_event(pause)), stored("1.0/event-resume")["kept"])

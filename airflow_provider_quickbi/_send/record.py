@@ -1,8 +1,8 @@
-"""Starting a mail at most once: what is noted before the call, and what each answer to it means. Pure functions.
+"""Starting a mail at most once: what is recorded before the call, and what each response to it means; pure functions.
 
-``ManualRunMailTask`` gives no TaskId and may be carried out although its answer is lost. So the latest TaskIds and the
-time are noted before the call; a run that is new since then is ours, and while there is such a note, nothing is started
-before a run that is new since then was looked for.
+``ManualRunMailTask`` returns no TaskId and may be carried out although its response is lost. So the latest TaskIds and
+the time are recorded before the call; a run that is new since then is this task's run, and while there is such a
+record, nothing is started before a run that is new since then was looked for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_quickbi._wait.evaluate import KNOWN_RUNS, RunSelector
+from airflow_provider_quickbi._wait.selector import KNOWN_RUNS, RunSelector
+from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
     NotStartedError,
@@ -26,44 +27,17 @@ from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-DEFAULT_CLOCK_SKEW = 60.0
-#: Seconds after which a start is tried again where the service did not say when.
-DEFAULT_PAUSE = 60.0
-
-
-class OnRunning(StrEnum):
-    """What to do if a run of the mail task is under way already."""
-
-    WAIT = "wait"
-    ATTACH = "attach"
-    SKIP = "skip"
-    FAIL = "fail"
-
-
-class OnScheduleLimit(StrEnum):
-    """What to do if the service wants no further start for some minutes."""
-
-    WAIT = "wait"
-    FAIL = "fail"
-
-
-class OnRunFailed(StrEnum):
-    """What to do if our run ``FAILED``."""
-
-    FAIL = "fail"
-    RETRY = "retry"
-
 
 class StartResult(StrEnum):
-    """What the answer to the starting call means."""
+    """What the response to the starting call means."""
 
     ACCEPTED = "accepted"
     #: It may have been carried out.
     UNKNOWN = "unknown"
     #: The service wants no start for some time.
-    TOO_EARLY = "later"
+    TOO_EARLY = "too_early"
     RUNNING = "running"
-    #: It did not get as far as being decided on: throttled, or the service was not reached.
+    #: The service did not decide on it: rate limited, or not reached.
     NOT_PROCESSED = "not_processed"
     REFUSED = "refused"
 
@@ -73,13 +47,13 @@ class StartRecord:
     """What is known before a start, kept where it survives a retry.
 
     :param mail_id: the mail task.
-    :param noted_at: when it was noted, seconds since the epoch.
+    :param recorded_at: when it was recorded, seconds since the epoch.
     :param known: TaskIds of the runs that were there already, the latest first.
     :param accepted: whether the service is known to have accepted the call.
-    :param joined: TaskId of the run that is ours, once it is known.
-    :param guessed: whether nothing was noted, and the DAG run's begin stands in for it.
-    :param over: whether the task has come to its end with this start. Should Airflow not have recorded that end, a
-        retry comes to the same one; clearing the task begins anew.
+    :param attached_to: TaskId of this task's run, once it is known.
+    :param inferred: whether nothing was recorded, and the start of the DAG run stands in for it.
+    :param finished: whether the task has finished with this start. Should Airflow not have recorded that, a retry
+        comes to the same outcome; clearing the task starts anew.
     """
 
     mail_id: str
@@ -88,15 +62,15 @@ class StartRecord:
     accepted: bool = False
     attached_to: str | None = None
     inferred: bool = False
-    over: bool = False
+    finished: bool = False
 
     @classmethod
     def of(cls, mail_id: str, runs: Iterable[MailTaskRun], recorded_at: float) -> StartRecord:
-        """Note what there is.
+        """Record what there is.
 
         :param mail_id: the mail task.
         :param runs: that there are already.
-        :param noted_at: seconds since the epoch.
+        :param recorded_at: seconds since the epoch.
         """
         newest_first = sorted(runs, key=lambda run: run.age_order, reverse=True)
         return cls(
@@ -104,14 +78,14 @@ class StartRecord:
         )
 
     def selector(self, clock_skew: float = DEFAULT_CLOCK_SKEW) -> RunSelector:
-        """Return which run is ours: another TaskId, and not before the note but for the clocks' difference.
+        """Return which run is this task's: another TaskId, and not before the record but for the clocks' difference.
 
         :param clock_skew: seconds that the service's clock may be behind.
         """
         if self.attached_to is not None:
             return RunSelector(task_id=self.attached_to)
-        noted = datetime.fromtimestamp(int(self.recorded_at), UTC)
-        return RunSelector(other_than=self.known, executed_after=noted - timedelta(seconds=clock_skew))
+        recorded = datetime.fromtimestamp(int(self.recorded_at), UTC)
+        return RunSelector(other_than=self.known, executed_after=recorded - timedelta(seconds=clock_skew))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -122,7 +96,7 @@ class StartRecord:
             "accepted": self.accepted,
             "attached_to": self.attached_to,
             "inferred": self.inferred,
-            "over": self.over,
+            "finished": self.finished,
         }
 
     @classmethod
@@ -136,7 +110,7 @@ class StartRecord:
                 accepted=bool(item.get("accepted")),
                 attached_to=item.get("attached_to"),
                 inferred=bool(item.get("inferred")),
-                over=bool(item.get("over")),
+                finished=bool(item.get("finished")),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
@@ -148,14 +122,14 @@ def latest(runs: Iterable[MailTaskRun]) -> MailTaskRun | None:
 
 
 def is_active(run: MailTaskRun | None) -> bool:
-    """Whether a run is not over; a status that nobody knows counts as not over."""
+    """Whether a run is not finished; an unknown status counts as not finished."""
     return run is not None and run.status not in (MailTaskStatus.SENT, MailTaskStatus.FAILED)
 
 
 def classify_response(response: bool | QuickBIError) -> StartResult:
-    """Return what the answer to the starting call means.
+    """Return what the response to the starting call means.
 
-    :param answer: ``True``, or the error.
+    :param response: ``True``, or the error.
     """
     match response:
         case NotStartedError():

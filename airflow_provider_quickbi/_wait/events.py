@@ -1,76 +1,94 @@
-"""What a settled delivery does to a task: the result for the XCom, or the exception; one table for every mode."""
+"""The events from a trigger to its task: their kinds, their encoding, and what each does to the task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, NoReturn
-from urllib.parse import quote
 
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_quickbi._wait.evaluate import STATE_VERSION, Evaluation, Outcome, WaitGroup, check_version
+from airflow_provider_quickbi._wait.codec import STATE_VERSION, check_version, decode_group, encode_group
+from airflow_provider_quickbi._wait.state import Outcome, WaitGroup
 from airflow_provider_quickbi.api.models import MailTaskStatus
-from airflow_provider_quickbi.exceptions import (
-    QuickBIMailTaskFailed,
-    QuickBIRequestError,
-    QuickBIUnavailable,
-)
+from airflow_provider_quickbi.exceptions import QuickBIConnectionError
 
 
-def raise_for(evaluation: Evaluation) -> NoReturn:
-    """Raise what a final verdict other than ``SENT`` means for a task.
+class EventKind(StrEnum):
+    """What an event says."""
 
-    :param verdict: of a delivery.
-    :raises QuickBIMailTaskFailed: if the report did not go out.
-    :raises AirflowSensorTimeout: if it did not start, or did not go out in time.
-    :raises QuickBIUnavailable: if Quick BI could not be asked.
-    :raises QuickBIRequestError: if Quick BI refused.
+    #: The wait is finished, one way or the other.
+    FINISHED = "finished"
+    #: The report is late; the wait goes on.
+    LATE = "late"
+    #: The run was found that the wait is pinned to from here on; the wait goes on.
+    PINNED = "pinned"
+    #: ``execution_timeout`` is over.
+    EXECUTION_TIMEOUT = "execution_timeout"
+    #: The Airflow connection is wrong.
+    CONNECTION = "connection"
+    #: A pause before a start is over.
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What a trigger says to its task.
+
+    :param kind: see :class:`EventKind`.
+    :param group: what was waited for; ``None`` after a pause.
+    :param message: one sentence for a person.
+    :param carry: plain JSON that the task gave its trigger.
+    :param polls: for each wait that goes on: how many polls there were, and when the last one succeeded.
     """
-    if evaluation.outcome is Outcome.FAILED:
-        raise QuickBIMailTaskFailed(evaluation.message, evaluation.run)
-    if evaluation.outcome in (Outcome.NOT_STARTED, Outcome.TIMED_OUT):
-        raise AirflowSensorTimeout(evaluation.message)
-    if evaluation.outcome is Outcome.REFUSED:
-        error = evaluation.error
-        raise QuickBIRequestError(
-            evaluation.message, code=error.code if error else "", request_id=error.request_id if error else ""
-        )
-    if evaluation.outcome is Outcome.UNAVAILABLE:
-        raise QuickBIUnavailable(evaluation.message)
-    raise RuntimeError(f"the delivery is {evaluation.outcome.value}, which is no end: {evaluation.message}")
 
+    kind: EventKind
+    group: WaitGroup | None = None
+    message: str = ""
+    carry: Mapping[str, Any] = field(default_factory=dict)
+    polls: list[list[float]] | None = None
 
-def read_event(event: Any) -> tuple[str, WaitGroup, str]:
-    """Return kind, delivery and message of a trigger's event.
+    def encode(self) -> dict[str, Any]:
+        """Return plain JSON; it holds nothing secret."""
+        encoded: dict[str, Any] = {"version": STATE_VERSION, "kind": self.kind.value, "carry": dict(self.carry)}
+        if self.group is not None:
+            encoded |= {"group": encode_group(self.group), "message": self.message}
+        return encoded if self.polls is None else encoded | {"polls": self.polls}
 
-    :param event: what Airflow hands over.
-    :raises RuntimeError: if it is not such an event, so that nothing unknown ever counts as a success.
-    """
-    with wrap_event_errors():
-        fields = _fields_of(event)
-        group = WaitGroup.from_dict(fields["group"])
-        for wait, evaluation in zip(group.waits, group.evaluations, strict=True):
-            if evaluation.outcome is Outcome.SENT and (
-                evaluation.run is None
-                or evaluation.run.status != MailTaskStatus.SENT
-                or evaluation.run.mail_id != wait.mail_id
-            ):
-                raise ValueError("it claims a delivery without a run that is SENT")
-        return str(fields["kind"]), group, str(fields.get("message", ""))
+    @classmethod
+    def decode(cls, event: Any) -> Event:
+        """Read an event.
 
-
-def carried(event: Any) -> dict[str, Any]:
-    """Return what a task gave its trigger to carry over the deferral.
-
-    :param event: what Airflow hands over.
-    :raises RuntimeError: if it is not an event of our triggers.
-    """
-    with wrap_event_errors():
-        carry = _fields_of(event).get("carry")
-        if not isinstance(carry, Mapping):
-            raise ValueError("it carries nothing")
-        return dict(carry)
+        :param event: what Airflow hands over.
+        :raises RuntimeError: if it is something else, so that nothing unknown is ever a success; Airflow's ``retries``
+            apply.
+        """
+        with wrap_event_errors():
+            if not isinstance(event, Mapping):
+                raise ValueError(f"it is {type(event).__name__}")
+            check_version(event.get("version", STATE_VERSION))
+            if event["kind"] not in list(EventKind):
+                raise ValueError(f"unknown event kind {event['kind']!r:.40}; not treated as success")
+            carry = event.get("carry", {})
+            if not isinstance(carry, Mapping):
+                raise ValueError("it carries nothing")
+            kind = EventKind(event["kind"])
+            group = None if kind is EventKind.RESUME else decode_group(event["group"])
+            for wait, found in zip(group.waits, group.evaluations, strict=True) if group else ():
+                run = found.run
+                if found.outcome is Outcome.SENT and (
+                    run is None or run.status != MailTaskStatus.SENT or run.mail_id != wait.mail_id
+                ):
+                    raise ValueError("it claims success without a run that is SENT")
+            return cls(
+                kind=kind,
+                group=group,
+                message=str(event.get("message", "")),
+                carry=dict(carry),
+                polls=event.get("polls"),
+            )
 
 
 @contextmanager
@@ -82,41 +100,34 @@ def wrap_event_errors() -> Iterator[None]:
     try:
         yield
     except (KeyError, ValueError) as error:
-        raise RuntimeError(f"The trigger's event is not understood and counts as no delivery: {error}") from None
+        raise RuntimeError(f"Cannot read the trigger's event, not treated as success: {error}") from None
 
 
-def _fields_of(event: Any) -> Mapping[str, Any]:
-    if not isinstance(event, Mapping):
-        raise ValueError(f"it is {type(event).__name__}")
-    check_version(event.get("version", STATE_VERSION))
-    return event
+def finished_group(
+    event: Event,
+    *,
+    notify_late: Callable[[WaitGroup], WaitGroup],
+    defer_again: Callable[[WaitGroup, Event], NoReturn],
+) -> WaitGroup:
+    """Do to the task what an event says, and return the group of a wait that is finished.
 
-
-def publish(context: Any, outlets: Any, runs: list[dict[str, Any]]) -> None:
-    """Put the runs into the asset events of a task's outlets.
-
-    An outlet of ``quickbi://.../<mail id>`` gets the run of that mail task; every other asset gets the only run, or all
-    of them as ``runs``. An alias gets an event for the asset of each mail task that was delivered.
-
-    :param context: of the task.
-    :param outlets: of the task.
-    :param runs: as for the XCom.
+    :param event: of a wait's trigger.
+    :param notify_late: notifies that the report is late, and returns the group as notified.
+    :param defer_again: hands a wait that goes on back to the triggerer.
+    :raises QuickBIConnectionError: if the Airflow connection is wrong.
+    :raises AirflowTaskTimeout: if ``execution_timeout`` is over.
+    :raises RuntimeError: if the event is not about a wait.
     """
-    events = context.get("outlet_events") if outlets else None
-    if events is None:
-        return
-    for outlet in outlets:
-        kind = type(outlet).__name__
-        if kind.endswith("Alias"):
-            from airflow_provider_quickbi.assets.quickbi import mail_task_asset
-
-            for run in runs:
-                if run["status"] == MailTaskStatus.SENT:
-                    events[outlet].add(mail_task_asset(run["mail_id"]), extra=run)
-            continue
-        uri = getattr(outlet, "uri", None)
-        if uri is None and not kind.endswith("Ref"):
-            continue
-        own = [run for run in runs if str(uri).rstrip("/").endswith("/" + quote(run["mail_id"], safe="~"))]
-        payload = own[0] if own else runs[0] if len(runs) == 1 else {"runs": runs}
-        events[outlet].extra.update(payload)
+    group = event.group
+    if group is None:
+        raise RuntimeError("The trigger's event says that a pause is over, and this task was waiting for a run")
+    if event.kind is EventKind.CONNECTION:
+        raise QuickBIConnectionError(event.message)
+    if event.kind is EventKind.EXECUTION_TIMEOUT:
+        raise AirflowTaskTimeout(f"execution_timeout is over. {event.message}")
+    if not group.evaluation.outcome.final:
+        if event.kind is EventKind.LATE:
+            defer_again(notify_late(group), event)
+        if event.kind is EventKind.PINNED:
+            defer_again(group, event)
+    return group

@@ -1,4 +1,4 @@
-"""A connection's account in the triggerer, taken anew when the connection's secret has changed."""
+"""One client for all waits of a connection in the triggerer, replaced when the connection's secret has changed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 
 class SharedClient:
-    """The account of a connection, taken anew when the connection's secret has changed.
-
-    A connection that cannot be read for now is read again when somebody asks.
-    """
+    """The client of a connection; a connection that cannot be read for now is read again with the next poll."""
 
     def __init__(self, quickbi_conn_id: str) -> None:
         self._hook = QuickBIHook(quickbi_conn_id)
@@ -39,7 +36,7 @@ class SharedClient:
         await self._stack.aclose()
 
     async def poller(self) -> StatusPoller:
-        """Return the board on which the account asks.
+        """Return the poller that all waits of the connection share.
 
         :raises QuickBIConnectionError: if the connection is wrong.
         :raises QuickBIUnavailable: if it could not be read yet, and still cannot.
@@ -49,25 +46,25 @@ class SharedClient:
                 self._poller = await self._stack.enter_async_context(self._hook.status_poller())
             return self._poller
 
-    def watch(self) -> SharedSubscription:
+    def subscribe(self) -> SharedSubscription:
         """Return the view of one wait; close it when the wait ends."""
         return SharedSubscription(self)
 
-    async def renew_after(self, error: QuickBIError, watch: SharedSubscription) -> bool:
+    async def renew_after(self, error: QuickBIError, subscription: SharedSubscription) -> bool:
         """After an error: whether it was about credentials that the connection has, or may have, replaced meanwhile.
 
         :param error: what the service said.
-        :param watch: who asked.
+        :param subscription: whose poll failed.
         :raises QuickBIConnectionError: if the connection is wrong by now.
         """
-        return error.kind is ErrorKind.CREDENTIALS and await self._changed(watch)
+        return error.kind is ErrorKind.CREDENTIALS and await self._changed(subscription)
 
-    async def _changed(self, watch: SharedSubscription) -> bool:
-        """Whether the connection now holds other credentials, which are taken from here on.
+    async def _changed(self, subscription: SharedSubscription) -> bool:
+        """Whether the connection now holds other credentials, which are used from here on.
 
-        If it cannot be read, nobody knows: the next look reads it again before it asks.
+        If it cannot be read, nobody knows: the next poll reads it again before it asks.
         """
-        refused = watch.poller
+        refused = subscription.poller
         if refused is not self._poller:
             return True
         try:
@@ -82,35 +79,33 @@ class SharedClient:
 
 
 class SharedSubscription:
-    """One wait's view of the account's current board."""
+    """One wait's view of the connection's current poller."""
 
-    def __init__(self, account: SharedClient) -> None:
-        self._account = account
+    def __init__(self, client: SharedClient) -> None:
+        self._client = client
         self.poller: StatusPoller | None = None
-        self._watch: Subscription | None = None
+        self._subscription: Subscription | None = None
 
-    async def poll_once(
-        self, status_query: StatusQuery, *, max_age: float = 0.0, retries: RetryPolicy = NO_RETRY
+    async def poll(
+        self, query: StatusQuery, *, max_age: float = 0.0, retries: RetryPolicy = NO_RETRY
     ) -> StatusResponse:
-        """Ask on the current board, see :meth:`airflow_provider_quickbi.api.status_poller.Subscription.poll_once`.
+        """Poll, see :meth:`airflow_provider_quickbi.api.status_poller.Subscription.poll`.
 
-        A connection that cannot be read is an answer that did not come.
+        A connection that cannot be read counts as a failed poll.
         """
         try:
-            poller = await self._account.poller()
+            poller = await self._client.poller()
         except QuickBIConnectionUnreadable as error:
-            from airflow_provider_quickbi.api.status_poller import (
-                StatusResponse,  # needs the client, which no DAG file need load
-            )
+            from airflow_provider_quickbi.api.status_poller import StatusResponse  # loads the client: not at parse time
 
             return StatusResponse(time.monotonic(), error.with_traceback(None))
-        if self._watch is None or self.poller is not poller:
+        if self._subscription is None or self.poller is not poller:
             self.close()
             self.poller = poller
-            self._watch = poller.subscribe()
-        return await self._watch.poll_once(status_query, max_age=max_age, retries=retries)
+            self._subscription = poller.subscribe()
+        return await self._subscription.poll_once(query, max_age=max_age, retries=retries)
 
     def close(self) -> None:
         """Let go of what was kept for this wait."""
-        if self._watch is not None:
-            self._watch.close()
+        if self._subscription is not None:
+            self._subscription.close()

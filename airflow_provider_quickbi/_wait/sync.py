@@ -1,54 +1,64 @@
-"""Looking at a delivery from a worker, once or until it is settled."""
+"""The loop on a worker: poll a wait group once, or until it is finished."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_quickbi._metrics import Detection
-from airflow_provider_quickbi._wait.logging import Progress
+from airflow_provider_quickbi._metrics import DetectionDelay
+from airflow_provider_quickbi._wait.evaluate import evaluate_group
+from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_quickbi._wait.evaluate import WaitGroup
+    from airflow_provider_quickbi._wait.state import WaitGroup
     from airflow_provider_quickbi.api.client import QuickBIClient
 
 
 def poll_once(
-    group: WaitGroup, client: Callable[[], QuickBIClient], retries: RetryPolicy, detection: Detection | None = None
+    group: WaitGroup,
+    client: Callable[[], QuickBIClient],
+    retries: RetryPolicy,
+    *,
+    log: WaitLog | None = None,
+    delay: DetectionDelay | None = None,
 ) -> WaitGroup:
-    """Ask once for every mail task that is not settled and may have something to tell.
+    """Poll every mail task once that is not finished and may have changed.
 
-    :param delivery: what is waited for.
+    :param group: what is waited for.
     :param client: gives the client; not called if there is nothing to ask.
-    :param retries: for each question.
-    :param detection: of this process, where it looks more than once.
-    :returns: the delivery with what was learnt.
+    :param retries: for each request.
+    :param log: is told the first successful poll of each wait.
+    :param delay: of this process, where it polls more than once.
+    :returns: the group with what was learnt.
     """
     for position in group.unfinished():
-        status_query = group.waits[position].status_query(time.time())
+        before = group.waits[position]
+        query = before.status_query(time.time())
         response: Any = None
-        if status_query is not None:
+        if query is not None:
             try:
-                response = client().get_mail_task_status(*status_query, retries=retries)
+                response = client().get_mail_task_status(*query, retries=retries)
             except QuickBIError as error:
                 response = error.with_traceback(None)  # kept for as long as the wait, so without the call's frames
-        group = group.evaluated(position, response, time.time())
-        if detection is not None and status_query is not None:
-            detection.polls(group, position, time.time())
+        group = evaluate_group(group, position, response, time.time())
+        if log is not None:
+            log.first_poll(before, group.waits[position])
+        if delay is not None and query is not None:
+            delay.polled(group, position, time.time())
         if group.evaluation.outcome.final:
             break
     return group
 
 
 def seconds_until_next_poll(group: WaitGroup, interval: float, now: float) -> float:
-    """Return how long to sleep: not past a limit, and not before there is something to ask.
+    """Return how long to sleep: not past a deadline, and not before there is something to ask.
 
-    :param delivery: what is waited for.
-    :param interval: seconds between two looks.
+    :param group: what is waited for.
+    :param interval: seconds between two polls.
     :param now: seconds since the epoch.
     """
     waits = [group.waits[position] for position in group.unfinished()]
@@ -66,22 +76,22 @@ def wait_until_finished(
     log: Any,
     on_late: Callable[[WaitGroup], WaitGroup],
 ) -> WaitGroup:
-    """Look until the delivery is settled, holding the worker.
+    """Poll until the group is finished, holding the worker.
 
-    :param delivery: what is waited for; each of its waits must have a limit.
+    :param group: what is waited for; each of its waits must have a limit.
     :param client: gives the client.
-    :param interval: seconds between two looks.
+    :param interval: seconds between two polls.
     :param log: of the task.
-    :param on_late: called once if the delivery is late; returns it as told.
+    :param on_late: called once if the report is late; returns the group as notified.
     """
-    progress = Progress(log)
-    detection = Detection()
+    wait_log = WaitLog(log)
+    delay = DetectionDelay()
     while True:
-        group = poll_once(group, client, RetryPolicy(), detection)
+        group = poll_once(group, client, RetryPolicy(), log=wait_log, delay=delay)
         now = time.time()
         if group.evaluation.outcome.final:
             return group
         if group.is_late(now):
             group = on_late(group)
-        progress.report(group.evaluation.message, now)
+        wait_log.report(group.evaluation.message, now)
         time.sleep(seconds_until_next_poll(group, interval, now))

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_quickbi._wait.logging import Progress
+from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.shared_client import SharedClient
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
@@ -115,47 +115,49 @@ async def responses(quickbi_conn_id: str, registry: WatcherRegistry) -> AsyncGen
     :param quickbi_conn_id: id of the connection.
     :param interests: what to ask; they may come and go.
     """
-    progress = Progress(log)
+    wait_log = WaitLog(log)
     while True:
         try:
-            async with SharedClient(quickbi_conn_id) as account, aclosing(_ask(account, registry, progress)) as stream:
+            async with SharedClient(quickbi_conn_id) as client, aclosing(_poll(client, registry, wait_log)) as stream:
                 async for found in stream:
                     yield found
         except (QuickBIConnectionError, QuickBIConnectionUnreadable) as error:
-            progress.report(f"{error} It is read again every {_RECONNECT_SECONDS:.0f} s.", time.time())
+            wait_log.report(f"{error} Reading it again in {_RECONNECT_SECONDS:.0f} s.", time.time())
             await asyncio.sleep(_RECONNECT_SECONDS)
 
 
-async def _ask(account: SharedClient, registry: WatcherRegistry, progress: Progress) -> AsyncGenerator[Found, None]:
+async def _poll(client: SharedClient, registry: WatcherRegistry, wait_log: WaitLog) -> AsyncGenerator[Found, None]:
     while True:
         for watcher in registry.due(time.monotonic()):
-            await account.poller()  # one that cannot be read is one line in the log, and not one for each watcher
+            await client.poller()  # one that cannot be read is one line in the log, and not one for each watcher
             watcher.due = time.monotonic() + watcher.poll_interval
             if watcher.tracker is None:
                 if watcher.mail_id is None:
-                    await _look_up(account, watcher, progress)
+                    await _look_up(client, watcher, wait_log)
                 if watcher.mail_id is not None:
                     yield Found(None, ())
                 continue
-            for status_query in watcher.tracker.status_queries():
-                watch = account.watch()
+            for query in watcher.tracker.status_queries():
+                subscription = client.subscribe()
                 try:
-                    response = await watch.poll_once(status_query, max_age=_FRESH_SECONDS)
+                    response = await subscription.poll(query, max_age=_FRESH_SECONDS)
                     if isinstance(response.outcome, QuickBIError):
-                        await account.renew_after(response.outcome, watch)
+                        await client.renew_after(response.outcome, subscription)
                 finally:
-                    watch.close()
+                    subscription.close()
                 if isinstance(response.outcome, QuickBIError):
-                    progress.report(f"Mail task {status_query.mail_id} is watched on: {response.outcome}", time.time())
+                    wait_log.report(
+                        f"Mail task {query.mail_id} poll failed, still watching: {response.outcome}", time.time()
+                    )
                 else:
-                    yield Found(status_query.mail_id, response.outcome)
+                    yield Found(query.mail_id, response.outcome)
         await asyncio.sleep(min(_IDLE_SECONDS, registry.idle(time.monotonic())))
 
 
-async def _look_up(account: SharedClient, watcher: _Watcher, progress: Progress) -> None:
+async def _look_up(shared: SharedClient, watcher: _Watcher, wait_log: WaitLog) -> None:
     try:
-        client = (await account.poller()).client
+        client = (await shared.poller()).client
         visible = [mail_task async for mail_task in client.iter_mail_tasks(page_size=100)]
         watcher.mail_id = find_by_name(visible, watcher.name or "", watcher.owner).mail_id
     except QuickBIError as error:
-        progress.report(f"Mail task {watcher.name!r} is looked up again: {error}", time.time())
+        wait_log.report(f"Mail task {watcher.name!r} name lookup failed, retrying: {error}", time.time())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from airflow_provider_quickbi.api import operations
+from airflow_provider_quickbi.api import dataset_operations, operations
 from airflow_provider_quickbi.api.aiohttp_transport import AiohttpTransport
 from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
 from airflow_provider_quickbi.api.credentials import CredentialSource
+from airflow_provider_quickbi.api.dataset_operations import DEFAULT_DATASET_PAGE_SIZE
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.flow import AcquireSlot, GetCredentials, Pause, Report, Send, Step, call_flow
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE, Pager
@@ -18,18 +20,16 @@ from airflow_provider_quickbi.api.tls import warn_if_insecure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+    from datetime import datetime
     from types import TracebackType
 
+    from airflow_provider_quickbi.api.datasets import Dataset, DatasetRefreshJob, RefreshLog
     from airflow_provider_quickbi.api.models import MailTask, MailTaskRun
     from airflow_provider_quickbi.api.operations import Operation
-    from airflow_provider_quickbi.api.paging import MailTaskPage
+    from airflow_provider_quickbi.api.paging import MailTaskPage, Page
     from airflow_provider_quickbi.api.settings import ClientSettings
 
 T = TypeVar("T")
-
-
-def _mail_id(mail_task: MailTask) -> str:
-    return mail_task.mail_id
 
 
 class _Client:
@@ -52,7 +52,13 @@ class _Client:
         warn_if_insecure(settings)
 
     def _flow(self, operation: Operation[T], retries: RetryPolicy | None) -> Generator[Step, Any, T]:
-        limiter = rate_limiter(self._account, operation.action, self.settings.status_calls_per_second, self.clock)
+        limiter = rate_limiter(
+            self._account,
+            operation.action,
+            self.settings.status_calls_per_second,
+            self.settings.pacing,
+            self.clock,
+        )
         return call_flow(operation, self.settings.endpoint, limiter, retries or self.retries)
 
     def _report(self, action: str, result: str) -> None:
@@ -118,7 +124,7 @@ class QuickBIClient(_Client):
         :param page_size: mail tasks per page; default 25.
         :raises QuickBIError: if a page cannot be read, after the retries.
         """
-        pager = Pager(_mail_id)
+        pager: Pager[MailTask] = Pager(attrgetter("mail_id"))
         while (page_num := pager.page_num) is not None:
             yield from pager.feed(self.get_mail_task_list(page_num, page_size, user_nick, paused))
 
@@ -145,6 +151,69 @@ class QuickBIClient(_Client):
         :raises QuickBIError: for every other refusal.
         """
         return self.do(operations.manual_run_mail_task(mail_id))
+
+    def allot_dataset_acceleration_task(self, dataset_id: str) -> bool:
+        """Start a refresh of a dataset; the call is never retried.
+
+        :param dataset_id: the dataset.
+        :returns: ``True``; the service returns no id of the refresh.
+        :raises AlreadyRunningError: if a refresh is in progress.
+        :raises TransientError: if a refresh may have been started, unless ``may_have_arrived`` is ``False``.
+        :raises QuickBIError: for every other refusal.
+        """
+        return self.do(dataset_operations.allot_dataset_acceleration_task(dataset_id))
+
+    def query_last_acceleration_engine_job(
+        self, dataset_id: str, *, retries: RetryPolicy | None = None
+    ) -> tuple[DatasetRefreshJob, ...]:
+        """Return the latest refresh of a dataset; empty if there is none.
+
+        :param dataset_id: the dataset.
+        :param retries: overrides the client's retries.
+        :raises QuickBIError: if the call fails, after the retries.
+        """
+        operation = dataset_operations.query_last_acceleration_engine_job(dataset_id, self.settings.zone)
+        return self.do(operation, retries=retries)
+
+    def query_acceleration_log_by_cube_id(
+        self, dataset_id: str, started_from: datetime, started_to: datetime, page_no: int = 1, page_size: int = 10
+    ) -> Page[RefreshLog]:
+        """Return one page of logs, see :func:`.dataset_operations.query_acceleration_log_by_cube_id`.
+
+        :raises QuickBIError: if the call fails, after the retries.
+        """
+        return self.do(
+            dataset_operations.query_acceleration_log_by_cube_id(
+                dataset_id, started_from, started_to, page_no, page_size
+            )
+        )
+
+    def query_dataset_list(
+        self,
+        workspace_id: str,
+        keyword: str | None = None,
+        page_num: int = 1,
+        page_size: int = DEFAULT_DATASET_PAGE_SIZE,
+    ) -> Page[Dataset]:
+        """Return one page of datasets, see :func:`.dataset_operations.query_dataset_list`.
+
+        :raises QuickBIError: if the call fails, after the retries.
+        """
+        return self.do(dataset_operations.query_dataset_list(workspace_id, keyword, page_num, page_size))
+
+    def iter_datasets(
+        self, workspace_id: str, keyword: str | None = None, page_size: int = DEFAULT_DATASET_PAGE_SIZE
+    ) -> Iterator[Dataset]:
+        """Yield all datasets of a workspace, each once; further pages are requested only when needed.
+
+        :param workspace_id: the workspace.
+        :param keyword: only datasets whose names contain it.
+        :param page_size: datasets per page, at most 1,000; default 100.
+        :raises QuickBIError: if a page cannot be read, after the retries.
+        """
+        pager: Pager[Dataset] = Pager(attrgetter("dataset_id"))
+        while (page_num := pager.page_num) is not None:
+            yield from pager.feed(self.query_dataset_list(workspace_id, keyword, page_num, page_size))
 
     def call(self, action: str, parameters: Mapping[str, Any] | None = None, *, repeatable: bool = False) -> Any:
         """Call any operation of ``quickbi-public`` and return its ``Result``.
@@ -240,7 +309,7 @@ class AsyncQuickBIClient(_Client):
         self, user_nick: str | None = None, paused: bool | None = None, page_size: int = DEFAULT_PAGE_SIZE
     ) -> AsyncIterator[MailTask]:
         """Do as :meth:`QuickBIClient.iter_mail_tasks`."""
-        pager = Pager(_mail_id)
+        pager: Pager[MailTask] = Pager(attrgetter("mail_id"))
         while (page_num := pager.page_num) is not None:
             for mail_task in pager.feed(await self.get_mail_task_list(page_num, page_size, user_nick, paused)):
                 yield mail_task
@@ -254,6 +323,46 @@ class AsyncQuickBIClient(_Client):
     async def manual_run_mail_task(self, mail_id: str) -> bool:
         """Do as :meth:`QuickBIClient.manual_run_mail_task`."""
         return await self.do(operations.manual_run_mail_task(mail_id))
+
+    async def allot_dataset_acceleration_task(self, dataset_id: str) -> bool:
+        """Do as :meth:`QuickBIClient.allot_dataset_acceleration_task`."""
+        return await self.do(dataset_operations.allot_dataset_acceleration_task(dataset_id))
+
+    async def query_last_acceleration_engine_job(
+        self, dataset_id: str, *, retries: RetryPolicy | None = None
+    ) -> tuple[DatasetRefreshJob, ...]:
+        """Do as :meth:`QuickBIClient.query_last_acceleration_engine_job`."""
+        operation = dataset_operations.query_last_acceleration_engine_job(dataset_id, self.settings.zone)
+        return await self.do(operation, retries=retries)
+
+    async def query_acceleration_log_by_cube_id(
+        self, dataset_id: str, started_from: datetime, started_to: datetime, page_no: int = 1, page_size: int = 10
+    ) -> Page[RefreshLog]:
+        """Do as :meth:`QuickBIClient.query_acceleration_log_by_cube_id`."""
+        return await self.do(
+            dataset_operations.query_acceleration_log_by_cube_id(
+                dataset_id, started_from, started_to, page_no, page_size
+            )
+        )
+
+    async def query_dataset_list(
+        self,
+        workspace_id: str,
+        keyword: str | None = None,
+        page_num: int = 1,
+        page_size: int = DEFAULT_DATASET_PAGE_SIZE,
+    ) -> Page[Dataset]:
+        """Do as :meth:`QuickBIClient.query_dataset_list`."""
+        return await self.do(dataset_operations.query_dataset_list(workspace_id, keyword, page_num, page_size))
+
+    async def iter_datasets(
+        self, workspace_id: str, keyword: str | None = None, page_size: int = DEFAULT_DATASET_PAGE_SIZE
+    ) -> AsyncIterator[Dataset]:
+        """Do as :meth:`QuickBIClient.iter_datasets`."""
+        pager: Pager[Dataset] = Pager(attrgetter("dataset_id"))
+        while (page_num := pager.page_num) is not None:
+            for dataset in pager.feed(await self.query_dataset_list(workspace_id, keyword, page_num, page_size)):
+                yield dataset
 
     async def call(self, action: str, parameters: Mapping[str, Any] | None = None, *, repeatable: bool = False) -> Any:
         """Do as :meth:`QuickBIClient.call`."""
@@ -283,7 +392,7 @@ class AsyncQuickBIClient(_Client):
                     self._credentials.forget(refused)
                 return await self._credentials.get_async()
             case AcquireSlot(limiter):
-                return await limiter.acquire(self.clock.sleep_async)
+                return await limiter.acquire()
             case Send(action, request, reuse_connection):
                 return await self._transport.send(action, request, reuse_connection=reuse_connection)
             case Pause(seconds):

@@ -147,12 +147,17 @@ _GRANT = (
     "granted the operation in Open Platform > access control; a new grant may take 5 minutes to become effective"
 )
 _RAM = (
-    "Check the RAM policy: it needs quickbi-public:GetMailTaskStatus and quickbi-public:ManualRunMailTask on resource "
-    "*; a new grant may take 5 minutes to become effective"
+    "Check the RAM policy: it needs quickbi-public:GetMailTaskStatus, quickbi-public:ManualRunMailTask and, to refresh "
+    "datasets, quickbi-public:AllotDatasetAccelerationTask on resource *; a new grant may take 5 minutes to become "
+    "effective"
 )
 _SECRET = "Check the AccessKey Secret (the connection's password) and that no proxy rewrites the request"  # noqa: S105 - a hint
 _CLOCK = "Check this machine's clock (NTP): it must be within 15 minutes of the service's"
 _TOKEN = "Check security_token: it is wrong, belongs to another AccessKey, or has expired"  # noqa: S105 - a hint
+_LAST_REFRESH = (
+    "The last refresh ended with a warning or failure. Read literally, the documentation says that this blocks starts "
+    "through the API until the job is repaired or run in the Quick BI console"
+)
 _ENDPOINT = "Check region, network and endpoint: this is not an endpoint of the Quick BI OpenAPI"
 
 #: The one table: pattern of ``Code``, what it means, what to do. The first matching pattern counts.
@@ -174,6 +179,22 @@ CODES: tuple[tuple[str, ErrorKind, str], ...] = (
         ErrorKind.NOT_FOUND,
         "Check mail_id: there is no such mail task, or it is not visible to this AccessKey",
     ),
+    ("Repeat.Running.Job", ErrorKind.CONFLICT, ""),
+    (
+        "Cube.Not.Exist",
+        ErrorKind.NOT_FOUND,
+        "Check dataset_id: there is no such dataset, or it is not visible to this AccessKey",
+    ),
+    (
+        "Quick.Job.NotExist",
+        ErrorKind.NOT_FOUND,
+        "Check dataset_id: the dataset has no extraction into the Quick engine; enable it in the Quick BI console",
+    ),
+    (
+        "Last.Job.Failed",
+        ErrorKind.BAD_REQUEST,
+        _LAST_REFRESH,
+    ),
     (
         "Access.Forbidden",
         ErrorKind.DENIED,
@@ -184,6 +205,7 @@ CODES: tuple[tuple[str, ErrorKind, str], ...] = (
     ("User.OperationPermission.Error", ErrorKind.DENIED, _GRANT),
     ("User.Not.In.Organization", ErrorKind.DENIED, _GRANT),
     ("Invalid.Organization", ErrorKind.DENIED, _GRANT),
+    ("OrgAdminOrPermissionAdmin.CannotChangeTo.Viewer", ErrorKind.DENIED, _GRANT),
     ("Forbidden", ErrorKind.DENIED, _RAM),
     ("Forbidden.*", ErrorKind.DENIED, _RAM),
     ("NoPermission", ErrorKind.DENIED, _RAM),

@@ -111,7 +111,7 @@ def call_flow(
             failure = error
         else:
             rate_limiter.succeeded()
-            yield Report(operation.action, "succeeded")
+            yield Report(operation.action, "ok")
             return result
         # The traceback and context would keep the signed request and the whole response alive with the error.
         failure.__traceback__ = failure.__context__ = None

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from datetime import timezone as fixed_offset
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from unicodedata import category
 
 #: How the service writes a TaskId: an int64, never more than 20 digits.
-_TASK_ID = re.compile(r"[0-9]{1,20}")
-#: How it writes ``execTime``.
-_EXEC_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
+_INTEGER_ID = re.compile(r"[0-9]{1,20}")
+#: How it writes a time.
+_LOCAL_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
 
 class MalformedResponse(ValueError):
@@ -61,7 +61,14 @@ def read_text(item: Mapping[str, Any], name: str, what: str) -> str:
     raise MalformedResponse(f"{what} should have {name} as a string or an integer, not {_shown(value)}")
 
 
-def _read_flag(item: Mapping[str, Any], name: str, what: str) -> bool:
+def read_flag(item: Mapping[str, Any], name: str, what: str) -> bool:
+    """Return a required boolean field.
+
+    :param item: an object with folded keys, see :func:`fold_keys`.
+    :param name: the field's documented name.
+    :param what: what the object is, for the error.
+    :raises MalformedResponse: if the field is missing or of another type.
+    """
     value = item.get(name.lower())
     if isinstance(value, bool):
         return value
@@ -70,9 +77,36 @@ def _read_flag(item: Mapping[str, Any], name: str, what: str) -> bool:
     raise MalformedResponse(f"{what} should have {name} as true or false, not {_shown(value)}")
 
 
-def _read_optional_text(item: Mapping[str, Any], name: str) -> str:
+def read_optional_text(item: Mapping[str, Any], name: str) -> str:
+    """Return a field as stripped text; empty if it is missing or of another type.
+
+    :param item: an object with folded keys, see :func:`fold_keys`.
+    :param name: the field's documented name.
+    """
     value = item.get(name.lower())
     return printable(str(value).strip()) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+
+
+def read_time(
+    item: Mapping[str, Any], name: str, what: str, *, timezone: tzinfo, now: datetime | None = None
+) -> datetime:
+    """Return a required local time, written as ``yyyy-MM-dd HH:mm:ss``, with its UTC offset.
+
+    :param item: an object with folded keys, see :func:`fold_keys`.
+    :param name: the field's documented name.
+    :param what: what the object is, for the error.
+    :param timezone: the zone in which the service writes times.
+    :param now: the current time, which resolves an hour that occurs twice when the zone's clocks are set back; default
+        the machine's clock.
+    :raises MalformedResponse: if the field is missing or cannot be read.
+    """
+    written = read_text(item, name, what)
+    try:
+        if not _LOCAL_TIME.fullmatch(written):
+            raise ValueError(written)
+        return _in_zone(datetime.fromisoformat(written), timezone, now or datetime.now(UTC))
+    except (ValueError, OverflowError):
+        raise MalformedResponse(f"{what} should have {name} as yyyy-MM-dd HH:mm:ss, not {_shown(written)}") from None
 
 
 def printable(text: str) -> str:
@@ -120,10 +154,10 @@ class MailTask:
         folded = fold_keys(item, what)
         return cls(
             mail_id=read_text(folded, "MailId", what),
-            subscribe_name=_read_optional_text(folded, "SubscribeName"),
-            paused=_read_flag(folded, "Paused", what),
-            biz_owner_user_id=_read_optional_text(folded, "BizOwnerUserId"),
-            biz_owner_name=_read_optional_text(folded, "BizOwnerName"),
+            subscribe_name=read_optional_text(folded, "SubscribeName"),
+            paused=read_flag(folded, "Paused", what),
+            biz_owner_user_id=read_optional_text(folded, "BizOwnerUserId"),
+            biz_owner_name=read_optional_text(folded, "BizOwnerName"),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,8 +171,60 @@ class MailTask:
         }
 
 
+class Run:
+    """One execution at Quick BI, of a mail task or of a dataset's refresh: what waiting for it needs."""
+
+    __slots__ = ()
+
+    #: The statuses of a run that has finished; any other one, documented or not, means that it has not.
+    TERMINAL: ClassVar[frozenset[str]]
+    #: The one of them that means success.
+    SUCCESS: ClassVar[str]
+
+    if TYPE_CHECKING:  # a field of a dataclass must not find a property of its name here
+
+        @property
+        def subject_id(self) -> str:
+            """The id of what was executed: a mail task or a dataset."""
+
+        @property
+        def run_id(self) -> str:
+            """The id of this execution."""
+
+        @property
+        def status(self) -> str:
+            """The status in upper case."""
+
+        @property
+        def started_at(self) -> datetime:
+            """When it started, in whole seconds, with its offset."""
+
+        def as_dict(self) -> dict[str, Any]:
+            """Return plain JSON for an XCom, an event or an asset extra."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has finished."""
+        return self.status in self.TERMINAL
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has finished with success."""
+        return self.status == self.SUCCESS
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has finished without success."""
+        return self.is_terminal and not self.succeeded
+
+    @property
+    def age_order(self) -> tuple[datetime, int]:
+        """Sort key: oldest run first, runs of the same second by id."""
+        return self.started_at, int(self.run_id) if _INTEGER_ID.fullmatch(self.run_id) else 0
+
+
 @dataclass(frozen=True, slots=True)
-class MailTaskRun:
+class MailTaskRun(Run):
     """One execution of a mail task as ``GetMailTaskStatus`` describes it.
 
     :param mail_id: the subscription that ran.
@@ -151,6 +237,9 @@ class MailTaskRun:
     task_id: str
     status: str
     exec_time: datetime
+
+    TERMINAL: ClassVar = TERMINAL_STATUSES
+    SUCCESS: ClassVar = MailTaskStatus.SENT
 
     @classmethod
     def from_json(cls, item: Any, *, mail_id: str, timezone: tzinfo, now: datetime | None = None) -> MailTaskRun:
@@ -166,17 +255,9 @@ class MailTaskRun:
         what = "a run of a mail task"
         folded = fold_keys(item, what)
         task_id = read_text(folded, "taskId", what)
-        if not _TASK_ID.fullmatch(task_id):
+        if not _INTEGER_ID.fullmatch(task_id):
             raise MalformedResponse(f"{what} should have taskId as an integer, not {_shown(task_id)}")
-        written = read_text(folded, "execTime", what)
-        try:
-            if not _EXEC_TIME.fullmatch(written):
-                raise ValueError(written)
-            exec_time = _in_zone(datetime.fromisoformat(written), timezone, now or datetime.now(UTC))
-        except (ValueError, OverflowError):
-            raise MalformedResponse(
-                f"{what} should have execTime as yyyy-MM-dd HH:mm:ss, not {_shown(written)}"
-            ) from None
+        exec_time = read_time(folded, "execTime", what, timezone=timezone, now=now)
         returned_id = read_text(folded, "mailId", what) if folded.get("mailid") is not None else mail_id
         return cls(
             mail_id=mail_id if returned_id.casefold() == mail_id.casefold() else returned_id,
@@ -186,24 +267,19 @@ class MailTaskRun:
         )
 
     @property
-    def is_terminal(self) -> bool:
-        """Whether the run has finished; a status that is not documented means that it has not."""
-        return self.status in TERMINAL_STATUSES
+    def subject_id(self) -> str:
+        """The mail task's id."""
+        return self.mail_id
 
     @property
-    def succeeded(self) -> bool:
-        """Whether the report was sent."""
-        return self.status == MailTaskStatus.SENT
+    def run_id(self) -> str:
+        """The TaskId."""
+        return self.task_id
 
     @property
-    def failed(self) -> bool:
-        """Whether the run finished without sending the report."""
-        return self.status == MailTaskStatus.FAILED
-
-    @property
-    def age_order(self) -> tuple[datetime, int]:
-        """Sort key: oldest run first, runs of the same second by TaskId."""
-        return self.exec_time, int(self.task_id)
+    def started_at(self) -> datetime:
+        """:attr:`exec_time`."""
+        return self.exec_time
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON for an XCom, an event or an asset extra; ``exec_time`` is ISO 8601 with its offset."""

@@ -1,6 +1,7 @@
 """The operations of the OpenAPI: parameters, how the response is read, and whether the call may be repeated.
 
 Source: product ``quickbi-public``, version ``2022-01-01``: GetMailTaskList, GetMailTaskStatus, ManualRunMailTask.
+Those on datasets are in ``dataset_operations``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
 from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedResponse, fold_keys
-from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE, MailTaskPage
+from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE, MailTaskPage, Page
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -50,18 +51,8 @@ def get_mail_task_list(
     """
 
     def read(result: Any) -> MailTaskPage:
-        page = fold_keys(result, "the list of mail tasks")
-        data = page.get("data")
-        if data is None and page.get("totalnum") == 0:
-            data = []
-        if not isinstance(data, list):
-            raise MalformedResponse("the list of mail tasks should have Data as a list")
-        return MailTaskPage(
-            items=tuple(MailTask.from_json(item) for item in data),
-            page_num=_count(page.get("pagenum")) or page_num,
-            page_size=_count(page.get("pagesize")) or page_size,
-            total_num=_count(page.get("totalnum")),
-        )
+        page = read_page(result, MailTask.from_json, "the list of mail tasks", page_num, page_size)
+        return MailTaskPage(page.items, page.page_num, page.page_size, page.total_num)
 
     return Operation(
         "GetMailTaskList",
@@ -99,17 +90,8 @@ def manual_run_mail_task(mail_id: str) -> Operation[bool]:
 
     :param mail_id: the mail task.
     """
-
-    def read(result: Any) -> bool:
-        if result is True or (isinstance(result, str) and result.strip().lower() == "true"):
-            return True
-        raise TransientError(
-            f"the service returned Success: true with Result {str(result)[:40]!r}, so the run may not have started",
-            action="ManualRunMailTask",
-            kind=ErrorKind.TRANSIENT,
-        )
-
-    return Operation("ManualRunMailTask", {"MailId": mail_id}, read, repeatable=False)
+    action = "ManualRunMailTask"
+    return Operation(action, {"MailId": mail_id}, lambda result: read_started(result, action), repeatable=False)
 
 
 def any_operation(action: str, parameters: Mapping[str, Any], *, repeatable: bool) -> Operation[Any]:
@@ -120,6 +102,49 @@ def any_operation(action: str, parameters: Mapping[str, Any], *, repeatable: boo
     :param repeatable: whether it may be called again after a call whose effect is unknown.
     """
     return Operation(action, dict(parameters), lambda result: result, repeatable)
+
+
+def read_started(result: Any, action: str) -> bool:
+    """Read the ``Result`` of an operation that starts something.
+
+    :param result: the ``Result``.
+    :param action: the operation.
+    :returns: ``True``.
+    :raises TransientError: if the result is not true: it is unknown whether anything was started.
+    """
+    if result is True or (isinstance(result, str) and result.strip().lower() == "true"):
+        return True
+    raise TransientError(
+        f"the service returned Success: true with Result {str(result)[:40]!r}, so the run may not have started",
+        action=action,
+        kind=ErrorKind.TRANSIENT,
+    )
+
+
+def read_page(
+    result: Any, read_item: Callable[[Any], T], what: str, requested_page: int, requested_size: int
+) -> Page[T]:
+    """Read a ``Result`` that is a page of a list.
+
+    :param result: the ``Result``.
+    :param read_item: reads an element of ``Data``.
+    :param what: what the list is, for the error.
+    :param requested_page: the requested page, in case the service does not say which one it is.
+    :param requested_size: the requested items per page, likewise.
+    :raises MalformedResponse: if it is not a page.
+    """
+    page = fold_keys(result, what)
+    data = page.get("data")
+    if data is None and page.get("totalnum") == 0:
+        data = []
+    if not isinstance(data, list):
+        raise MalformedResponse(f"{what} should have Data as a list")
+    return Page(
+        items=tuple(read_item(item) for item in data),
+        page_num=_count(page.get("pagenum")) or requested_page,
+        page_size=_count(page.get("pagesize")) or requested_size,
+        total_num=_count(page.get("totalnum")),
+    )
 
 
 def _count(value: Any) -> int | None:

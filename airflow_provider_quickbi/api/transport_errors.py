@@ -1,4 +1,4 @@
-"""What an HTTP library's exception means: whether the request may have arrived, told without quoting the request."""
+"""What an HTTP library's exception means: whether the request may have arrived; the request is never quoted."""
 
 from __future__ import annotations
 

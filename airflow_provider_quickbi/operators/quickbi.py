@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_quickbi import _options, connection
-from airflow_provider_quickbi._send.attempt import FOREVER, AttemptState, StartAttempt
-from airflow_provider_quickbi._send.record import DEFAULT_CLOCK_SKEW, OnRunFailed, OnRunning, OnScheduleLimit
-from airflow_provider_quickbi._wait import deadline
-from airflow_provider_quickbi._wait.evaluate import DEFAULT_UNREACHABLE_TIMEOUT
-from airflow_provider_quickbi._wait.events import carried, wrap_event_errors
+from airflow_provider_quickbi import _airflow, _options, connection
+from airflow_provider_quickbi._options import Arguments, OptionError
+from airflow_provider_quickbi._send.attempt import StartAttempt
+from airflow_provider_quickbi._send.options import (
+    DEFAULT_POLL_INTERVAL,
+    DEFAULT_START_TIMEOUT,
+    DEFAULT_TIMEOUT,
+    OnRunFailed,
+    OnRunning,
+    OnScheduleLimit,
+    RunOptions,
+)
+from airflow_provider_quickbi._send.state import AttemptState
+from airflow_provider_quickbi._wait import deadline as late_notice
+from airflow_provider_quickbi._wait.events import Event, wrap_event_errors
+from airflow_provider_quickbi._wait.outlets import unrelated_outlets
+from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
 from airflow_provider_quickbi.assets.quickbi import is_mail_task
-from airflow_provider_quickbi.exceptions import task_error
+from airflow_provider_quickbi.exceptions import QuickBIArgumentError, task_error
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 
@@ -40,8 +52,8 @@ class QuickBIListMailTasksOperator(BaseOperator):
     :param paused: only paused mail tasks (``True``), only those that are not (``False``), or both (``None``, the
         default). (templated)
     :param subscribe_name: only mail tasks with this name; ``*``, ``?`` and ``[...]`` make it a glob. (templated)
-    :param page_size: mail tasks a call; default 25. (templated)
-    :param max_mail_tasks: how many to return at the most; ``None`` (default) for all. Further pages are not read.
+    :param page_size: mail tasks per call; default 25. (templated)
+    :param max_mail_tasks: how many to return at most; ``None`` (default) for all. Further pages are not read.
         (templated)
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     """
@@ -75,42 +87,45 @@ class QuickBIListMailTasksOperator(BaseOperator):
         self.page_size = page_size
         self.max_mail_tasks = max_mail_tasks
         self.quickbi_conn_id = quickbi_conn_id
-        _options.check_known(self, _LIST_ARGUMENTS)
+        try:
+            _ListOptions.read(Arguments(self, parsing=True))
+        except OptionError as error:
+            raise QuickBIArgumentError(str(error)) from None
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return the mail tasks."""
-        given = _options.read_all(self, _LIST_ARGUMENTS)
-        most = given["max_mail_tasks"]
-        name = given["subscribe_name"]
+        try:
+            options = _ListOptions.read(Arguments(self))
+        except OptionError as error:
+            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         found: list[dict[str, Any]] = []
         with QuickBIHook(self.quickbi_conn_id) as hook:
             QuickBIConsoleLink.store(context, hook.quickbi_connection.console_url)
             try:
-                for mail_task in hook.get_conn().iter_mail_tasks(
-                    given["user_nick"], given["paused"], given["page_size"] or DEFAULT_PAGE_SIZE
-                ):
-                    if name is None or matches(mail_task, name):
+                for mail_task in hook.get_conn().iter_mail_tasks(options.user_nick, options.paused, options.page_size):
+                    if options.subscribe_name is None or matches(mail_task, options.subscribe_name):
                         found.append(mail_task.as_dict())
-                        if len(found) == most:
+                        if len(found) == options.max_mail_tasks:
                             break
             except QuickBIError as error:
                 raise task_error(error) from None
-        self.log.info("%d mail tasks.", len(found))
+        self.log.info("Found %d mail tasks.", len(found))
         return found
 
 
 class QuickBIRunMailTaskOperator(BaseOperator):
-    """Send the report of a Quick BI mail task now, at most once, and wait until exactly that run is over.
+    """Send the report of a Quick BI mail task now, at most once, and wait until exactly that run is finished.
 
-    Before the one starting call the latest TaskIds and the time are noted; where Airflow keeps the note over a retry
-    (3.3 and later) a retry, or a worker that was restarted, first looks for a run that is new since then and joins it.
-    If the call's answer is lost, the run is looked for and nothing is sent again in the same try. Triggers start
-    nothing. Clearing the task after it has ended sends the mail anew.
+    Before the one starting call the latest TaskIds and the time are recorded; where Airflow keeps the record over a
+    retry (3.3 and later) a retry, or a worker that was restarted, first looks for a run that is new since then and
+    attaches to it. If the call's response is lost, the run is looked for and nothing is sent again in the same try.
+    Triggers start nothing. Clearing the task after it has finished sends the mail again.
 
     The outcome is that of ``QuickBIMailTaskSensor``: success with the run as XCom; ``QuickBIMailTaskFailed`` if it
-    ``FAILED``; ``AirflowSensorTimeout`` if it was not over in time, which is never retried; ``QuickBIRequestError`` if
-    Quick BI refuses. ``QuickBIUnavailable`` and ``QuickBIStartUnknown`` are retried; the retry, or clearing the task
-    after the last one, looks for the run before it sends.
+    ``FAILED``; ``AirflowSensorTimeout`` if it was not finished in time, which is never retried; ``QuickBIRequestError``
+    if Quick BI refuses; ``QuickBIConnectionError`` if the run's date proves a wrong ``timezone``.
+    ``QuickBIUnavailable`` and ``QuickBIStartUnknown`` are retried; the retry, or clearing the task after the last one,
+    looks for the run before it sends.
 
     Sources: operations ``ManualRunMailTask`` and ``GetMailTaskStatus`` of product ``quickbi-public``, version
     ``2022-01-01``.
@@ -118,11 +133,11 @@ class QuickBIRunMailTaskOperator(BaseOperator):
     :param mail_id: the mail task. (templated)
     :param subscribe_name: instead of ``mail_id``: its exact name. (templated)
     :param mail_owner: nickname or user id of its owner in Quick BI, where several have the name. (templated)
-    :param wait_for_completion: whether to wait until the run is over (default), or only until it is seen, so that the
-        XCom's ``task_id`` can be given to a sensor.
+    :param wait_for_completion: whether to wait until the run is finished (default), or only until it is seen, so that
+        the XCom's ``task_id`` can be given to a sensor.
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
-    :param poll_interval: seconds or timedelta between two looks; default 30 seconds. (templated)
-    :param on_running: if a run is under way already: ``wait`` (default) until it is over and then start ours,
+    :param poll_interval: seconds or timedelta between two polls; default 30 seconds. (templated)
+    :param on_running: if a run is active already: ``wait`` (default) until it is finished and then start,
         ``attach`` to it and start none, ``skip`` the task, or ``fail``. (templated)
     :param on_schedule_limit: if the service wants no start for some minutes: ``wait`` (default) as long as it says, or
         ``fail``. (templated)
@@ -130,11 +145,10 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         (templated)
     :param start_timeout: seconds or timedelta within which a started run must be seen; default 5 minutes. (templated)
     :param timeout: seconds or timedelta that one try may take in all; default 3 hours. (templated)
-    :param unreachable_timeout: seconds or timedelta of nothing but failed attempts to ask; default 30 minutes.
-        (templated)
-    :param clock_skew: seconds that Quick BI's clock may be behind this machine's; default 60. (templated)
-    :param deadline: when the delivery is late, see ``QuickBIMailTaskSensor``. The wait goes on. (templated)
-    :param on_late_callback: called once with the context if the delivery is late: a callable, a notifier, or a list.
+    :param unreachable_timeout: maximum continuous outage, in seconds or as timedelta; default 30 minutes. (templated)
+    :param clock_skew: seconds by which Quick BI's clock may differ from this machine's; default 60. (templated)
+    :param deadline: when the report is late, see ``QuickBIMailTaskSensor``. The wait goes on. (templated)
+    :param on_late_callback: called once with the context if the report is late: a callable, a notifier, or a list.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     """
 
@@ -164,12 +178,12 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         mail_owner: str | None = None,
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float | timedelta | str = 30,
+        poll_interval: float | timedelta | str = DEFAULT_POLL_INTERVAL,
         on_running: str = OnRunning.WAIT.value,
         on_schedule_limit: str = OnScheduleLimit.WAIT.value,
         on_failed: str = OnRunFailed.FAIL.value,
-        start_timeout: float | timedelta | str = 300,
-        timeout: float | timedelta | str = 3 * 3600,
+        start_timeout: float | timedelta | str = DEFAULT_START_TIMEOUT,
+        timeout: float | timedelta | str = DEFAULT_TIMEOUT,
         unreachable_timeout: float | timedelta | str = DEFAULT_UNREACHABLE_TIMEOUT,
         clock_skew: float | timedelta | str = DEFAULT_CLOCK_SKEW,
         deadline: datetime | str | None = None,
@@ -194,36 +208,48 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         self.deadline = deadline
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
-        if (mail_id is None) == (subscribe_name is None):
-            raise ValueError(f"{type(self).__name__} needs either mail_id or subscribe_name")
-        if not wait_for_completion and any(is_mail_task(outlet) for outlet in self.outlets):
-            raise ValueError(
-                "an outlet quickbi://... says that the report went out, which is not known with "
-                "wait_for_completion=False: name the outlet in the sensor that waits for the run"
+        _options.settle_defaults(
+            self,
+            kwargs.get("default_args"),
+            [(("mail_id",), ("subscribe_name", "mail_owner"))],
+            {"on_failed": OnRunFailed},
+        )
+        try:
+            _options.need_one_of(self, "mail_id", "subscribe_name")
+            options = RunOptions.read(Arguments(self, parsing=True))
+            if not _options.is_template(deadline):
+                _options.deadline("deadline", deadline, datetime.now(UTC), _airflow.default_timezone())
+            self._check_outlets(options.mail_id)
+        except OptionError as error:
+            raise QuickBIArgumentError(str(error)) from None
+
+    def _check_outlets(self, mail_id: str | None) -> None:
+        if not self.wait_for_completion and any(is_mail_task(outlet) for outlet in self.outlets):
+            raise OptionError(
+                "an outlet quickbi://... says that the report was sent, which is not known with "
+                "wait_for_completion=False: put the outlet on the sensor that waits for the run"
             )
-        _options.check_known(self, _RUN_ARGUMENTS)
-        if not _options.is_template(deadline):
-            _options.deadline("deadline", deadline, datetime.now(UTC))
+        if mail_id is not None and (unrelated := unrelated_outlets(self.outlets, [mail_id])):
+            raise OptionError(f"outlet {unrelated[0]} is not of mail task {mail_id}, which this task sends")
 
     def execute(self, context: Context) -> Any:
-        """Send the mail, unless a note says that an earlier try may have done so; then wait for its run."""
-        given = _options.read_all(self, _RUN_ARGUMENTS)
-        if given["mail_id"] is None and given["subscribe_name"] is None:
-            raise AirflowFailException(f"{self.task_id}: neither mail_id nor subscribe_name was rendered to anything")
+        """Send the mail, unless a record says that an earlier try may have done so; then wait for its run."""
+        options = self._read_options()
+        day_of = _airflow.run_started(context) or datetime.now(UTC)
         try:
-            late = _options.deadline("deadline", self.deadline, deadline.run_started(context) or datetime.now(UTC))
-        except _options.ArgumentError as error:
-            raise AirflowFailException(f"{self.task_id}: {error}") from None
+            late = _options.deadline("deadline", self.deadline, day_of, _airflow.default_timezone())
+        except OptionError as error:
+            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         now = time.time()
         state = AttemptState(
-            mail_id=given["mail_id"] or "",
-            finish_by=now + (FOREVER if given["timeout"] is None else given["timeout"]),
+            mail_id=options.mail_id or "",
+            finish_by=now + options.timeout,
             execute_by=None if self.execution_timeout is None else now + self.execution_timeout.total_seconds(),
-            late_at=deadline.pending(late.timestamp() if late else None, context),
+            late_at=late_notice.pending(late.timestamp() if late else None, context),
         )
         with QuickBIHook(self.quickbi_conn_id) as hook:
             QuickBIConsoleLink.store(context, hook.quickbi_connection.console_url)
-            return StartAttempt(self, given, state, hook, context).begin()
+            return StartAttempt(self, options, state, hook, context).begin()
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Go on where this try was deferred.
@@ -231,39 +257,41 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         :param context: of the task.
         :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.
         """
-        given = _options.read_all(self, _RUN_ARGUMENTS)
+        options = self._read_options()
+        decoded = Event.decode(event)
         with wrap_event_errors():
-            state = AttemptState.from_dict(carried(event))
+            state = AttemptState.from_dict(decoded.carry)
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            return StartAttempt(self, given, state, hook, context).resume(event)
+            return StartAttempt(self, options, state, hook, context).resume(decoded)
+
+    def _read_options(self) -> RunOptions:
+        try:
+            options = RunOptions.read(Arguments(self))
+            self._check_outlets(options.mail_id)
+        except OptionError as error:
+            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
+        return options
 
     def on_kill(self) -> None:
-        """Say that nothing is called back."""
-        self.log.warning("The task was stopped. Quick BI cannot call a mail back: one that was started goes out.")
+        """Log that a mail that was started is still sent."""
+        self.log.warning("Task stopped; a mail that was started is still sent.")
 
 
-def _one_of(*choices: str) -> Callable[[str, Any], str]:
-    return lambda name, value: _options.choice(name, value, choices)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ListOptions:
+    user_nick: str | None
+    paused: bool | None
+    subscribe_name: str | None
+    page_size: int
+    max_mail_tasks: int | None
 
-
-_LIST_ARGUMENTS: dict[str, Callable[[str, Any], Any]] = {
-    "user_nick": _options.optional_text,
-    "paused": _options.flag,
-    "subscribe_name": _options.optional_text,
-    "page_size": _options.count,
-    "max_mail_tasks": _options.count,
-}
-
-_RUN_ARGUMENTS: dict[str, Callable[[str, Any], Any]] = {
-    "mail_id": _options.text,
-    "subscribe_name": _options.text,
-    "mail_owner": _options.text,
-    "poll_interval": _options.seconds,
-    "on_running": _one_of(*OnRunning),
-    "on_schedule_limit": _one_of(*OnScheduleLimit),
-    "on_failed": _one_of(*OnRunFailed),
-    "start_timeout": _options.seconds,
-    "timeout": _options.seconds,
-    "unreachable_timeout": _options.seconds,
-    "clock_skew": _options.seconds,
-}
+    @classmethod
+    def read(cls, arguments: Arguments) -> Self:
+        read = arguments.read
+        return cls(
+            user_nick=read("user_nick", _options.optional_text, None),
+            paused=read("paused", _options.flag, None),
+            subscribe_name=read("subscribe_name", _options.optional_text, None),
+            page_size=read("page_size", _options.count, None) or DEFAULT_PAGE_SIZE,
+            max_mail_tasks=read("max_mail_tasks", _options.count, None),
+        )

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_quickbi._wait import aio
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -444,12 +446,11 @@ def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuic
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let reads be tried again as often as ever, but at once, and triggers look as often as they are told to."""
     from airflow_provider_quickbi.api.retry import RetryPolicy
-    from airflow_provider_quickbi.triggers import quickbi as triggers
 
     attempts, *_ = RetryPolicy.__init__.__defaults__
     monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
-    monkeypatch.setattr(triggers, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(aio, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_a_delivery_that_becomes_late_is_told_once(airflow, report, sensor, noti
     assert ran.xcoms() == {"report": run_of("report")}
     assert len(notified) == 1
     assert f"Late: Mail task report: Run {report}" in notified[0]
-    assert len(ran.notified("Late: Mail task report", "The wait goes on.")) == 1
+    assert len(ran.notified("Late: Mail task report", "Still waiting.")) == 1
 
 
 def test_a_delivery_that_is_late_from_the_beginning_is_told_once(airflow, report, sensor, notified):

@@ -97,7 +97,7 @@ def test_a_report_that_is_not_out_yet_is_not_told_of_as_one(airflow, quickbi, ru
             task_id="send", mail_id="report", poll_interval=0.05, wait_for_completion=False, outlets=[outlet]
         )
 
-    with pytest.raises(ValueError, match="wait_for_completion=False: name the outlet in the sensor"):
+    with pytest.raises(ValueError, match="wait_for_completion=False: put the outlet on the sensor"):
         send(mail_task_asset("report"))
 
     ran = airflow.run(lambda: send(Asset(uri="s3://reports/begun")))

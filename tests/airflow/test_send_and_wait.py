@@ -70,8 +70,9 @@ def test_a_mail_task_is_sent_by_its_name_and_its_asset_is_updated(airflow, quick
         lambda: send(mail_id=None, subscribe_name="{{ 'Daily sales' }}", outlets=[mail_task_asset("report")])
     )
 
-    assert ran.xcoms() == {"send": run_of("report")}
-    assert ran.asset_extras() == [run_of("report")]
+    sent = run_of("report") | {"subscribe_name": "Daily sales"}
+    assert ran.xcoms() == {"send": sent}
+    assert ran.asset_extras() == [sent]
     assert ran.xcoms("quickbi_console_url") == {"send": "https://bi.aliyun.com/"}
 
 

@@ -23,6 +23,12 @@ def mails(quickbi):
     return add
 
 
+@pytest.fixture
+def named(run_of):
+    """The XCom of the newest run of a mail task whose name was given."""
+    return lambda mail_id, name=None: run_of(mail_id) | {"subscribe_name": name or f"Report {mail_id}"}
+
+
 def test_all_of_several_mails_must_be_sent(airflow, quickbi, mails, sensor, at_look, run_of):
     runs = mails(a="PROCESSING", b="PROCESSING")
     at_look("b", 2, lambda: quickbi.finish_run(runs["b"]))
@@ -76,7 +82,7 @@ def test_a_list_of_one_gives_a_list_of_one(airflow, mails, sensor, run_of):
 # Names
 
 
-def test_a_mail_task_is_found_by_its_name(airflow, quickbi, mails, sensor, run_of):
+def test_a_mail_task_is_found_by_its_name(airflow, quickbi, mails, sensor, named):
     mails(a="SENT", b="SENT")
 
     ran = airflow.run(
@@ -86,12 +92,12 @@ def test_a_mail_task_is_found_by_its_name(airflow, quickbi, mails, sensor, run_o
         ]
     )
 
-    assert ran.xcoms() == {"one": run_of("b"), "two": [run_of("b"), run_of("a")]}
+    assert ran.xcoms() == {"one": named("b"), "two": [named("b"), named("a")]}
     assert ran.notified("Report b", "MailId b")
 
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
-def test_a_name_that_several_have_needs_the_owner(airflow, quickbi, sensor, run_of, expect):
+def test_a_name_that_several_have_needs_the_owner(airflow, quickbi, sensor, named, expect):
     for mail_id, owner in (("a", "Li Ming"), ("b", "Wang Fang")):
         quickbi.add_mail_task("Daily sales", mail_id=mail_id, owner=owner, owner_id=f"id-of-{mail_id}")
         quickbi.add_run(mail_id)
@@ -115,7 +121,7 @@ def test_a_name_that_several_have_needs_the_owner(airflow, quickbi, sensor, run_
         "nobody": "failed",
         "unknown": "failed",
     }
-    assert ran.xcoms() == {"nick": run_of("b"), "id": run_of("a")}
+    assert ran.xcoms() == {"nick": named("b", "Daily sales"), "id": named("a", "Daily sales")}
     expect.raised(
         ran, "ambiguous", "QuickBIRequestError", "2 mail tasks", "MailId a of Li Ming", "MailId b of Wang Fang"
     )
@@ -134,14 +140,14 @@ def test_a_paused_mail_task_is_waited_for_with_a_warning(airflow, quickbi, senso
 
 
 @pytest.mark.parametrize("fault", [Fault.throttled(), Fault.reset()], ids=lambda fault: fault.kind)
-def test_looking_a_name_up_is_as_patient_as_waiting(fault, airflow, quickbi, mails, sensor_of, run_of):
+def test_looking_a_name_up_is_as_patient_as_waiting(fault, airflow, quickbi, mails, sensor_of, named):
     mails(a="SENT")
     quickbi.fail("GetMailTaskList", fault, times=6)
 
     ran = airflow.run(lambda: sensor_of("poke", "wait", subscribe_name="Report a"))
 
     assert ran.states == {"wait": "success"}
-    assert ran.xcoms() == {"wait": run_of("a")}
+    assert ran.xcoms() == {"wait": named("a")}
 
 
 def test_a_name_that_cannot_be_looked_up_for_long_is_unavailability(airflow, quickbi, mails, sensor_of, expect):

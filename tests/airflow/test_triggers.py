@@ -9,7 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_quickbi._wait.evaluate import Evaluation, Outcome, RunSelector, WaitGroup, WaitState
+from airflow_provider_quickbi._wait import aio
+from airflow_provider_quickbi._wait.codec import encode_group
+from airflow_provider_quickbi._wait.deferral import BACKSTOP_SECONDS
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi.testing import Fault
 
 
@@ -25,7 +29,7 @@ def trigger():
         waits = [WaitState(mail_id=mail_id, **given) for mail_id in mail_ids]
         return QuickBIMailTaskTrigger(
             quickbi_conn_id="quickbi_default",
-            group=WaitGroup.of(waits, required=required, late_at=late_at).as_dict(),
+            group=encode_group(WaitGroup.of(waits, required=required, late_at=late_at)),
             poke_interval=poke_interval,
             execute_by=execute_by,
             carry={"execute_by": execute_by},
@@ -44,7 +48,7 @@ async def _event(trigger):
     """Return the event with which a wait ends; after one that only says what was learnt, go on as the worker does."""
     while True:
         event = (await anext(trigger.run())).payload
-        if event["kind"] != "learnt":
+        if event["kind"] != "pinned":
             return event
         trigger = _next(trigger, event)
 
@@ -113,7 +117,7 @@ def test_arguments_of_the_first_release_are_understood(quickbi, report):
     )
     quickbi.finish_run(report)
 
-    assert _events(waiting)[0]["kind"] == "settled"
+    assert _events(waiting)[0]["kind"] == "finished"
 
 
 # How it waits
@@ -124,7 +128,7 @@ def test_many_waits_for_one_mail_task_ask_together(trigger, quickbi, report, at_
 
     events = _events(*[trigger("report", poke_interval=0.2) for _ in range(30)])
 
-    assert {event["kind"] for event in events} == {"settled"}
+    assert {event["kind"] for event in events} == {"finished"}
     assert all(event["group"]["evaluations"][0]["run"]["task_id"] == report for event in events)
     assert len(poll_count("report")) < 60
     assert quickbi.connections_opened < 10
@@ -155,7 +159,7 @@ def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_look):
 
     (event,) = _events(trigger("a", "b", "c", required=2))
 
-    assert event["kind"] == "settled"
+    assert event["kind"] == "finished"
     assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["waiting", "sent", "sent"]
 
 
@@ -175,7 +179,7 @@ def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, 
     asyncio.run(stopped())
     moved = _restarted(waiting)
     assert moved.serialize() == waiting.serialize()
-    assert moved.group.waits[0].run.task_id == report
+    assert moved.wait.group.waits[0].run.task_id == report
 
     later = quickbi.add_run("report", status="SENT")
     quickbi.finish_run(report, "FAILED")
@@ -209,31 +213,29 @@ def test_a_deadline_and_execution_timeout_are_events_of_their_own(trigger, quick
 @pytest.mark.parametrize("limit", ["late_at", "finish_by", "start_timeout", "unreachable_timeout"])
 def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_look, poll_count, monkeypatch):
     """The next look would be long after it, and what the one before said is old."""
-    from airflow_provider_quickbi.triggers import quickbi as triggers
 
-    monkeypatch.setattr(triggers, "MAX_SPREAD_SECONDS", 0.0)
+    monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.0)
     quickbi.add_mail_task("report", mail_id="report")
     if limit == "unreachable_timeout":
-        monkeypatch.setattr(triggers, "MAX_SPREAD_SECONDS", 50.0)
-        monkeypatch.setattr(triggers.random, "uniform", lambda low, high: low)
+        monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 50.0)
+        monkeypatch.setattr(aio.random, "uniform", lambda low, high: low)
         quickbi.fail("GetMailTaskStatus", Fault.reset())
     at_look("report", 2, lambda: quickbi.add_run("report"))
     limits = {"late_at": time.time() + 2, "finish_by": time.time() + 2, "start_timeout": 2, "unreachable_timeout": 2}
 
     (event,) = _events(trigger("report", poke_interval=100, **{limit: limits[limit]}))
 
-    assert event["kind"] == "settled"
+    assert event["kind"] == "finished"
     assert event["group"]["evaluations"][0]["outcome"] == "sent"
     assert len(poll_count("report")) == 2
 
 
 def test_a_timeout_is_none_for_those_that_could_not_ask_once_more(trigger, quickbi, monkeypatch):
     """Many reports go out just before a timeout that all share, and not all waits get a turn to ask after it."""
-    from airflow_provider_quickbi.triggers import quickbi as triggers
 
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=20))
-    monkeypatch.setattr(triggers, "LAST_LOOK_SECONDS", 1.0)
-    monkeypatch.setattr(triggers, "LATE_LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(aio, "LAST_POLL_SECONDS", 1.0)
+    monkeypatch.setattr(aio, "LATE_POLL_SECONDS", 1.0)
     for number in range(60):
         quickbi.add_mail_task(str(number), mail_id=str(number))
         quickbi.add_run(str(number), status="SENT")
@@ -243,18 +245,13 @@ def test_a_timeout_is_none_for_those_that_could_not_ask_once_more(trigger, quick
 
     assert {end["outcome"] for end in ends} == {"sent", "unavailable"}
     (notified,) = {end["message"].partition(": ")[2] for end in ends if end["outcome"] == "unavailable"}
-    assert notified.startswith("the timeout (")
+    assert notified.startswith("timed out after ")
     assert "This says nothing about the report." in notified
-    assert "no turn to ask came within 1 s" in notified
+    assert "no call slot within 1 s" in notified
 
 
 def test_the_last_look_ends_before_airflow_gives_the_deferral_up():
-    from airflow_provider_quickbi._send import attempt
-    from airflow_provider_quickbi.sensors import quickbi as sensors
-    from airflow_provider_quickbi.triggers import quickbi as triggers
-
-    backstop = min(sensors.BACKSTOP_SECONDS, attempt.BACKSTOP_SECONDS)
-    assert backstop > triggers.LAST_LOOK_SECONDS + triggers.LATE_LOOK_SECONDS + triggers.FIRST_LOOK_SECONDS
+    assert BACKSTOP_SECONDS > aio.LAST_POLL_SECONDS + aio.LATE_POLL_SECONDS + aio.FIRST_POLL_SECONDS
 
 
 def test_a_look_that_fails_at_the_timeout_is_not_the_last_one(trigger, quickbi, report, at_look):
@@ -273,8 +270,8 @@ def test_a_look_that_fails_at_the_timeout_is_not_the_last_one(trigger, quickbi, 
 def test_no_event_comes_before_airflow_has_noticed_the_deferral(due, trigger, quickbi, report, monkeypatch):
     from airflow_provider_quickbi.triggers import quickbi as triggers
 
-    monkeypatch.setattr(triggers, "FIRST_LOOK_SECONDS", 1.0)
-    monkeypatch.setattr(triggers, "MAX_SPREAD_SECONDS", 0.0)
+    monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 1.0)
+    monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.0)
     now = time.time()
     if due == "sent":
         quickbi.finish_run(report)
@@ -302,8 +299,9 @@ def clock(monkeypatch):
 
     ahead = [0.0]
     wall = SimpleNamespace(time=lambda: time.time() + ahead[0], monotonic=time.monotonic)
-    monkeypatch.setattr(triggers, "time", wall)
-    monkeypatch.setattr(triggers, "CLOCK_SECONDS", 0.05)
+    for module in (triggers, aio):
+        monkeypatch.setattr(module, "time", wall)
+    monkeypatch.setattr(aio, "CLOCK_SECONDS", 0.05)
 
     def change(seconds):
         ahead[0] += seconds
@@ -324,8 +322,8 @@ def test_a_clock_that_is_set_back_delays_no_look(trigger, quickbi, report, at_lo
 def test_a_clock_that_is_set_forward_is_noticed_soon(due, trigger, quickbi, report, clock, monkeypatch):
     from airflow_provider_quickbi.triggers import quickbi as triggers
 
-    monkeypatch.setattr(triggers, "MAX_SPREAD_SECONDS", 3600.0)
-    monkeypatch.setattr(triggers.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 3600.0)
+    monkeypatch.setattr(aio.random, "uniform", lambda low, high: high)
     later = time.time() + 3600
 
     async def main():
@@ -338,7 +336,7 @@ def test_a_clock_that_is_set_forward_is_noticed_soon(due, trigger, quickbi, repo
         async with asyncio.timeout(60):
             return await _event(waiting)
 
-    kinds = {"finish_by": "settled", "late_at": "late", "execute_by": "execution_timeout", "pause": "over"}
+    kinds = {"finish_by": "finished", "late_at": "late", "execute_by": "execution_timeout", "pause": "resume"}
     assert asyncio.run(main())["kind"] == kinds[due]
 
 
@@ -350,14 +348,14 @@ def test_a_run_that_is_first_seen_in_the_triggerer_is_stored(trigger, quickbi, r
     """It fails while the triggerer is restarted, and somebody sends the report anew."""
     waiting = trigger("report", poke_interval=1.5)
     learnt = _first_event(waiting)
-    assert learnt["kind"] == "learnt"
+    assert learnt["kind"] == "pinned"
 
     stored = _restarted(_next(waiting, learnt))
     quickbi.finish_run(report, "FAILED")
     quickbi.add_run("report", status="SENT")
     event = _first_event(stored)
 
-    assert event["kind"] == "settled"
+    assert event["kind"] == "finished"
     assert event["group"]["evaluations"][0]["outcome"] == "failed"
     assert event["group"]["evaluations"][0]["run"]["task_id"] == report
     first, second = poll_count("report")
@@ -369,14 +367,13 @@ def test_a_wait_that_is_pinned_already_tells_nothing_in_between(trigger, quickbi
 
     event = _first_event(trigger("report", selector=RunSelector(task_id=report)))
 
-    assert event["kind"] == "settled"
+    assert event["kind"] == "finished"
     assert len(poll_count("report")) == 4
 
 
 def test_what_is_learnt_of_several_mail_tasks_is_stored_together(trigger, quickbi, monkeypatch):
-    from airflow_provider_quickbi.triggers import quickbi as triggers
 
-    monkeypatch.setattr(triggers, "STORE_SECONDS", 1.5)
+    monkeypatch.setattr(aio, "STORE_SECONDS", 1.5)
     runs = {}
     for mail_id in ("a", "b", "c"):
         quickbi.add_mail_task(mail_id, mail_id=mail_id)
@@ -384,7 +381,7 @@ def test_what_is_learnt_of_several_mail_tasks_is_stored_together(trigger, quickb
 
     event = _first_event(trigger("a", "b", "c", poke_interval=0.5))
 
-    assert event["kind"] == "learnt"
+    assert event["kind"] == "pinned"
     assert [evaluation["run"]["task_id"] for evaluation in event["group"]["evaluations"]] == list(runs.values())
     assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["waiting", "waiting", "sent"]
 
@@ -396,7 +393,7 @@ def test_each_of_several_mail_tasks_is_looked_at_before_somebody_is_told(trigger
 
     (event,) = _events(trigger("a", "b", "c", poke_interval=100, late_at=time.time() - 60))
 
-    assert event["kind"] == "settled"
+    assert event["kind"] == "finished"
     assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["sent"] * 3
 
 
@@ -459,7 +456,7 @@ def test_a_trigger_gives_a_wrong_secret_up(trigger, quickbi, report, monkeypatch
 # What a sensor makes of its events
 
 
-def _settled(outcome=Outcome.SENT, status="SENT", mail_id="report", kind="settled", **changes):
+def _settled(outcome=Outcome.SENT, status="SENT", mail_id="report", kind="finished", **changes):
     from datetime import UTC, datetime
 
     from airflow_provider_quickbi.api.models import MailTaskRun
@@ -472,7 +469,7 @@ def _settled(outcome=Outcome.SENT, status="SENT", mail_id="report", kind="settle
         "kind": kind,
         "message": "It is over.",
         "carry": {},
-        "group": group.as_dict(),
+        "group": encode_group(group),
         **changes,
     }
 
@@ -554,7 +551,7 @@ def test_an_event_that_is_not_understood_is_an_error(event, airflow_session):
 
     sensor = QuickBIMailTaskSensor(task_id="wait", mail_id="report", deferrable=True)
 
-    with pytest.raises(RuntimeError, match=r"trigger's event|is no end"):
+    with pytest.raises(RuntimeError, match=r"trigger's event|is no failure"):
         sensor.execute_complete({}, BAD_EVENTS[event])
 
 

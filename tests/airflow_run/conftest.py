@@ -20,9 +20,10 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_quickbi._send import attempt
-from airflow_provider_quickbi._send.attempt import RECORD_KEY
-from airflow_provider_quickbi._wait import sync
+from airflow_provider_quickbi._send import attempt, monitor
+from airflow_provider_quickbi._send import store as record_store
+from airflow_provider_quickbi._send.store import RECORD_KEY
+from airflow_provider_quickbi._wait import aio, deferral, shared_client, start, sync
 from airflow_provider_quickbi.api import rate_limit
 from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK
 from airflow_provider_quickbi.operators import quickbi as operators
@@ -101,10 +102,22 @@ class World:
     def rule(self, patch: pytest.MonkeyPatch) -> None:
         """Be the time of every module that waits."""
         clock = SimpleNamespace(time=self.time, sleep=self.sleep, monotonic=self.time)
-        for module in (attempt, sync, operators, triggers):
+        for module in (
+            attempt,
+            monitor,
+            record_store,
+            deferral,
+            start,
+            sync,
+            aio,
+            shared_client,
+            operators,
+            triggers,
+        ):
             patch.setattr(module, "time", clock)
         loop = _Loop(self.sleep_in_the_triggerer)
-        patch.setattr(triggers, "asyncio", loop)
+        for module in (triggers, aio):
+            patch.setattr(module, "asyncio", loop)
         patch.setattr(SYSTEM_CLOCK, "time", self.time)
         patch.setattr(SYSTEM_CLOCK, "monotonic", self.time)
         patch.setattr(SYSTEM_CLOCK, "sleep", self.advance)
@@ -260,7 +273,7 @@ class Task:
     def noted(self) -> bool:
         """Whether a note is left of a start that the task has not come to an end with."""
         record = None if self.store is None else self.store.get(RECORD_KEY)
-        return record is not None and not record["over"]
+        return record is not None and not record["finished"]
 
 
 def revived(path: str, arguments: dict[str, Any]) -> Any:

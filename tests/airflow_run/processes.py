@@ -15,9 +15,9 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi.api import rate_limit, vendor
 from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
-from airflow_provider_quickbi.triggers import quickbi as triggers
 
 
 class FileStore:
@@ -83,7 +83,7 @@ def serve() -> None:
     """Fork for each job; the process's id goes to standard output and what it finds out into the job's file."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     rate_limit.CALLS_PER_SECOND["ManualRunMailTask"] = 1000.0
-    triggers.FRESH_SECONDS = triggers.FIRST_LOOK_SECONDS = 0.0
+    aio.FRESH_SECONDS = aio.FIRST_POLL_SECONDS = 0.0
     vendor.signing()
     print("ready", flush=True)
     for line in sys.stdin:

@@ -231,7 +231,7 @@ def test_a_lost_answer_is_resolved_by_looking_and_nothing_is_sent_again(
     assert task.errors == []
     assert (starts(), result) == (1, newest())
     assert quickbi.count("ManualRunMailTask") == 1
-    assert "It is not known whether mail task daily-sales was started" in log.text
+    assert "Mail task daily-sales: it is not known whether it was started" in log.text
     assert not task.noted
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +12,12 @@ from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
 from airflow_provider_quickbi._send.record import StartRecord
 from airflow_provider_quickbi.api.models import MailTaskRun
-from airflow_provider_quickbi.exceptions import QuickBIRequestError, QuickBIStartUnknown, QuickBIUnavailable
+from airflow_provider_quickbi.exceptions import (
+    QuickBIConnectionError,
+    QuickBIRequestError,
+    QuickBIStartUnknown,
+    QuickBIUnavailable,
+)
 from airflow_provider_quickbi.testing import Fault
 
 
@@ -73,7 +80,7 @@ def test_a_scheduled_run_in_the_same_minute_is_accepted_and_the_log_says_that_it
     scheduled = next(run for run in quickbi.runs(mail_id) if run["origin"] == "schedule")
     assert starts() == 1
     assert result["task_id"] == scheduled["task_id"]
-    assert "One that the schedule started in the same minute could not be told apart" in log.text
+    assert "A scheduled run in the same minute is indistinguishable" in log.text
 
 
 def test_a_scheduled_run_that_begins_after_ours_is_not_mistaken_for_it(
@@ -151,16 +158,51 @@ def test_a_clock_of_quick_bi_that_is_a_little_behind_does_no_harm(
 def test_a_clock_of_quick_bi_that_is_ahead_does_no_harm(
     task: Any, quickbi: Any, mail_id: str, starts: Any, newest: Any
 ) -> None:
-    quickbi.clock.set(quickbi.clock.now() + timedelta(minutes=10))
+    quickbi.clock.set(quickbi.clock.now() + timedelta(seconds=100))
     result = task.run()
     assert (starts(), result, task.errors) == (1, newest(), [])
+
+
+def test_a_clock_of_quick_bi_that_is_far_ahead_is_named_and_sends_nothing_twice(
+    make_task: Any, new_store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, newest: Any
+) -> None:
+    store = new_store()
+    quickbi.clock.set(quickbi.clock.now() + timedelta(minutes=10))
+    with pytest.raises(QuickBIConnectionError, match=r"in the future.*Correct the clock, or set clock_skew"):
+        make_task(store=store, deferrable=deferrable).run()
+    assert starts() == 1
+    result = make_task(store=store, deferrable=deferrable, clock_skew=900).run()
+    assert (starts(), result) == (1, newest())
+
+
+def test_a_run_that_was_read_in_the_wrong_zone_names_the_zone_and_is_monitored_once_that_is_put_right(
+    make_task: Any,
+    new_store: Any,
+    deferrable: bool,
+    quickbi: Any,
+    mail_id: str,
+    starts: Any,
+    newest: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = new_store()
+    right = os.environ["AIRFLOW_CONN_QUICKBI_DEFAULT"]
+    west = json.loads(right)
+    west["extra"] = {**west["extra"], "timezone": "Asia/Tokyo"}
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(west))
+    with pytest.raises(QuickBIConnectionError, match=r"1\.0 h before this task started it.*Set timezone"):
+        make_task(store=store, deferrable=deferrable).run()
+    assert starts() == 1
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", right)
+    result = make_task(store=store, deferrable=deferrable).run()
+    assert (starts(), result) == (1, newest())
 
 
 def test_a_clock_of_quick_bi_that_is_far_behind_is_named_and_can_be_configured(
     make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, newest: Any
 ) -> None:
     quickbi.clock.set(quickbi.clock.now() - timedelta(minutes=5))
-    with pytest.raises(AirflowSensorTimeout, match=r"is new, but began before.*set clock_skew"):
+    with pytest.raises(AirflowSensorTimeout, match=r"is new, but started before.*set clock_skew"):
         make_task(store=store, deferrable=deferrable).run()
     assert starts() == 1
     result = make_task(store=store, deferrable=deferrable, clock_skew=600).run()
@@ -192,10 +234,10 @@ def test_a_run_of_another_mail_task_in_the_answer_is_not_ours(
 def test_a_joined_run_that_the_service_no_longer_knows_is_never_replaced_by_another(
     make_task: Any, new_store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, die_at: Any
 ) -> None:
-    from airflow_provider_quickbi._send import attempt
+    from airflow_provider_quickbi._send import monitor
 
     task = make_task(store=new_store(), deferrable=deferrable)
-    die_at(task, "wait_in_the_triggerer") if deferrable else die_at(attempt, "wait_until_finished", 2)
+    die_at(task, "wait_in_the_triggerer") if deferrable else die_at(monitor, "wait_until_finished", 2)
     nothing = Fault.custom(200, {"RequestId": "1", "Success": True, "Result": []})
 
     def forget() -> None:
@@ -212,7 +254,7 @@ def test_a_name_stands_for_its_mail_task(
     make_task: Any, store: Any, deferrable: bool, starts: Any, newest: Any
 ) -> None:
     task = make_task(store=store, deferrable=deferrable, subscribe_name="Daily sales")
-    assert task.run() == newest()
+    assert task.run() == newest() | {"subscribe_name": "Daily sales"}
     assert starts() == 1
 
 
@@ -226,7 +268,7 @@ def test_a_name_that_several_have_needs_the_owner_and_the_error_lists_the_candid
         assert text in str(raised.value)
     assert starts() == quickbi.starts(other) == 0
     task = make_task(store=store, deferrable=deferrable, subscribe_name="Daily sales", mail_owner="Wang Fang")
-    assert task.run() == newest()
+    assert task.run() == newest() | {"subscribe_name": "Daily sales"}
     assert (starts(), quickbi.starts(other)) == (1, 0)
 
 
@@ -252,7 +294,7 @@ def test_a_name_is_looked_up_as_patiently_as_a_status(
     quickbi.fail("GetMailTaskList", Fault.html_503(), times=None)
     world.after(300, quickbi.clear_faults)
     task = make_task(store=store, deferrable=deferrable, subscribe_name="Daily sales")
-    assert task.run() == newest()
+    assert task.run() == newest() | {"subscribe_name": "Daily sales"}
     assert (starts(), task.errors) == (1, [])
     if deferrable:
         assert all(seconds <= 8 for seconds in world.slept)
@@ -279,7 +321,7 @@ def test_a_note_is_read_back_as_it_was_written_and_nothing_else_is_taken_for_one
 def test_a_note_about_another_mail_task_is_none(
     make_task: Any, new_store: Any, deferrable: bool, quickbi: Any, starts: Any, newest: Any
 ) -> None:
-    from airflow_provider_quickbi._send.attempt import RECORD_KEY
+    from airflow_provider_quickbi._send.store import RECORD_KEY
 
     store = new_store()
     store.set(RECORD_KEY, StartRecord(mail_id="another", recorded_at=1, attached_to="1").as_dict())

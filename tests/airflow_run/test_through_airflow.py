@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_quickbi._send.attempt import RECORD_KEY
+from airflow_provider_quickbi._send.store import RECORD_KEY
 from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.testing import Fault
 
@@ -98,7 +98,7 @@ def notes(dag: Any) -> list[Any]:
         kept = [
             json.loads(row.value) if isinstance(row.value, str) else row.value for row in rows if row.key == RECORD_KEY
         ]
-        return [record for record in kept if not record["over"]]
+        return [record for record in kept if not record["finished"]]
 
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "held"])

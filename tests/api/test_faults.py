@@ -1,4 +1,4 @@
-"""Whatever breaks on the way: reads are repeated, a start never is, and what may have arrived is said to."""
+"""Network faults: reads are retried, starts never are, and an error says whether the request may have arrived."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ TRANSIENT = {
     "deep JSON": Fault.custom(200, b"[" * 200_000),
     "deep JSON within": Fault.custom(200, b'{"Success": true, "Result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
     "a number of 5,000 digits": Fault.custom(200, b'{"Success": true, "Result": ' + b"9" * 5_000 + b"}"),
-    "gzip that nobody asked for": Fault.custom(200, gzip.compress(b"{}"), {"Content-Encoding": "gzip"}),
+    "unrequested gzip": Fault.custom(200, gzip.compress(b"{}"), {"Content-Encoding": "gzip"}),
 }
 
 
 @pytest.fixture
 def hasty(connect: Callable[..., Any]) -> Any:
-    """A client that does not wait long for an answer."""
+    """A client with short timeouts."""
     return connect(read_timeout=0.15)
 
 
 @contextmanager
 def raw_server(*responses: bytes | Callable[[socket.socket], None]) -> Iterator[int]:
-    """Accept one connection for each answer, read a request, send bytes or do as told, and close."""
+    """Accept one connection per response, read a request, send the bytes or call the function, and close."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
 
@@ -81,7 +81,7 @@ def raw_server(*responses: bytes | Callable[[socket.socket], None]) -> Iterator[
                         else:
                             connection.sendall(response)
                     except OSError:
-                        continue  # the client had enough
+                        continue  # the client has given up
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -97,7 +97,7 @@ def free_port() -> int:
 
 @contextmanager
 def no_more_room() -> Iterator[int]:
-    """Listen without accepting, with a queue that is full: who connects now waits."""
+    """Listen without accepting, with a full backlog, so that further connections hang."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -110,7 +110,7 @@ def no_more_room() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
-def test_a_read_is_repeated_until_it_is_answered(quickbi: LocalQuickBI, hasty: Any, fault: Fault):
+def test_a_read_is_retried_until_it_succeeds(quickbi: LocalQuickBI, hasty: Any, fault: Fault):
     mail_id = quickbi.add_mail_task("Daily sales")
     task_id = quickbi.add_run(mail_id)
     quickbi.fail("GetMailTaskStatus", fault, times=2)
@@ -119,7 +119,7 @@ def test_a_read_is_repeated_until_it_is_answered(quickbi: LocalQuickBI, hasty: A
 
 
 @pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
-def test_a_start_is_never_repeated_and_may_have_happened(quickbi: LocalQuickBI, hasty: Any, fault: Fault):
+def test_a_start_is_never_retried_and_may_have_arrived(quickbi: LocalQuickBI, hasty: Any, fault: Fault):
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("ManualRunMailTask", fault)
     with pytest.raises(TransientError) as caught:
@@ -145,9 +145,7 @@ def test_a_start_is_never_repeated_and_may_have_happened(quickbi: LocalQuickBI, 
         (Fault.redirect("http://127.0.0.1:9/"), PermanentError),
     ],
 )
-def test_a_start_that_is_refused_is_not_repeated_either(
-    quickbi: LocalQuickBI, client: Any, fault: Fault, expected: type[QuickBIError]
-):
+def test_a_refused_start_is_not_retried(quickbi: LocalQuickBI, client: Any, fault: Fault, expected: type[QuickBIError]):
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("ManualRunMailTask", fault)
     with pytest.raises(expected):
@@ -157,7 +155,7 @@ def test_a_start_that_is_refused_is_not_repeated_either(
 
 
 @pytest.mark.parametrize("how", ["reset", "hang", "unavailable"])
-def test_a_start_whose_answer_is_lost_has_happened_once(quickbi: LocalQuickBI, hasty: Any, how: Any):
+def test_a_start_whose_response_is_lost_happens_once(quickbi: LocalQuickBI, hasty: Any, how: Any):
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("ManualRunMailTask", Fault.answer_lost(how), times=None)
     with pytest.raises(TransientError) as caught:
@@ -166,7 +164,7 @@ def test_a_start_whose_answer_is_lost_has_happened_once(quickbi: LocalQuickBI, h
     assert quickbi.starts(mail_id) == 1
 
 
-def test_a_start_travels_on_a_connection_of_its_own(quickbi: LocalQuickBI, client: Any):
+def test_a_start_uses_a_new_connection(quickbi: LocalQuickBI, client: Any):
     mail_id = quickbi.add_mail_task("Daily sales")
     client.get_mail_task_status(mail_id)
     client.get_mail_task_status(mail_id)
@@ -177,7 +175,7 @@ def test_a_start_travels_on_a_connection_of_its_own(quickbi: LocalQuickBI, clien
     assert start != first
 
 
-def test_a_start_does_not_suffer_from_a_connection_that_was_closed_while_idle(quickbi: LocalQuickBI, client: Any):
+def test_a_start_survives_a_pooled_connection_that_was_closed_while_idle(quickbi: LocalQuickBI, client: Any):
     mail_id = quickbi.add_mail_task("Daily sales")
     client.get_mail_task_status(mail_id)
     quickbi.drop_connections()
@@ -185,7 +183,7 @@ def test_a_start_does_not_suffer_from_a_connection_that_was_closed_while_idle(qu
     assert quickbi.count("ManualRunMailTask") == quickbi.starts(mail_id) == 1
 
 
-def test_a_read_does_not_fail_because_a_connection_was_closed_while_idle(quickbi: LocalQuickBI, client: Any):
+def test_a_read_survives_a_pooled_connection_that_was_closed_while_idle(quickbi: LocalQuickBI, client: Any):
     mail_id = quickbi.add_mail_task("Daily sales")
     for _ in range(3):
         assert client.get_mail_task_status(mail_id) == ()
@@ -199,7 +197,7 @@ def test_reads_share_a_connection(quickbi: LocalQuickBI, client: Any):
     assert quickbi.connections_opened == 1
 
 
-def test_a_client_that_was_closed_opens_connections_anew(quickbi: LocalQuickBI, client: Any):
+def test_a_closed_client_opens_new_connections(quickbi: LocalQuickBI, client: Any):
     mail_id = quickbi.add_mail_task("Daily sales")
     client.get_mail_task_status(mail_id)
     client.close()
@@ -208,17 +206,17 @@ def test_a_client_that_was_closed_opens_connections_anew(quickbi: LocalQuickBI, 
     assert quickbi.connections_opened == 2
 
 
-# Where nothing can have arrived
+# The request has not arrived
 
 
-def test_a_refused_connection_has_carried_nothing(connect: Callable[..., Any]):
+def test_nothing_arrives_over_a_refused_connection(connect: Callable[..., Any]):
     caller = connect(endpoint=Endpoint("127.0.0.1", "http", free_port()))
     with pytest.raises(TransientError, match=r"no connection to 127\.0\.0\.1:\d+: \w+, .*[Cc]onnect") as caught:
         caller.manual_run_mail_task("m")
     assert not caught.value.may_have_arrived
 
 
-def test_a_host_without_an_address_has_been_sent_nothing(connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
+def test_nothing_arrives_at_a_host_that_does_not_resolve(connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
     def unknown(*args: Any, **kwargs: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -229,7 +227,7 @@ def test_a_host_without_an_address_has_been_sent_nothing(connect: Callable[..., 
     assert not caught.value.may_have_arrived
 
 
-def test_a_connection_that_is_not_accepted_in_time_has_carried_nothing(connect: Callable[..., Any]):
+def test_nothing_arrives_after_a_connect_timeout(connect: Callable[..., Any]):
     with no_more_room() as port:
         caller = connect(endpoint=Endpoint("127.0.0.1", "http", port), connect_timeout=0.2)
         with pytest.raises(TransientError, match=r"no connection to 127\.0\.0\.1:\d+ within 0\.2 s") as caught:
@@ -237,7 +235,7 @@ def test_a_connection_that_is_not_accepted_in_time_has_carried_nothing(connect: 
     assert not caught.value.may_have_arrived
 
 
-def test_what_went_wrong_before_the_call_says_nothing_about_it(quickbi: LocalQuickBI, client: Any):
+def test_an_exception_handled_before_the_call_is_not_taken_for_its_cause(quickbi: LocalQuickBI, client: Any):
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("ManualRunMailTask", Fault.answer_lost())
     try:
@@ -252,13 +250,13 @@ def test_what_went_wrong_before_the_call_says_nothing_about_it(quickbi: LocalQui
 # Time
 
 
-def test_an_answer_that_does_not_come_is_given_up_after_the_read_timeout(quickbi: LocalQuickBI, hasty: Any):
+def test_a_missing_response_times_out_after_the_read_timeout(quickbi: LocalQuickBI, hasty: Any):
     quickbi.fail("GetMailTaskStatus", Fault.hang(), times=None)
     with pytest.raises(TransientError, match=r"no response from 127\.0\.0\.1:\d+ within 0\.15 s"):
         hasty.get_mail_task_status("m", retries=NO_RETRY)
 
 
-def test_an_answer_that_trickles_in_is_given_up(connect: Callable[..., Any]):
+def test_a_response_that_trickles_in_times_out(connect: Callable[..., Any]):
     done = threading.Event()
 
     def trickle(connection: socket.socket) -> None:
@@ -277,19 +275,19 @@ def test_an_answer_that_trickles_in_is_given_up(connect: Callable[..., Any]):
 # Size
 
 
-def test_an_answer_of_absurd_size_is_not_read_to_its_end(quickbi: LocalQuickBI, client: Any):
+def test_an_oversized_response_is_not_read_to_its_end(quickbi: LocalQuickBI, client: Any):
     quickbi.fail("GetMailTaskStatus", Fault.oversized(), times=None)
     with pytest.raises(TransientError, match=r"larger than 8,388,608 bytes"):
         client.get_mail_task_status("m", retries=NO_RETRY)
 
 
-def test_an_answer_of_just_the_greatest_size_is_read(quickbi: LocalQuickBI, client: Any):
+def test_a_response_of_the_maximum_size_is_read(quickbi: LocalQuickBI, client: Any):
     body = json.dumps({"Success": True, "Result": [], "RequestId": "R"})
     quickbi.fail("GetMailTaskStatus", Fault.custom(200, body + " " * (MAX_RESPONSE_BYTES - len(body))))
     assert client.get_mail_task_status("m") == ()
 
 
-def test_headers_without_an_end_are_not_read_to_their_end(connect: Callable[..., Any]):
+def test_endless_headers_are_not_read_to_their_end(connect: Callable[..., Any]):
     endless = b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 1_000_000
     with raw_server(endless) as port, pytest.raises(TransientError):
         connect(endpoint=Endpoint("127.0.0.1", "http", port)).get_mail_task_status("m", retries=NO_RETRY)
@@ -308,13 +306,13 @@ def test_headers_without_an_end_are_not_read_to_their_end(connect: Callable[...,
         b"\x15\x03\x01\x00\x02\x02\x46",
     ],
 )
-def test_what_is_no_http_is_a_transient_error(connect: Callable[..., Any], response: bytes):
+def test_a_response_that_is_not_http_is_a_transient_error(connect: Callable[..., Any], response: bytes):
     with raw_server(response) as port, pytest.raises(TransientError) as caught:
         connect(endpoint=Endpoint("127.0.0.1", "http", port)).manual_run_mail_task("m")
     assert caught.value.may_have_arrived
 
 
-# Elsewhere
+# Redirects and cookies
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -332,7 +330,7 @@ def test_a_redirect_is_not_followed(quickbi: LocalQuickBI, client: Any, status: 
 
 
 @pytest.mark.parametrize("location", [None, "", "/relative", "//[broken", "http://["])
-def test_a_redirect_to_nowhere_is_an_error_too(quickbi: LocalQuickBI, client: Any, location: str | None):
+def test_a_redirect_without_a_valid_location_is_an_error(quickbi: LocalQuickBI, client: Any, location: str | None):
     headers = {} if location is None else {"Location": location}
     quickbi.fail("GetMailTaskStatus", Fault.custom(302, b"", headers))
     with pytest.raises(PermanentError, match="redirects"):

@@ -1,4 +1,4 @@
-"""A mail task is found by its name, or the error lists what there is."""
+"""A mail task is found by its name, or the error lists the candidates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TASKS = [
         ("daily sales", None, "m-6"),
     ],
 )
-def test_exactly_that_name_is_found(name: str, owner: str | None, mail_id: str):
+def test_an_exact_name_is_found(name: str, owner: str | None, mail_id: str):
     assert find_by_name(iter(TASKS), name, owner).mail_id == mail_id
 
 
@@ -46,7 +46,7 @@ def test_exactly_that_name_is_found(name: str, owner: str | None, mail_id: str):
         ("Daily*", None, "is named 'Daily*'"),
     ],
 )
-def test_a_name_that_fits_none_or_several_is_an_error_that_lists_them(name: str, owner: str | None, said: str):
+def test_a_name_without_a_unique_match_is_an_error_that_lists_the_candidates(name: str, owner: str | None, said: str):
     with pytest.raises(PermanentError) as caught:
         find_by_name(TASKS, name, owner)
     assert said in str(caught.value)
@@ -54,7 +54,7 @@ def test_a_name_that_fits_none_or_several_is_an_error_that_lists_them(name: str,
     assert caught.value.hint
 
 
-def test_a_list_of_very_many_candidates_is_cut():
+def test_a_long_list_of_candidates_is_truncated():
     many = [MailTask(f"m-{number}", "Same", False, "u", "Wang Fang") for number in range(1000)]
     with pytest.raises(PermanentError, match=r"1000 mail tasks are named 'Same'.*, 980 more") as caught:
         find_by_name(many, "Same")
@@ -73,5 +73,5 @@ def test_a_list_of_very_many_candidates_is_cut():
         ("Daily", []),
     ],
 )
-def test_a_glob_describes_names_and_a_name_is_always_itself(pattern: str, found: list[str]):
+def test_a_glob_matches_names_and_a_name_matches_itself(pattern: str, found: list[str]):
     assert [task.mail_id for task in TASKS if matches(task, pattern)] == found

@@ -1,4 +1,4 @@
-"""How fast an operation may be called: the rate, whose turn it is, and what throttling does; time is controlled."""
+"""The rate limiter: the rate, the order of callers, and throttling; time is controlled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACCOUNT = ("https://quickbi.example/", "access_key:id")
 
 
 class Clock:
-    """Time that passes only when somebody sleeps, and then perhaps a little more; also the time that all share."""
+    """Time that passes only when somebody sleeps, possibly a little too long; also the shared wall clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -35,15 +35,15 @@ class Clock:
         self.now += seconds + (self.late.pop() if self.late else 0.0)
 
 
-def paced(rate: float, clock: Clock) -> RateLimiter:
+def limited(rate: float, clock: Clock) -> RateLimiter:
     return RateLimiter(rate, clock=clock, wall_clock=clock)
 
 
-def calls(pace: RateLimiter, clock: Clock, number: int) -> list[float]:
-    """Return when each of some calls was made."""
+def calls(limiter: RateLimiter, clock: Clock, number: int) -> list[float]:
+    """Return the times of a number of calls."""
     made = []
     for _ in range(number):
-        pace.acquire_blocking(clock.sleep)
+        limiter.acquire_blocking(clock.sleep)
         made.append(clock.now)
     return made
 
@@ -53,36 +53,36 @@ def gaps(made: list[float]) -> list[float]:
 
 
 @pytest.mark.parametrize("rate", [0.01, 1, 50])
-def test_the_first_call_need_not_wait(rate: float):
-    assert paced(rate, Clock()).try_acquire() == 0.0
+def test_the_first_call_does_not_wait(rate: float):
+    assert limited(rate, Clock()).try_acquire() == 0.0
 
 
 @pytest.mark.parametrize("rate", [0.1, 1, 2.5, 50])
-def test_calls_are_nearly_as_many_as_the_service_allows_and_never_more(rate: float):
+def test_calls_use_nearly_the_whole_limit_and_never_more(rate: float):
     clock = Clock()
-    made = calls(paced(rate, clock), clock, 101)
+    made = calls(limited(rate, clock), clock, 101)
     assert rate * 0.9 <= 100 / (made[-1] - made[0]) <= rate
     assert min(gaps(made)) >= 0.9 / rate
 
 
-def test_one_that_comes_too_early_learns_how_long_to_wait():
+def test_an_early_caller_learns_how_long_to_wait():
     clock = Clock()
-    pace = paced(1, clock)
-    pace.try_acquire()
-    first = pace.try_acquire()
+    limiter = limited(1, clock)
+    limiter.try_acquire()
+    first = limiter.try_acquire()
     assert 1.0 <= first <= 1.2
     clock.now += 0.5
-    assert pace.try_acquire() == pytest.approx(first - 0.5)
+    assert limiter.try_acquire() == pytest.approx(first - 0.5)
     clock.now += first - 0.5
-    assert pace.try_acquire() == pytest.approx(0.0, abs=1e-6)
+    assert limiter.try_acquire() == pytest.approx(0.0, abs=1e-6)
 
 
-def test_time_that_nobody_used_is_not_saved_up():
+def test_unused_time_is_not_saved_up():
     clock = Clock()
-    pace = paced(1, clock)
-    pace.try_acquire()
+    limiter = limited(1, clock)
+    limiter.try_acquire()
     clock.now += 3600
-    assert min(gaps(calls(pace, clock, 5))) >= 1.0
+    assert min(gaps(calls(limiter, clock, 5))) >= 1.0
 
 
 @given(st.lists(st.floats(min_value=0, max_value=3), max_size=40))
@@ -90,7 +90,7 @@ def test_time_that_nobody_used_is_not_saved_up():
 def test_however_late_callers_wake_two_calls_are_never_less_than_a_second_apart(late: list[float]):
     clock = Clock()
     clock.late = late
-    assert min(gaps(calls(paced(1, clock), clock, 40))) >= 1.0
+    assert min(gaps(calls(limited(1, clock), clock, 40))) >= 1.0
 
 
 @given(st.lists(st.floats(min_value=0, max_value=0.2), max_size=200))
@@ -98,14 +98,14 @@ def test_however_late_callers_wake_two_calls_are_never_less_than_a_second_apart(
 def test_however_late_callers_wake_no_second_has_more_calls_than_allowed(late: list[float]):
     clock = Clock()
     clock.late = late
-    made = calls(paced(50, clock), clock, 200)
+    made = calls(limited(50, clock), clock, 200)
     assert max(sum(begin <= other < begin + 1 for other in made) for begin in made) <= 50
 
 
 def test_waking_a_little_late_each_time_does_not_cost_calls():
     clock = Clock()
     clock.late = [0.015] * 100
-    made = calls(paced(1, clock), clock, 101)
+    made = calls(limited(1, clock), clock, 101)
     assert (made[-1] - made[0]) / 100 <= 1.1
 
 
@@ -114,98 +114,98 @@ def test_waking_a_little_late_each_time_does_not_cost_calls():
 
 def test_throttling_again_and_again_slows_down_but_never_to_a_standstill():
     clock = Clock()
-    pace = paced(1, clock)
-    full = pace.rate
+    limiter = limited(1, clock)
+    full = limiter.rate
     for _ in range(50):
-        pace.acquire_blocking(clock.sleep)
-        pace.throttled()
-    assert full / 32 <= pace.rate <= full / 8
+        limiter.acquire_blocking(clock.sleep)
+        limiter.throttled()
+    assert full / 32 <= limiter.rate <= full / 8
 
 
-def test_a_burst_of_throttled_answers_counts_once():
+def test_a_burst_of_throttled_calls_counts_once():
     clock = Clock()
-    pace = paced(10, clock)
-    full = pace.rate
-    pace.try_acquire()
-    pace.throttled()
+    limiter = limited(10, clock)
+    full = limiter.rate
+    limiter.try_acquire()
+    limiter.throttled()
     clock.now += 10
     for _ in range(20):
-        pace.throttled()
-    assert pace.rate >= full / 4
+        limiter.throttled()
+    assert limiter.rate >= full / 4
 
 
-def test_answers_without_throttling_bring_the_full_rate_back_and_no_more():
+def test_calls_without_throttling_restore_the_full_rate_and_no_more():
     clock = Clock()
-    pace = paced(1, clock)
-    full = pace.rate
+    limiter = limited(1, clock)
+    full = limiter.rate
     for _ in range(10):
-        pace.acquire_blocking(clock.sleep)
-        pace.throttled()
-    assert pace.rate < full / 2
+        limiter.acquire_blocking(clock.sleep)
+        limiter.throttled()
+    assert limiter.rate < full / 2
     for _ in range(3000):
-        pace.acquire_blocking(clock.sleep)
-        pace.succeeded()
-    assert pace.rate == full
-    assert min(gaps(calls(pace, clock, 20))) >= 1.0
+        limiter.acquire_blocking(clock.sleep)
+        limiter.succeeded()
+    assert limiter.rate == full
+    assert min(gaps(calls(limiter, clock, 20))) >= 1.0
 
 
 def test_a_throttled_call_is_not_repeated_at_once():
     clock = Clock()
-    pace = paced(1, clock)
-    pace.try_acquire()
-    pace.throttled()
-    assert pace.try_acquire() >= 0.5
+    limiter = limited(1, clock)
+    limiter.try_acquire()
+    limiter.throttled()
+    assert limiter.try_acquire() >= 0.5
 
 
 @pytest.mark.parametrize("seconds", [5.0, 30.0, 600.0])
-def test_what_the_service_asks_for_is_waited(seconds: float):
+def test_a_retry_after_is_honoured(seconds: float):
     clock = Clock()
-    pace = paced(10, clock)
-    pace.try_acquire()
-    pace.throttled(retry_after=seconds)
+    limiter = limited(10, clock)
+    limiter.try_acquire()
+    limiter.throttled(retry_after=seconds)
     begin = clock.now
-    pace.acquire_blocking(clock.sleep)
+    limiter.acquire_blocking(clock.sleep)
     assert seconds <= clock.now - begin <= seconds + 2.0
 
 
-def test_a_shorter_wish_does_not_shorten_a_longer_one():
+def test_a_shorter_retry_after_does_not_shorten_a_longer_one():
     clock = Clock()
-    pace = paced(10, clock)
-    pace.try_acquire()
-    pace.throttled(retry_after=30.0)
-    pace.throttled(retry_after=1.0)
+    limiter = limited(10, clock)
+    limiter.try_acquire()
+    limiter.throttled(retry_after=30.0)
+    limiter.throttled(retry_after=1.0)
     begin = clock.now
-    pace.acquire_blocking(clock.sleep)
+    limiter.acquire_blocking(clock.sleep)
     assert clock.now - begin >= 30.0
 
 
 @pytest.mark.parametrize("processes", [2, 4, 8])
-def test_processes_that_know_nothing_of_each_other_share_one_limit(processes: int):
-    """The service allows one call a second; each process calls whenever its own allowance lets it."""
+def test_processes_that_do_not_communicate_share_one_limit(processes: int):
+    """The service allows one call a second; each process calls whenever its own limiter allows it."""
     clock = Clock()
     random = Random(processes)
-    paces = [RateLimiter(1.0, clock=clock, wall_clock=clock, uniform=random.uniform) for _ in range(processes)]
+    limiters = [RateLimiter(1.0, clock=clock, wall_clock=clock, uniform=random.uniform) for _ in range(processes)]
     passed, made, refused = -math.inf, [0] * processes, 0
     due = [(clock.now + random.random(), index) for index in range(processes)]
     heapq.heapify(due)
     while clock.now < 1000.0 + 1800:
         clock.now, index = heapq.heappop(due)
-        wait = paces[index].try_acquire()
+        wait = limiters[index].try_acquire()
         if wait == 0:
             if clock.now - passed >= 1.0:
                 passed = clock.now
                 made[index] += 1
-                paces[index].succeeded()
+                limiters[index].succeeded()
             else:
                 refused += 1
-                paces[index].throttled()
+                limiters[index].throttled()
         heapq.heappush(due, (clock.now + wait + random.uniform(0.0005, 0.003), index))
     assert sum(made) >= 0.5 * 1800
     assert min(made) >= 0.2 * sum(made) / processes
     assert refused <= 0.5 * sum(made)
 
 
-# Whose turn it is
+# The order of callers
 
 
 def test_waiting_callers_of_one_event_loop_are_served_first_come_first_served():
@@ -215,11 +215,11 @@ def test_waiting_callers_of_one_event_loop_are_served_first_come_first_served():
         clock.sleep(seconds)
         await asyncio.sleep(0)
 
-    pace = paced(1, clock)
+    limiter = RateLimiter(1, clock=clock, wall_clock=clock, sleep=sleep)
     served: list[tuple[int, float]] = []
 
     async def caller(number: int) -> None:
-        await pace.acquire(sleep)
+        await limiter.acquire()
         served.append((number, clock.now))
 
     async def main() -> None:
@@ -230,12 +230,12 @@ def test_waiting_callers_of_one_event_loop_are_served_first_come_first_served():
     assert min(gaps([moment for _, moment in served])) >= 1.0
 
 
-def test_one_who_leaves_the_line_does_not_hold_up_the_others():
-    pace = RateLimiter(1000)
+def test_a_cancelled_caller_does_not_hold_up_the_others():
+    limiter = RateLimiter(1000)
     served: list[int] = []
 
     async def caller(number: int) -> None:
-        await pace.acquire()
+        await limiter.acquire()
         served.append(number)
 
     async def main() -> None:
@@ -249,17 +249,17 @@ def test_one_who_leaves_the_line_does_not_hold_up_the_others():
     assert [number for number in served if number not in {0, 3, 4, 9}] == [1, 2, 5, 6, 7, 8]
 
 
-def test_threads_and_event_loops_share_one_allowance():
-    pace = RateLimiter(500)
+def test_threads_and_event_loops_share_one_limiter():
+    limiter = RateLimiter(500)
     begin = time.monotonic()
 
     def blocking() -> None:
         for _ in range(25):
-            pace.acquire_blocking()
+            limiter.acquire_blocking()
 
     async def waiting() -> None:
         for _ in range(25):
-            await pace.acquire()
+            await limiter.acquire()
 
     threads = [threading.Thread(target=blocking) for _ in range(2)]
     threads.append(threading.Thread(target=lambda: asyncio.run(waiting())))
@@ -271,10 +271,10 @@ def test_threads_and_event_loops_share_one_allowance():
     assert time.monotonic() - begin >= 74 / 500 - 0.05
 
 
-# Which allowance
+# Which limiter
 
 
-def test_all_callers_of_one_account_share_the_allowance_of_an_operation():
+def test_all_callers_of_an_account_share_the_limiter_of_an_operation():
     assert rate_limiter(ACCOUNT, "GetMailTaskList") is rate_limiter(ACCOUNT, "GetMailTaskList")
     assert rate_limiter(ACCOUNT, "GetMailTaskStatus", 5.0) is rate_limiter(ACCOUNT, "GetMailTaskStatus", 5.0)
 
@@ -288,7 +288,7 @@ def test_all_callers_of_one_account_share_the_allowance_of_an_operation():
         ((ACCOUNT, "GetMailTaskStatus", 1.0), (ACCOUNT, "GetMailTaskStatus", 2.0)),
     ],
 )
-def test_other_operations_accounts_and_rates_have_allowances_of_their_own(first: Any, second: Any):
+def test_other_operations_accounts_and_rates_have_their_own_limiters(first: Any, second: Any):
     assert rate_limiter(*first) is not rate_limiter(*second)
 
 
@@ -302,5 +302,7 @@ def test_other_operations_accounts_and_rates_have_allowances_of_their_own(first:
         ("AnythingElse", 7.0, 50.0),
     ],
 )
-def test_the_documented_limits_hold_and_only_that_of_the_status_can_be_set(action: str, configured: float, rate: float):
+def test_the_documented_limits_apply_and_only_that_of_the_status_can_be_configured(
+    action: str, configured: float, rate: float
+):
     assert 0.9 * rate <= rate_limiter(ACCOUNT, action, configured).rate <= rate

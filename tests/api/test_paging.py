@@ -1,4 +1,4 @@
-"""Reading a list of many pages: few calls, and each mail task once although the list changes meanwhile."""
+"""Reading a list of many pages: few calls, and each mail task once even if the list changes meanwhile."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pages_asked(quickbi: LocalQuickBI) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [0, 1, 24, 25, 26, 50, 60])
-def test_all_mail_tasks_are_given_once_in_order(quickbi: LocalQuickBI, client: Any, number: int):
+def test_all_mail_tasks_are_returned_once_in_order(quickbi: LocalQuickBI, client: Any, number: int):
     expected = fill(quickbi, number)
     assert ids(client.iter_mail_tasks()) == expected
 
@@ -40,13 +40,13 @@ def test_one_page_is_one_call(quickbi: LocalQuickBI, client: Any):
     assert quickbi.count() == 1
 
 
-def test_nothing_is_asked_before_the_first_mail_task_is_taken(quickbi: LocalQuickBI, client: Any):
+def test_nothing_is_requested_before_the_first_mail_task_is_consumed(quickbi: LocalQuickBI, client: Any):
     fill(quickbi, 3)
     client.iter_mail_tasks()
     assert quickbi.count() == 0
 
 
-def test_pages_are_read_only_as_far_as_mail_tasks_are_taken(quickbi: LocalQuickBI, client: Any):
+def test_pages_are_read_only_as_far_as_mail_tasks_are_consumed(quickbi: LocalQuickBI, client: Any):
     expected = fill(quickbi, 100)
     stream = client.iter_mail_tasks(page_size=10)
     assert ids(islice(stream, 10)) == expected[:10]
@@ -79,21 +79,21 @@ def test_how_the_service_says_that_there_is_no_next_page_does_not_matter(
         assert ids(connect(quickbi).iter_mail_tasks(page_size=10)) == expected
 
 
-def test_a_mail_task_that_is_added_between_two_pages_is_given(quickbi: LocalQuickBI, client: Any):
+def test_a_mail_task_added_between_two_pages_is_returned(quickbi: LocalQuickBI, client: Any):
     expected = fill(quickbi, 30)
     quickbi.when_called("GetMailTaskList", lambda call: quickbi.add_mail_task("new", mail_id="new") and None, nth=2)
     found = ids(client.iter_mail_tasks(page_size=10))
     assert sorted(found) == sorted([*expected, "new"])
 
 
-def test_a_mail_task_that_is_removed_between_two_pages_takes_no_other_one_with_it(quickbi: LocalQuickBI, client: Any):
+def test_removing_a_mail_task_between_two_pages_loses_no_other_one(quickbi: LocalQuickBI, client: Any):
     expected = fill(quickbi, 30)
     quickbi.when_called("GetMailTaskList", lambda call: quickbi.remove_mail_task("m-000"), nth=2)
     found = ids(client.iter_mail_tasks(page_size=10))
     assert sorted(found) == expected
 
 
-def test_as_many_added_as_removed_between_two_pages_loses_none(quickbi: LocalQuickBI, client: Any):
+def test_adding_as_many_as_are_removed_between_two_pages_loses_none(quickbi: LocalQuickBI, client: Any):
     expected = fill(quickbi, 30)
 
     def swap(call: Any) -> None:
@@ -121,7 +121,7 @@ def test_a_removal_at_every_page_loses_none_of_those_that_stay(quickbi: LocalQui
 
 
 def lying(quickbi: LocalQuickBI, **lies: Any) -> None:
-    """Let the service name other numbers than it should."""
+    """Make the service report wrong totals."""
     mails = [(task["mail_id"], task["name"]) for task in quickbi.mail_tasks()]
 
     def handler(params: Any) -> Any:
@@ -147,14 +147,14 @@ def lying(quickbi: LocalQuickBI, **lies: Any) -> None:
         {"TotalNum": "thirty"},
     ],
 )
-def test_wrong_numbers_of_the_service_lose_nothing(quickbi: LocalQuickBI, client: Any, lies: dict[str, Any]):
+def test_wrong_totals_of_the_service_lose_nothing(quickbi: LocalQuickBI, client: Any, lies: dict[str, Any]):
     expected = fill(quickbi, 30)
     lying(quickbi, **lies)
     assert ids(client.iter_mail_tasks(page_size=10)) == expected
     assert quickbi.count() < 20
 
 
-def test_a_service_that_gives_the_same_page_for_ever_is_left(quickbi: LocalQuickBI, client: Any):
+def test_a_service_that_repeats_the_same_page_does_not_loop_forever(quickbi: LocalQuickBI, client: Any):
     expected = fill(quickbi, 10)
     data = [{"MailId": mail_id, "SubscribeName": "r", "Paused": False} for mail_id in expected]
     quickbi.register("GetMailTaskList", lambda params: {"Data": data, "TotalNum": 1000, "Next": 2})
@@ -162,7 +162,7 @@ def test_a_service_that_gives_the_same_page_for_ever_is_left(quickbi: LocalQuick
     assert quickbi.count() <= 2 * MAX_PASSES
 
 
-def test_a_service_without_an_end_is_read_only_as_far_as_it_is_taken(quickbi: LocalQuickBI, client: Any):
+def test_an_endless_list_is_read_only_as_far_as_it_is_consumed(quickbi: LocalQuickBI, client: Any):
     def endless(params: Any) -> Any:
         number = int(params["PageNum"])
         return {"Data": [{"MailId": f"m-{number}", "SubscribeName": "r", "Paused": False}], "Next": number + 1}
@@ -172,7 +172,7 @@ def test_a_service_without_an_end_is_read_only_as_far_as_it_is_taken(quickbi: Lo
     assert quickbi.count() == 50
 
 
-def test_a_service_without_an_end_is_left_in_the_end(monkeypatch: pytest.MonkeyPatch):
+def test_an_endless_list_ends_at_the_page_limit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(paging, "MAX_PAGES", 20)
     pager, pages = Pager[MailTask](lambda mail_task: mail_task.mail_id), 0
     while (number := pager.page_num) is not None and pages <= MAX_PASSES * 20:
@@ -181,7 +181,7 @@ def test_a_service_without_an_end_is_left_in_the_end(monkeypatch: pytest.MonkeyP
     assert pages == MAX_PASSES * 20
 
 
-def test_a_page_that_cannot_be_read_at_first_is_read_again(quickbi: LocalQuickBI, client: Any):
+def test_a_page_that_fails_is_retried(quickbi: LocalQuickBI, client: Any):
     expected = fill(quickbi, 30)
     quickbi.when_called("GetMailTaskList", lambda call: Fault.html_503(), nth=2)
     assert ids(client.iter_mail_tasks(page_size=10)) == expected
@@ -194,7 +194,7 @@ def test_a_page_that_cannot_be_read_at_first_is_read_again(quickbi: LocalQuickBI
     total=st.sampled_from(["right", "none"]),
 )
 @settings(max_examples=200, deadline=None)
-def test_whatever_comes_and_goes_nothing_is_given_twice_and_nothing_that_stays_is_lost(
+def test_under_any_changes_nothing_is_returned_twice_and_nothing_that_stays_is_lost(
     size: int, names: list[int], changes: list[tuple[int, bool, int]], total: str
 ):
     there = [str(name) for name in names]

@@ -1,4 +1,4 @@
-"""What is secret is in no text that could be shown: errors, settings, requests, logs, whatever the service quotes."""
+"""Secrets appear in no text that may be shown: errors, settings, requests, logs, quotes of the service."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECRETS = (SECRET, TOKEN, BEARER)
 
 
 def leaked(text: str) -> list[str]:
-    """Return the parts of secrets, 12 characters and longer, that a text holds."""
+    """Return the parts of secrets, of 12 characters or more, in a text."""
     return sorted(
         {
             secret[start : start + 12]
@@ -39,7 +39,7 @@ def leaked(text: str) -> list[str]:
 
 
 def shown(error: BaseException) -> str:
-    """Return all that a log, a debugger or another process may get to see of an error."""
+    """Return everything that a log, a debugger or another process can see of an error."""
     texts = [str(error), repr(error), repr(error.args), "".join(traceback.format_exception(error))]
     if isinstance(error, QuickBIError):
         texts += [json.dumps(error.as_dict()), repr(vars(error))]
@@ -76,7 +76,7 @@ def caller_with(quickbi: LocalQuickBI, connect: Callable[..., Any]) -> Callable[
     ],
 )
 @pytest.mark.parametrize("where", ["message", "body", "html"])
-def test_a_secret_that_the_service_quotes_is_not_passed_on(
+def test_a_secret_quoted_by_the_service_is_masked(
     quickbi: LocalQuickBI, caller_with: Callable[[str], Any], auth_type: str, quoted: str, where: str
 ):
     secret = {"access_key": SECRET, "sts": TOKEN, "bearer": BEARER}[auth_type]
@@ -107,9 +107,7 @@ def test_no_failure_shows_a_secret(
     assert leaked(shown(caught.value)) == []
 
 
-def test_a_text_that_only_looks_like_a_short_secret_does_not_trip_the_masking(
-    quickbi: LocalQuickBI, connect: Callable[..., Any]
-):
+def test_text_that_resembles_a_short_secret_is_not_masked(quickbi: LocalQuickBI, connect: Callable[..., Any]):
     for secret in ("*", "***", "a", "e"):
         quickbi.add_account("short", secret)
         spec = CredentialSpec.of("access_key", access_key_id="short", access_key_secret=secret)
@@ -118,7 +116,7 @@ def test_a_text_that_only_looks_like_a_short_secret_does_not_trip_the_masking(
             connect(credentials=spec).get_mail_task_status("m")
 
 
-def test_no_value_that_holds_a_secret_shows_it():
+def test_no_repr_shows_a_secret():
     spec = CredentialSpec.of("sts", access_key_id="id", access_key_secret=SECRET, security_token=TOKEN)
     settings = ClientSettings(
         endpoint=Endpoint("quickbi.example"), credentials=spec, proxies=(("https", f"http://user:{SECRET}@proxy:1"),)
@@ -143,7 +141,7 @@ def test_no_value_that_holds_a_secret_shows_it():
 
 
 @pytest.mark.parametrize("auth_type", ["access_key", "sts", "bearer"])
-def test_nothing_secret_is_logged_even_at_debug(
+def test_no_secret_is_logged_even_at_debug(
     quickbi: LocalQuickBI, caller_with: Callable[[str], Any], auth_type: str, caplog: pytest.LogCaptureFixture
 ):
     quickbi.fail("GetMailTaskStatus", Fault.html_503(), Fault.reset(), Fault.throttled())

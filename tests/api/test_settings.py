@@ -1,4 +1,4 @@
-"""Addresses: which there are, how people write them, and that nothing else is taken for one."""
+"""Endpoints: which exist, how people write them, and that anything else is refused."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from airflow_provider_quickbi.api.settings import REGIONS, ClientSettings, Endpo
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_each_region_has_a_public_address_and_one_inside_a_vpc(region: str):
+def test_each_region_has_a_public_and_a_vpc_endpoint(region: str):
     assert Endpoint.of_region(region).url == f"https://quickbi-public.{region}.aliyuncs.com/"
     assert Endpoint.of_region(region, "vpc").url == f"https://quickbi-public-vpc.{region}.aliyuncs.com/"
 
 
 @pytest.mark.parametrize(("region", "network"), [("cn-beijing", "public"), ("", "public"), ("cn-hangzhou", "internal")])
-def test_there_are_no_other_regions_and_networks(region: str, network: str):
+def test_other_regions_and_networks_are_refused(region: str, network: str):
     with pytest.raises(ValueError, match="is not one of"):
         Endpoint.of_region(region, network)
 
@@ -37,7 +37,7 @@ def test_there_are_no_other_regions_and_networks(region: str, network: str):
         (Endpoint("under_score.internal"), "under_score.internal", "https://under_score.internal/"),
     ],
 )
-def test_an_address_is_written_as_http_clients_write_it(endpoint: Endpoint, host_header: str, url: str):
+def test_the_host_header_and_url_are_those_of_http_clients(endpoint: Endpoint, host_header: str, url: str):
     assert endpoint.host_header == host_header
     assert endpoint.url == url
 
@@ -69,7 +69,7 @@ def test_an_address_is_written_as_http_clients_write_it(endpoint: Endpoint, host
         ("a", "https", -1),
     ],
 )
-def test_what_is_no_address_is_not_taken_for_one(host: str, scheme: str, port: int | None):
+def test_an_invalid_endpoint_is_refused(host: str, scheme: str, port: int | None):
     with pytest.raises(ValueError, match=r"host name|scheme|port"):
         Endpoint(host, scheme, port)
 
@@ -86,14 +86,14 @@ def test_what_is_no_address_is_not_taken_for_one(host: str, scheme: str, port: i
         ("A.Example", (None, "a.example", None)),
     ],
 )
-def test_an_endpoint_is_read_as_people_write_it(text: str, parts: tuple[Any, ...]):
+def test_an_endpoint_is_parsed_as_people_write_it(text: str, parts: tuple[Any, ...]):
     assert split_endpoint(text) == parts
 
 
 @pytest.mark.parametrize(
     "text", ["a/path", "a?query", "a#fragment", "user:pass@a", "a:port", "a:99999", "[::1", "https://a/b", "a:-1"]
 )
-def test_an_endpoint_with_more_than_that_is_refused(text: str):
+def test_an_endpoint_with_anything_else_is_refused(text: str):
     with pytest.raises(ValueError):  # noqa: PT011 - whatever urllib says, or that there is more
         split_endpoint(text)
 
@@ -119,7 +119,7 @@ def settings(**fields: Any) -> ClientSettings:
     return ClientSettings(Endpoint("a.example"), spec)
 
 
-def test_an_account_is_the_endpoint_and_who_asks_whatever_the_secret_and_the_timeouts():
+def test_an_account_is_the_endpoint_and_the_identity_only():
     assert (
         settings().account
         == settings(access_key_secret="other").account
@@ -128,7 +128,7 @@ def test_an_account_is_the_endpoint_and_who_asks_whatever_the_secret_and_the_tim
     assert settings().account != settings(access_key_id="other").account
 
 
-def test_two_equal_settings_are_one_and_another_secret_is_another():
+def test_settings_are_equal_unless_the_secret_differs():
     assert settings() == settings()
     assert hash(settings()) == hash(settings())
     assert settings() != settings(access_key_secret="other")
@@ -144,12 +144,12 @@ def test_two_equal_settings_are_one_and_another_secret_is_another():
         ("default", {}, "default:"),
     ],
 )
-def test_who_asks_is_known_by_what_is_not_secret(auth_type: str, fields: dict[str, Any], identity: str):
+def test_an_identity_consists_of_public_fields(auth_type: str, fields: dict[str, Any], identity: str):
     assert CredentialSpec.of(auth_type, **fields).identity == identity
 
 
 @pytest.mark.parametrize(("auth_type", "field"), [("bearer", "bearer_token"), ("credentials_uri", "credentials_uri")])
-def test_two_secrets_are_two_callers_and_neither_is_shown(auth_type: str, field: str):
+def test_two_secrets_are_two_identities_and_neither_is_shown(auth_type: str, field: str):
     secrets = ("http://user:one@localhost/", "http://user:two@localhost/")
     first, second = (CredentialSpec.of(auth_type, **{field: secret}).identity for secret in secrets)
     assert first != second

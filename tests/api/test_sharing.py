@@ -1,9 +1,10 @@
-"""One client for one account in an event loop, and one call for equal questions."""
+"""One client per account and event loop, and one call for equal status queries."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_quickbi.api import status_poller
+from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.errors import PermanentError, TransientError
 from airflow_provider_quickbi.api.models import StatusQuery
 from airflow_provider_quickbi.api.settings import ClientSettings
-from airflow_provider_quickbi.api.status_poller import shared_poller
+from airflow_provider_quickbi.api.status_poller import KEPT_SECONDS, shared_poller
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 
@@ -29,7 +31,7 @@ def account(quickbi: LocalQuickBI, settings_of: Callable[..., ClientSettings]) -
 
 
 class Held:
-    """Holds the answers of a local Quick BI back until they are let go."""
+    """Holds back the responses of a local Quick BI until released."""
 
     def __init__(self, quickbi: LocalQuickBI) -> None:
         self.arrived = threading.Event()
@@ -52,15 +54,13 @@ def held(quickbi: LocalQuickBI) -> Iterator[Held]:
     held.let_go.set()
 
 
-def test_equal_questions_share_one_call_and_its_answer(quickbi: LocalQuickBI, account: ClientSettings, held: Held):
+def test_equal_queries_share_one_call_and_its_response(quickbi: LocalQuickBI, account: ClientSettings, held: Held):
     mail_id = quickbi.add_mail_task("Daily sales")
     task_id = quickbi.add_run(mail_id)
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            polls = [
-                asyncio.create_task(poller.subscribe().poll_once(StatusQuery(mail_id, None))) for _ in range(50)
-            ]
+            polls = [asyncio.create_task(poller.subscribe().poll_once(StatusQuery(mail_id, None))) for _ in range(50)]
             await held.until_arrived()
             await asyncio.sleep(0)
             held.let_go.set()
@@ -72,7 +72,7 @@ def test_equal_questions_share_one_call_and_its_answer(quickbi: LocalQuickBI, ac
     assert quickbi.count() == 1
 
 
-def test_different_questions_are_different_calls(quickbi: LocalQuickBI, account: ClientSettings):
+def test_different_queries_are_different_calls(quickbi: LocalQuickBI, account: ClientSettings):
     first, second = quickbi.add_mail_task("a"), quickbi.add_mail_task("b")
     task_id = quickbi.add_run(first)
     status_queries = [StatusQuery(first, None), StatusQuery(first, task_id), StatusQuery(second, None)]
@@ -88,14 +88,12 @@ def test_different_questions_are_different_calls(quickbi: LocalQuickBI, account:
     assert quickbi.count() == 3
 
 
-def test_one_who_stops_waiting_does_not_stop_the_others(quickbi: LocalQuickBI, account: ClientSettings, held: Held):
+def test_cancelling_one_waiter_does_not_cancel_the_others(quickbi: LocalQuickBI, account: ClientSettings, held: Held):
     mail_id = quickbi.add_mail_task("Daily sales")
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            polls = [
-                asyncio.create_task(poller.subscribe().poll_once(StatusQuery(mail_id, None))) for _ in range(3)
-            ]
+            polls = [asyncio.create_task(poller.subscribe().poll_once(StatusQuery(mail_id, None))) for _ in range(3)]
             await held.until_arrived()
             polls[0].cancel()
             polls[2].cancel()
@@ -109,15 +107,15 @@ def test_one_who_stops_waiting_does_not_stop_the_others(quickbi: LocalQuickBI, a
     assert quickbi.count() == 1
 
 
-def test_the_last_one_who_stops_waiting_ends_the_call_and_the_next_one_asks_anew(
+def test_cancelling_the_last_waiter_cancels_the_call_and_the_next_poll_makes_a_new_one(
     quickbi: LocalQuickBI, account: ClientSettings, held: Held
 ):
     mail_id = quickbi.add_mail_task("Daily sales")
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            watch = poller.subscribe()
-            polls = [asyncio.create_task(watch.poll_once(StatusQuery(mail_id, None))) for _ in range(2)]
+            subscription = poller.subscribe()
+            polls = [asyncio.create_task(subscription.poll_once(StatusQuery(mail_id, None))) for _ in range(2)]
             await held.until_arrived()
             [call] = asyncio.all_tasks() - {*polls, asyncio.current_task(), *outer}
             for poll in polls:
@@ -125,7 +123,7 @@ def test_the_last_one_who_stops_waiting_ends_the_call_and_the_next_one_asks_anew
             await asyncio.gather(*polls, call, return_exceptions=True)
             assert call.cancelled()
             held.let_go.set()
-            assert (await watch.poll_once(StatusQuery(mail_id, None))).outcome == ()
+            assert (await subscription.poll_once(StatusQuery(mail_id, None))).outcome == ()
 
     outer: set[Any] = set()
 
@@ -137,25 +135,25 @@ def test_the_last_one_who_stops_waiting_ends_the_call_and_the_next_one_asks_anew
     assert quickbi.count() == 2
 
 
-def test_an_error_is_given_to_all_who_wait_and_not_kept(quickbi: LocalQuickBI, account: ClientSettings):
+def test_an_error_is_returned_to_all_waiters_and_not_kept(quickbi: LocalQuickBI, account: ClientSettings):
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("GetMailTaskStatus", Fault.html_503())
 
     async def main() -> None:
         async with shared_poller(account) as poller:
-            watches = [poller.subscribe() for _ in range(5)]
+            subscriptions = [poller.subscribe() for _ in range(5)]
             status_query = StatusQuery(mail_id, None)
-            responses = await asyncio.gather(*(watch.poll_once(status_query) for watch in watches))
+            responses = await asyncio.gather(*(subscription.poll_once(status_query) for subscription in subscriptions))
             assert len({id(response.outcome) for response in responses}) == 1
             assert isinstance(responses[0].outcome, TransientError)
             assert responses[0].outcome.__traceback__ is None
-            assert (await watches[0].poll_once(status_query, max_age=1000)).outcome == ()
+            assert (await subscriptions[0].poll_once(status_query, max_age=1000)).outcome == ()
 
     run(main())
     assert quickbi.count() == 2
 
 
-def test_a_refusal_is_an_answer_and_no_exception(quickbi: LocalQuickBI, account: ClientSettings):
+def test_a_refusal_is_a_response_and_not_an_exception(quickbi: LocalQuickBI, account: ClientSettings):
     async def main() -> None:
         async with shared_poller(account) as poller:
             response = await poller.subscribe().poll_once(StatusQuery("unknown", None))
@@ -164,7 +162,7 @@ def test_a_refusal_is_an_answer_and_no_exception(quickbi: LocalQuickBI, account:
     run(main())
 
 
-def test_an_answer_that_is_young_enough_is_taken_by_others(quickbi: LocalQuickBI, account: ClientSettings):
+def test_a_recent_response_is_reused_by_others(quickbi: LocalQuickBI, account: ClientSettings):
     mail_id = quickbi.add_mail_task("Daily sales")
 
     async def main() -> None:
@@ -179,42 +177,46 @@ def test_an_answer_that_is_young_enough_is_taken_by_others(quickbi: LocalQuickBI
     assert quickbi.count() == 2
 
 
-def test_what_nobody_watches_any_more_is_forgotten(
-    quickbi: LocalQuickBI, account: ClientSettings, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(status_poller, "KEPT_SECONDS", 0.0)
+def test_responses_without_subscriptions_are_dropped_after_a_while(quickbi: LocalQuickBI, account: ClientSettings):
+    ahead = 0.0
     mail_id = quickbi.add_mail_task("Daily sales")
     task_id = quickbi.add_run(mail_id)
 
+    latest, pinned = StatusQuery(mail_id, None), StatusQuery(mail_id, task_id)
+
     async def main() -> None:
-        async with shared_poller(account) as poller:
-            first, second = poller.subscribe(), poller.subscribe()
-            await first.poll_once(StatusQuery(mail_id, None))
-            await second.poll_once(StatusQuery(mail_id, None))
-            await second.poll_once(StatusQuery(mail_id, task_id))
-            assert set(poller._topics) == {StatusQuery(mail_id, None), StatusQuery(mail_id, task_id)}
+        nonlocal ahead
+        async with shared_poller(account, clock=Clock(monotonic=lambda: time.monotonic() + ahead)) as poller:
+            first, second, third = (poller.subscribe() for _ in range(3))
+            await first.poll_once(latest)
+            await second.poll_once(pinned)
             first.close()
-            assert set(poller._topics) == {StatusQuery(mail_id, task_id)}
+            ahead += KEPT_SECONDS - 1
             second.close()
             second.close()
-            assert poller._topics == {}
-            await first.poll_once(StatusQuery(mail_id, None), max_age=1000)
+            assert set(poller._topics) == {latest, pinned}
+            ahead += 1
+            await third.poll_once(pinned, max_age=1000)
+            third.close()
+            assert set(poller._topics) == {pinned}
+            await first.poll_once(latest, max_age=1000)
+            ahead += KEPT_SECONDS
             first.close()
-            assert poller._topics == {}
+            assert set(poller._topics) == {latest}
 
     run(main())
-    assert quickbi.count() == 4
+    assert quickbi.count() == 3
 
 
-def test_an_answer_outlives_the_wait_that_asked_for_it_for_a_while(quickbi: LocalQuickBI, account: ClientSettings):
+def test_a_response_outlives_its_subscription_for_a_while(quickbi: LocalQuickBI, account: ClientSettings):
     mail_id = quickbi.add_mail_task("Daily sales")
 
     async def main() -> None:
         async with shared_poller(account) as poller:
             for _ in range(5):
-                watch = poller.subscribe()
-                await watch.poll_once(StatusQuery(mail_id, None), max_age=1000)
-                watch.close()
+                subscription = poller.subscribe()
+                await subscription.poll_once(StatusQuery(mail_id, None), max_age=1000)
+                subscription.close()
 
     run(main())
     assert quickbi.count() == 1
@@ -238,7 +240,7 @@ def test_all_waits_of_an_account_share_one_client_and_its_connection(quickbi: Lo
     assert quickbi.connections_opened == 1
 
 
-def test_connections_are_closed_when_the_last_one_leaves(account: ClientSettings, quickbi: LocalQuickBI):
+def test_connections_are_closed_when_the_last_user_leaves(account: ClientSettings, quickbi: LocalQuickBI):
     async def main() -> None:
         async with shared_poller(account) as outer:
             async with shared_poller(account) as inner:
@@ -256,7 +258,7 @@ def test_connections_are_closed_when_the_last_one_leaves(account: ClientSettings
     assert quickbi.connections_opened == 1
 
 
-def test_a_wait_that_fails_leaves_too(account: ClientSettings):
+def test_a_failing_user_leaves_too(account: ClientSettings):
     async def main() -> None:
         with pytest.raises(ZeroDivisionError):
             async with shared_poller(account):
@@ -286,7 +288,7 @@ def test_another_secret_is_another_account(quickbi: LocalQuickBI, account: Clien
     run(main())
 
 
-def test_each_event_loop_has_a_board_of_its_own(account: ClientSettings):
+def test_each_event_loop_has_its_own_poller(account: ClientSettings):
     pollers: list[Any] = []
 
     async def main() -> None:
@@ -299,13 +301,13 @@ def test_each_event_loop_has_a_board_of_its_own(account: ClientSettings):
     assert pollers[0] is not pollers[1]
 
 
-def test_the_first_user_counts_the_calls(quickbi: LocalQuickBI, account: ClientSettings):
+def test_the_on_call_of_the_first_user_counts(quickbi: LocalQuickBI, account: ClientSettings):
     mail_id = quickbi.add_mail_task("Daily sales")
-    notified: list[tuple[str, str]] = []
+    reported: list[tuple[str, str]] = []
 
     async def main() -> None:
-        async with shared_poller(account, lambda action, result: notified.append((action, result))) as poller:
+        async with shared_poller(account, lambda action, result: reported.append((action, result))) as poller:
             await poller.subscribe().poll_once(StatusQuery(mail_id, None))
 
     run(main())
-    assert notified == [("GetMailTaskStatus", "succeeded")]
+    assert reported == [("GetMailTaskStatus", "ok")]

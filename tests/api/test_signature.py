@@ -1,4 +1,4 @@
-"""What is sent is signed as the specification says, exactly as it is sent, and anew for every attempt."""
+"""Requests are signed as specified, exactly as they are sent, and once per attempt."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ODD_TEXTS = [
 
 
 class Wire(LocalQuickBI):
-    """Keeps what arrived as it arrived."""
+    """Keeps the raw requests."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -71,7 +71,7 @@ def wire_client(wire: Wire, connect: Callable[..., Any]) -> Any:
 
 
 def signature_by_the_book(method: str, target: str, headers: dict[str, str], secret: str) -> str:
-    """Compute the signature from the bytes that arrived, as the specification describes it."""
+    """Compute the signature from the received bytes, as specified."""
     path, _, query = target.partition("?")
     signed = headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
     canonical = "\n".join(
@@ -170,7 +170,7 @@ def test_any_text_verifies_at_the_server_and_arrives_unchanged(wire_client: Any,
     assert wire_client.call("Echo", values) == values
 
 
-def test_every_attempt_has_a_nonce_of_its_own(quickbi: LocalQuickBI, client: Any):
+def test_every_attempt_has_its_own_nonce(quickbi: LocalQuickBI, client: Any):
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("GetMailTaskStatus", Fault.html_503(), Fault.reset(), Fault.throttled())
     client.get_mail_task_status(mail_id)
@@ -198,14 +198,14 @@ def test_every_attempt_has_the_date_at_which_it_is_sent(
     assert all(later - earlier >= timedelta(seconds=59) for earlier, later in pairwise(dates))
 
 
-def test_a_used_nonce_is_signed_anew(quickbi: LocalQuickBI, client: Any):
+def test_a_used_nonce_is_replaced(quickbi: LocalQuickBI, client: Any):
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("GetMailTaskStatus", Fault.error("SignatureNonceUsed"))
     assert client.get_mail_task_status(mail_id) == ()
     assert quickbi.count("GetMailTaskStatus") == 2
 
 
-def test_a_security_token_travels_with_the_request(quickbi: LocalQuickBI, connect: Callable[..., Any]):
+def test_a_security_token_is_sent_with_the_request(quickbi: LocalQuickBI, connect: Callable[..., Any]):
     quickbi.add_account("sts-id", "sts-secret", security_token="tok/en+==")
     caller = connect(
         credentials=CredentialSpec.of(
@@ -216,7 +216,7 @@ def test_a_security_token_travels_with_the_request(quickbi: LocalQuickBI, connec
     assert quickbi.calls[-1].access_key_id == "sts-id"
 
 
-def test_a_bearer_token_takes_the_place_of_the_signature(wire: Wire, connect: Callable[..., Any]):
+def test_a_bearer_token_replaces_the_signature(wire: Wire, connect: Callable[..., Any]):
     wire.add_bearer_token("bear.er-token")
     caller = connect(wire, credentials=CredentialSpec.of("bearer", bearer_token="bear.er-token"))
     assert caller.get_mail_task_list().total_num == 0
@@ -225,7 +225,7 @@ def test_a_bearer_token_takes_the_place_of_the_signature(wire: Wire, connect: Ca
     assert "SignatureType=BEARERTOKEN" in target
 
 
-def test_parameters_are_written_as_the_service_reads_them():
+def test_parameters_are_encoded_as_the_service_expects():
     written = encode_parameters(
         "GetMailTaskList", {"PageNum": 1, "Paused": False, "Other": True, "UserNick": None, "Text": "x"}
     )
@@ -247,7 +247,7 @@ def test_parameters_are_written_as_the_service_reads_them():
         ({"MailId": "日" * 3000}, "query is too long"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_before_anything_is_sent(
+def test_invalid_parameters_are_refused_before_a_request_is_sent(
     quickbi: LocalQuickBI, client: Any, parameters: dict[Any, Any], said: str
 ):
     with pytest.raises(PermanentError, match=said) as caught:
@@ -257,7 +257,7 @@ def test_what_cannot_be_sent_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("action", ["", "Get Mail", "a" * 101, "7Up", "Get\r\nX: y", "获取"])
-def test_what_is_no_operation_is_refused_before_anything_is_sent(quickbi: LocalQuickBI, client: Any, action: str):
+def test_an_invalid_operation_name_is_refused_before_a_request_is_sent(quickbi: LocalQuickBI, client: Any, action: str):
     with pytest.raises(PermanentError, match="not a valid operation name"):
         client.call(action)
     assert quickbi.count() == 0
@@ -272,7 +272,7 @@ def test_what_is_no_operation_is_refused_before_anything_is_sent(quickbi: LocalQ
         {"access_key_id": "id", "access_key_secret": "the-secret", "security_token": "жетон-marked"},
     ],
 )
-def test_credentials_that_no_header_can_hold_are_refused_without_being_shown(
+def test_credentials_that_a_header_cannot_carry_are_refused_without_being_shown(
     quickbi: LocalQuickBI, connect: Callable[..., Any], fields: dict[str, str]
 ):
     caller = connect(credentials=CredentialSpec.of("sts" if "security_token" in fields else "access_key", **fields))

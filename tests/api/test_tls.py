@@ -1,4 +1,4 @@
-"""TLS: verified unless somebody asks otherwise, with the CA that the settings name, the same for both clients."""
+"""TLS: certificates are verified unless configured otherwise, in the same way by both clients."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_a_certificate_of_an_unknown_ca_is_refused(secure: LocalQuickBI, connect
     assert secure.count() == 0
 
 
-def test_no_mail_is_started_over_a_connection_that_is_not_trusted(secure: LocalQuickBI, connect: Callable[..., Any]):
+def test_no_run_is_started_over_an_untrusted_connection(secure: LocalQuickBI, connect: Callable[..., Any]):
     mail_id = secure.add_mail_task("Daily sales")
     with pytest.raises(PermanentError):
         connect(secure).manual_run_mail_task(mail_id)
     assert secure.starts(mail_id) == 0
 
 
-def test_a_ca_of_your_own_is_trusted_if_the_settings_name_its_file(
+def test_a_private_ca_is_trusted_if_the_settings_name_its_file(
     secure: LocalQuickBI, connect: Callable[..., Any], ca_file: str
 ):
     mail_id = secure.add_mail_task("Daily sales")
@@ -78,14 +78,14 @@ def test_a_ca_of_your_own_is_trusted_if_the_settings_name_its_file(
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_a_ca_of_your_own_is_trusted_if_the_environment_names_its_file(
+def test_a_private_ca_is_trusted_if_the_environment_names_its_file(
     secure: LocalQuickBI, connect: Callable[..., Any], ca_file: str, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     monkeypatch.setenv(name, ca_file)
     assert connect(secure).get_mail_task_list().total_num == 0
 
 
-def test_a_certificate_of_another_host_is_refused_although_its_ca_is_trusted(
+def test_a_certificate_of_another_host_is_refused_even_if_its_ca_is_trusted(
     authority: trustme.CA, connect: Callable[..., Any], ca_file: str
 ):
     with LocalQuickBI(ssl_context=server_context(authority, "elsewhere.example")) as server:
@@ -113,7 +113,7 @@ def test_plain_http_is_warned_about_once_per_endpoint(
     assert warnings == ["Quick BI at http://quickbi.example/: no TLS; requests and responses can be read in transit"]
 
 
-def test_an_unprotected_connection_on_this_machine_is_nothing_to_warn_about(
+def test_an_unprotected_loopback_connection_logs_no_warning(
     connect: Callable[..., Any], secure: LocalQuickBI, caplog: pytest.LogCaptureFixture
 ):
     assert connect().get_mail_task_list().total_num == 0
@@ -121,7 +121,7 @@ def test_an_unprotected_connection_on_this_machine_is_nothing_to_warn_about(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_verified_https_is_nothing_to_warn_about(
+def test_verified_https_logs_no_warning(
     secure: LocalQuickBI, connect: Callable[..., Any], ca_file: str, caplog: pytest.LogCaptureFixture
 ):
     connect(secure, verify=ca_file).get_mail_task_list()
@@ -129,7 +129,7 @@ def test_verified_https_is_nothing_to_warn_about(
 
 
 @pytest.mark.parametrize("written", [None, b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
-def test_a_ca_file_that_holds_no_certificate_is_a_permanent_error_that_names_it(
+def test_a_ca_file_without_certificates_is_a_permanent_error_that_names_it(
     secure: LocalQuickBI, connect: Callable[..., Any], tmp_path: Path, written: bytes | None
 ):
     path = tmp_path / "other.pem"
@@ -141,14 +141,14 @@ def test_a_ca_file_that_holds_no_certificate_is_a_permanent_error_that_names_it(
     assert secure.connections_opened == 0
 
 
-def test_a_directory_of_ca_certificates_may_be_named_too(
+def test_verify_may_be_a_directory_of_ca_certificates(
     secure: LocalQuickBI, connect: Callable[..., Any], tmp_path: Path
 ):
     with pytest.raises(PermanentError, match="TLS certificate is not trusted"):
         connect(secure, verify=str(tmp_path)).get_mail_task_list()
 
 
-def test_https_to_a_port_that_speaks_http_is_a_transient_error_that_says_what_to_check(
+def test_https_to_an_http_port_is_a_transient_error_that_says_what_to_check(
     quickbi: LocalQuickBI, connect: Callable[..., Any]
 ):
     caller = connect(endpoint=Endpoint(quickbi.host, "https", quickbi.port))
@@ -156,7 +156,7 @@ def test_https_to_a_port_that_speaks_http_is_a_transient_error_that_says_what_to
         caller.call("GetMailTaskList", {"UserNick": "certificate"})
 
 
-def test_tls_that_breaks_after_the_request_arrived_may_have_started_a_mail(
+def test_a_tls_failure_after_the_request_may_have_started_a_run(
     authority: trustme.CA, connect: Callable[..., Any], ca_file: str
 ):
     context = server_context(authority)
@@ -188,7 +188,7 @@ def test_tls_that_breaks_after_the_request_arrived_may_have_started_a_mail(
     assert caught.value.may_have_arrived
 
 
-def test_a_handshake_that_never_ends_is_given_up(connect: Callable[..., Any]):
+def test_an_endless_handshake_times_out(connect: Callable[..., Any]):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = Endpoint("127.0.0.1", "https", listener.getsockname()[1])
         caller = connect(endpoint=endpoint, connect_timeout=0.2, read_timeout=0.2)

@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from example_dags.standalone import Airflow, Program
+from dev.standalone import Airflow, Program
 from tests.distributed import services
 
 _FOLDER = Path(__file__).parent

@@ -36,7 +36,7 @@ def cluster(
     quickbi: LocalQuickBI, tmp_path_factory: pytest.TempPathFactory, notify: Callable[[str], None]
 ) -> Iterator[object]:
     """The cluster, all of its parts at work; no process, database or key of it is left afterwards."""
-    from example_dags.standalone import ending_on
+    from dev.standalone import ending_on
     from tests.distributed import services
     from tests.distributed.cluster import Cluster
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_quickbi.testing import DOCUMENTED_CALLS_PER_SECOND, LocalQuickBI
-from example_dags.standalone import Airflow, Api, Program, ending_on
+from dev.standalone import Airflow, Api, Program, ending_on
 from tests.live.runs import Run, until
 
 if TYPE_CHECKING:

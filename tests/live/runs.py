@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_quickbi.testing import Call, LocalQuickBI
-    from example_dags.standalone import Airflow, Api
+    from dev.standalone import Airflow, Api
 
 #: How many seconds a run, or a step of it, may take on a slow machine.
 PATIENCE = 150.0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
     from airflow_provider_quickbi.testing import LocalQuickBI
-    from example_dags.standalone import Airflow, Api
+    from dev.standalone import Airflow, Api
     from tests.live.runs import Run
 
 pytestmark = pytest.mark.skipif(browser.missing() is not None, reason=browser.missing() or "")

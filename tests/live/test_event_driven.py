@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_quickbi.testing import LocalQuickBI
-    from example_dags.standalone import Airflow, Api
+    from dev.standalone import Airflow, Api
     from tests.live.conftest import Triggerer
 
 WATCHED = {"live_event_by_id": "watched-by-id", "live_event_by_name": "watched-by-name"}

@@ -15,7 +15,7 @@ from tests.live.runs import Run, start_calls, status_calls
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from example_dags.standalone import Airflow
+    from dev.standalone import Airflow
     from tests.live.conftest import Triggerer
 
 

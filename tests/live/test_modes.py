@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_quickbi.testing import LocalQuickBI
-    from example_dags.standalone import Api
+    from dev.standalone import Api
 
 #: Which state shows that a task waits in its mode.
 WAITING = {"poke": "running", "reschedule": "up_for_reschedule", "deferrable": "deferred"}

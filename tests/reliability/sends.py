@@ -24,6 +24,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.api.flow import Send, Step
@@ -110,18 +111,17 @@ class HurriedClient(QuickBIClient):
 @contextmanager
 def hurried() -> Iterator[None]:
     """Shorten what a worker sleeps, and let starts follow one another quickly; what is decided stays the same."""
-    from airflow_provider_quickbi._send import attempt
+    from airflow_provider_quickbi._send import attempt, monitor
     from airflow_provider_quickbi.api import client, rate_limit
     from airflow_provider_quickbi.api.retry import RetryPolicy
-    from airflow_provider_quickbi.triggers import quickbi as triggers
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client, "QuickBIClient", HurriedClient)
         patch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 200.0)
-        patch.setattr(attempt, "_PATIENCE", RetryPolicy(first_delay=0.05, max_delay=0.3))
+        patch.setattr(monitor, "_PATIENCE", RetryPolicy(first_delay=0.05, max_delay=0.3))
         patch.setattr(attempt, "DEFAULT_PAUSE", 0.3)
-        patch.setattr(attempt, "_SHORT_PAUSE", 0.05)
-        patch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
+        patch.setattr(monitor, "_SHORT_PAUSE", 0.05)
+        patch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
         yield
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_quickbi._wait.evaluate import WaitGroup
+from airflow_provider_quickbi._wait.state import WaitGroup
 from airflow_provider_quickbi.api import rate_limit, status_poller
 from airflow_provider_quickbi.testing.signature import percent_encode
 

@@ -32,6 +32,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from airflow_provider_quickbi._wait import aio
+
 from .marks import secret
 
 #: Names the file in which each signature is noted that is sent.
@@ -155,7 +157,7 @@ class Services:
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         from airflow_provider_quickbi.testing import LocalQuickBI
-        from tests.api.test_credentials import StandIn, expiration
+        from tests.api.conftest import StandIn, expiration
 
         self.quickbi = stack.enter_context(LocalQuickBI())
         fetched = {
@@ -499,7 +501,8 @@ def refuse_connections(services: Services) -> None:
 
 def say_what_never_changes() -> None:
     """Give out what Airflow is told about the provider."""
-    from airflow_provider_quickbi._wait.evaluate import RunSelector, WaitGroup, WaitState
+    from airflow_provider_quickbi._wait.selector import RunSelector
+    from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
     from airflow_provider_quickbi.connection import RawConnection, form_fields
     from airflow_provider_quickbi.get_provider_info import get_provider_info
 
@@ -601,7 +604,6 @@ def main() -> int:
     from airflow_provider_quickbi.api import rate_limit, retry, vendor
     from airflow_provider_quickbi.api.credentials import AUTH_TYPES
     from airflow_provider_quickbi.hooks import quickbi as hooks
-    from airflow_provider_quickbi.triggers import quickbi as triggers
 
     vendor.credentials()
     from alibabacloud_credentials.provider import ecs_ram_role
@@ -622,8 +624,8 @@ def main() -> int:
         patch.setattr(auth_util, "environment_access_key_secret", secret("AccessKey secret"))
         patch.setattr(retry.RetryPolicy.__init__, "__defaults__", (2, 0.001, 0.002))
         patch.setattr(hooks, "_TEST_RETRIES", retry.RetryPolicy(2, 0.001, 0.002))
-        patch.setattr(triggers, "FRESH_SECONDS", 0.0)
-        patch.setattr(triggers, "FIRST_LOOK_SECONDS", 0.0)
+        patch.setattr(aio, "FRESH_SECONDS", 0.0)
+        patch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
         patch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
         with nothing_masked():
             say_what_never_changes()

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_provider_quickbi._wait.evaluate import Evaluation, OnFailed, Outcome, RunSelector, WaitGroup, WaitState
+from airflow_provider_quickbi._wait.codec import encode_group
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import Evaluation, OnFailed, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi.testing import Fault
 
 from .faulty import FaultyQuickBI, Profile, Seen
@@ -386,4 +388,6 @@ def what_is_wrong(
         return f"{shown} The truth allows only {sorted(allowed, key=str)}."
     if outcome is Outcome.SENT and (task_id is None or oracle.runs[task_id].status != "SENT"):
         return f"{shown} That run was never sent."
-    return None if json.loads(json.dumps(group.as_dict())) == group.as_dict() else f"{shown} It is no plain JSON."
+    return (
+        None if json.loads(json.dumps(encode_group(group))) == encode_group(group) else f"{shown} It is no plain JSON."
+    )

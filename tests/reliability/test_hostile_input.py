@@ -29,10 +29,12 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from airflow_provider_quickbi import _options, connection
-from airflow_provider_quickbi._send.attempt import AttemptState
 from airflow_provider_quickbi._send.record import StartRecord
+from airflow_provider_quickbi._send.state import AttemptState
 from airflow_provider_quickbi._wait import events
-from airflow_provider_quickbi._wait.evaluate import Outcome, RunSelector, WaitGroup, WaitState
+from airflow_provider_quickbi._wait.codec import encode_group
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
 from airflow_provider_quickbi.api import errors, operations, rate_limit, responses, signing
 from airflow_provider_quickbi.api.client import AsyncQuickBIClient, QuickBIClient
@@ -239,7 +241,7 @@ def test_any_code_and_message_has_a_meaning(tried: Counter[str], text: str) -> N
 
 def valid_delivery(**evaluation: Any) -> dict[str, Any]:
     wait = WaitState(mail_id="m", selector=RunSelector(executed_after=datetime(2026, 7, 1, tzinfo=UTC)), since=0.0)
-    kept = WaitGroup.of([wait]).as_dict()
+    kept = encode_group(WaitGroup.of([wait]))
     kept["evaluations"][0] |= evaluation
     return kept
 
@@ -265,7 +267,7 @@ def spoilt(draw: st.DrawFn, whole: dict[str, Any]) -> Any:
 
 EVENT = {
     "version": 1,
-    "kind": "settled",
+    "kind": "finished",
     "group": valid_delivery(outcome="sent", run=run_dict()),
     "message": "sent",
     "carry": {},
@@ -447,7 +449,7 @@ TOO_LONG = (
 @example(value="{{ " * 20)
 def test_an_argument_is_a_value_or_the_error_names_it(tried: Counter[str], reader: str, value: Any) -> None:
     tried["arguments read"] += 1
-    found, error = attempt(lambda: READERS[reader](value), _options.ArgumentError)
+    found, error = attempt(lambda: READERS[reader](value), _options.OptionError)
     assert error is None or str(error).startswith(("x ", "require "))
     for text in found if isinstance(found, tuple) else [found]:
         if isinstance(text, str):
@@ -462,7 +464,7 @@ def test_what_is_too_long_for_an_argument_is_refused_in_a_short_sentence(
     tried: Counter[str], reader: str, written: str
 ) -> None:
     tried["arguments read"] += 1
-    with pytest.raises(_options.ArgumentError) as caught:
+    with pytest.raises(_options.OptionError) as caught:
         READERS[reader](written)
     assert len(str(caught.value)) < 400
 
@@ -479,7 +481,7 @@ def test_what_is_nested_deep_is_refused_like_anything_else() -> None:
                 read({"taskId": deep(levels), "MailId": deep(levels), "Data": deep(levels)})
     for name, read in READERS.items():
         if name != "texts":
-            with pytest.raises(_options.ArgumentError):
+            with pytest.raises(_options.OptionError):
                 read(deep(5000))
     raw = connection.RawConnection("c", login="l", password="p", extra={"proxies": {"https": deep(5000)}})
     with pytest.raises(connection.ConnectionFieldError):
@@ -838,14 +840,14 @@ def test_a_compressed_bomb_is_not_unpacked(encoding: str) -> None:
     with serve(response) as port:
         responses, _, memory = received_at(port)
     assert all(isinstance(response, errors.TransientError) for response in responses)
-    assert all("not the documented JSON but" in str(response) for response in responses)
+    assert all("not a JSON object" in str(response) for response in responses)
     assert memory < MEMORY
 
 
 @pytest.mark.parametrize(
     "framing", [b"Content-Length: 1000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n", b"\r\n"]
 )
-def test_an_answer_that_drips_is_given_up_after_the_answer_timeout(framing: bytes) -> None:
+def test_a_response_that_trickles_in_is_given_up_after_the_response_timeout(framing: bytes) -> None:
     chunked = b"chunked" in framing
 
     def response(connection: socket.socket) -> None:

@@ -14,12 +14,14 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from airflow_provider_quickbi._wait.evaluate import RunSelector, WaitGroup
-from airflow_provider_quickbi._wait.events import read_event
+from airflow_provider_quickbi._wait.codec import encode_group
+from airflow_provider_quickbi._wait.events import EventKind, read_event
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import WaitGroup
 from airflow_provider_quickbi._wait.sync import poll_once, wait_until_finished
 from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
-from airflow_provider_quickbi.triggers.quickbi import EventKind, QuickBIMailTaskTrigger
+from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
 from .stories import Story, WaitPlan, named_run
 
@@ -158,7 +160,7 @@ class Waiters:
         polls = None
         while not group.evaluation.outcome.final:
             trigger = QuickBIMailTaskTrigger(
-                quickbi_conn_id=conn_id, group=group.as_dict(), poke_interval=plan.poke_interval, polls=polls
+                quickbi_conn_id=conn_id, group=encode_group(group), poke_interval=plan.poke_interval, polls=polls
             )
             event = await self.triggerer.run(trigger, dice)
             kind, group, message = read_event(event)
@@ -166,8 +168,8 @@ class Waiters:
             if kind == EventKind.LATE:
                 notified.append(time.time())
                 group = group.notified()
-            elif kind == EventKind.LEARNT:
+            elif kind == EventKind.PINNED:
                 self.counts["runs that were first seen in the triggerer"] += 1
-            elif kind != EventKind.SETTLED:
+            elif kind != EventKind.FINISHED:
                 raise AssertionError(f"the trigger ended with {kind}: {message}")
         return group

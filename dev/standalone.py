@@ -1,4 +1,4 @@
-"""Starts Airflow's own processes in a home of their own and ends all of them, for the playground and the live tests."""
+"""Starts Airflow with a home of its own and stops all of its processes, for the playground and the live tests."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
-#: How many seconds Airflow may take until all of its parts say that they are healthy.
+#: Seconds until every component of Airflow must be healthy.
 START_TIMEOUT = 240.0
-#: How many seconds Airflow may take to end by itself before it is killed.
+#: Seconds that Airflow may take to shut down before it is killed.
 STOP_TIMEOUT = 40.0
-#: How many seconds a command such as ``airflow db migrate`` may take.
+#: Seconds that a command such as ``airflow db migrate`` may take.
 COMMAND_TIMEOUT = 240.0
-#: How many seconds Airflow's own APIs may take to answer, and a DAG file to be parsed, on a busy machine.
+#: Seconds that Airflow's own APIs may take to respond, and a DAG file to be parsed, on a busy machine.
 ANSWER_TIMEOUT = 120.0
-#: The parts whose health is asked for.
+#: The components whose health is checked.
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
-#: Below the ports that Linux, macOS and Windows give to clients.
+#: Below the ephemeral ports of Linux, macOS and Windows.
 _SERVER_PORTS = range(20000, 32768)
 
 
 class AirflowDidNotStartError(RuntimeError):
-    """Airflow is not healthy in time, or ended by itself; the message shows the end of its log."""
+    """Airflow was not healthy in time, or it exited; the message shows the end of its log."""
 
 
 class Program:
-    """A command in a session of its own, so that everything it starts can be found and ended with it.
+    """A command in a session of its own, so that everything it starts can be found and stopped with it.
 
-    :param name: what it is called in messages, and its log file.
+    :param name: its name in messages, and of its log file.
     :param command: the command line.
-    :param environment: its whole environment.
-    :param log: the file that takes its output; it is appended to.
+    :param environment: its complete environment.
+    :param log: the file to which its output is appended.
     """
 
     def __init__(self, name: str, command: list[str], environment: Mapping[str, str], log: Path) -> None:
@@ -63,16 +63,16 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is also that of its session."""
+        """Its process id, which is also its session id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the command itself has not ended."""
+        """Whether the command itself is still running."""
         return self._process.poll() is None
 
     def processes(self) -> list[psutil.Process]:
-        """Return every living process of its session, whatever became of their parents."""
+        """Return every live process of its session, even if its parent is gone."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError):
@@ -81,9 +81,9 @@ class Program:
         return found
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> list[str]:
-        """End it as Ctrl-C does, and kill what does not end.
+        """Stop it as Ctrl-C does, and kill what is left.
 
-        :param timeout: seconds that it may take to end by itself.
+        :param timeout: seconds that it may take to shut down.
         :returns: the command lines of the processes that had to be killed.
         """
         if self.running:
@@ -97,7 +97,7 @@ class Program:
         return left
 
     def kill(self) -> None:
-        """End every process of its session at once, without asking."""
+        """Kill every process of its session at once."""
         while processes := self.processes():
             for process in processes:
                 with suppress(psutil.Error):
@@ -112,14 +112,14 @@ class Program:
 
 
 class Airflow:
-    """An Airflow of its own: home, database and ports of its own, no examples; who can reach it is its administrator.
+    """An Airflow with its own home, database and ports, without example DAGs; every visitor is its administrator.
 
-    It listens on 127.0.0.1 only. Nothing of an Airflow that the environment describes is used or touched. As a context
-    manager it ends everything that was started with :meth:`start`.
+    It listens on 127.0.0.1 only and ignores any other Airflow that the environment describes. As a context manager it
+    stops everything that was started with :meth:`start`.
 
-    :param home: its ``AIRFLOW_HOME``; made if it is not there.
+    :param home: its ``AIRFLOW_HOME``; created if missing.
     :param dags: the folder with its DAGs.
-    :param port: of the API server; default any free one.
+    :param port: of the API server; default a free one.
     :param settings: further environment variables, such as ``AIRFLOW_CONN_QUICKBI_DEFAULT``.
     """
 
@@ -152,7 +152,7 @@ class Airflow:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._worker_logs),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": str(ANSWER_TIMEOUT),
-            # Airflow fails a task that is to go on before its supervisor has noticed that it was put off.
+            # Airflow fails a task that resumes before its supervisor has noticed that it was deferred.
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             **(settings or {}),
         }
@@ -166,7 +166,7 @@ class Airflow:
         self.stop()
 
     def run(self, *arguments: str, timeout: float = COMMAND_TIMEOUT) -> str:
-        """Run a command such as ``db migrate`` to its end.
+        """Run a command such as ``db migrate`` until it exits.
 
         :param arguments: what follows ``airflow``.
         :param timeout: seconds that it may take.
@@ -189,11 +189,11 @@ class Airflow:
         return done.stdout
 
     def start(self, *arguments: str, name: str | None = None, settings: Mapping[str, str] | None = None) -> Program:
-        """Start a command that goes on, such as ``standalone`` or ``triggerer``.
+        """Start a command that keeps running, such as ``standalone`` or ``triggerer``.
 
         :param arguments: what follows ``airflow``.
         :param name: of the program and its log; default the first argument.
-        :param settings: environment variables for this one only.
+        :param settings: environment variables for this command only.
         """
         name = name or arguments[0]
         program = Program(name, _command(arguments), self.environment | dict(settings or {}), self.home / f"{name}.log")
@@ -201,9 +201,9 @@ class Airflow:
         return program
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> list[str]:
-        """End everything that was started, the latest first.
+        """Stop everything that was started, the latest first.
 
-        :param timeout: seconds that each program may take to end by itself.
+        :param timeout: seconds that each program may take to shut down.
         :returns: the command lines of the processes that had to be killed.
         """
         killed = []
@@ -213,9 +213,9 @@ class Airflow:
         return killed
 
     def processes(self, word: str = "") -> list[psutil.Process]:
-        """Return the living processes of everything that was started.
+        """Return the live processes of everything that was started.
 
-        :param word: only those with this word among their command line's arguments; default all.
+        :param word: only processes with this word in their command line; default all.
         """
         found = []
         for process in (process for program in self.programs for process in program.processes()):
@@ -225,24 +225,24 @@ class Airflow:
         return found
 
     def wait_until_healthy(self, timeout: float = START_TIMEOUT, components: tuple[str, ...] = COMPONENTS) -> None:
-        """Wait until the API server answers and every component has sent a heartbeat.
+        """Wait until the API server responds and every component has sent a heartbeat.
 
         :param timeout: seconds.
-        :param components: which.
-        :raises AirflowDidNotStartError: if that takes longer, or a program ended by itself.
+        :param components: the components to check.
+        :raises AirflowDidNotStartError: if that takes longer, or a program exits.
         """
         deadline = time.monotonic() + timeout
         while unhealthy := self.unhealthy(components):
             for program in self.programs:
                 if not program.running:
-                    raise AirflowDidNotStartError(f"airflow {program.name} ended by itself:\n{program.log_tail()}")
+                    raise AirflowDidNotStartError(f"airflow {program.name} exited:\n{program.log_tail()}")
             if time.monotonic() > deadline:
                 logs = "\n".join(program.log_tail() for program in self.programs)
                 raise AirflowDidNotStartError(f"Not healthy within {timeout:g} s: {', '.join(unhealthy)}\n{logs}")
             time.sleep(0.5)
 
     def unhealthy(self, components: tuple[str, ...] = COMPONENTS) -> list[str]:
-        """Return which components are not healthy, or ``["api-server"]`` if nobody answers."""
+        """Return which components are not healthy, or ``["api-server"]`` if it does not respond."""
         try:
             with _session() as session:
                 health = session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
@@ -273,12 +273,12 @@ class Api:
         self._session.close()
 
     def request(self, method: str, path: str, json: Any = None) -> Any:
-        """Return the answer to a request, decoded.
+        """Return the decoded response to a request.
 
         :param method: such as ``GET``.
         :param path: what follows ``/api/v2``.
         :param json: the body.
-        :raises requests.HTTPError: if it is refused; the message holds the answer.
+        :raises requests.HTTPError: if it is refused; the message holds the response.
         """
         response = self._session.request(method, self._url + path, json=json, timeout=ANSWER_TIMEOUT)
         if not response.ok:
@@ -288,33 +288,33 @@ class Api:
         return response.json() if response.content else None
 
     def get(self, path: str) -> Any:
-        """Return the answer to a ``GET``."""
+        """Return the decoded response to a ``GET``."""
         return self.request("GET", path)
 
     def post(self, path: str, json: Any) -> Any:
-        """Return the answer to a ``POST``."""
+        """Return the decoded response to a ``POST``."""
         return self.request("POST", path, json)
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on, and that no client is given while their owner starts.
+    """Return unused ports of 127.0.0.1, outside the range that the operating system gives to clients.
 
     :param number: how many.
     """
     found: list[int] = []
     while len(found) < number:
-        port = random.choice(_SERVER_PORTS)  # noqa: S311 - only to keep out of each other's way
+        port = random.choice(_SERVER_PORTS)  # noqa: S311 - not for security
         if port not in found and _is_free(port):
             found.append(port)
     return found
 
 
-def free_port(wished: int) -> int:
-    """Return a port of 127.0.0.1 if nobody listens on it, and another free one otherwise.
+def free_port(preferred: int) -> int:
+    """Return a port of 127.0.0.1 if it is unused, otherwise another free one.
 
-    :param wished: the port.
+    :param preferred: the port.
     """
-    return wished if _is_free(wished) else free_ports(1)[0]
+    return preferred if _is_free(preferred) else free_ports(1)[0]
 
 
 def _is_free(port: int) -> bool:
@@ -329,7 +329,7 @@ def _is_free(port: int) -> bool:
 
 @contextmanager
 def ending_on(*signals: signal.Signals) -> Iterator[None]:
-    """Let the first of some signals end the block as Ctrl-C does; further ones are ignored while things are ended.
+    """Interrupt the block on the first of some signals, as Ctrl-C does; ignore further ones during the shutdown.
 
     :param signals: such as ``SIGTERM``; only in the main thread.
     """
@@ -351,7 +351,7 @@ def ending_on(*signals: signal.Signals) -> Iterator[None]:
 
 def _session() -> requests.Session:
     session = requests.Session()
-    session.trust_env = False  # loopback is never asked through a proxy
+    session.trust_env = False  # no proxy for loopback
     return session
 
 
@@ -360,7 +360,7 @@ def _command(arguments: tuple[str, ...]) -> list[str]:
 
 
 def _foreign_environment() -> dict[str, str]:
-    """Return this process's environment without what it says of another Airflow, and with loopback past any proxy."""
+    """Return the environment without settings of another Airflow, and with no proxy for loopback."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1,localhost"

@@ -1,0 +1,220 @@
+"""What a start attempt waits for, on the worker or in the triggerer."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowTaskTimeout
+
+from airflow_provider_quickbi._send.state import Phase
+from airflow_provider_quickbi._wait import deadline
+from airflow_provider_quickbi._wait.deferral import FIRST_EVENT_SECONDS, PollOptions, defer_pause, defer_wait
+from airflow_provider_quickbi._wait.evaluate import evaluate_group
+from airflow_provider_quickbi._wait.events import Event, EventKind, finished_group
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
+from airflow_provider_quickbi._wait.sync import poll_once, wait_until_finished
+from airflow_provider_quickbi.api.errors import PermanentError, QuickBIError, TransientError
+from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
+from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIUnavailable, task_error
+
+if TYPE_CHECKING:
+    from airflow_provider_quickbi._send.options import RunOptions
+    from airflow_provider_quickbi._send.record import StartRecord
+    from airflow_provider_quickbi._send.state import AttemptState
+    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+    from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+
+#: How patiently a start is tried again that the service did not process.
+_PATIENCE = RetryPolicy(first_delay=2.0, max_delay=60.0)
+_MOST_DOUBLINGS = 10
+#: A pause of up to this many seconds is not worth a deferral, whose event would come later.
+_SHORT_PAUSE = FIRST_EVENT_SECONDS + 2.0
+
+
+class RunMonitor:
+    """Waits for a run, or until a start may be tried, on behalf of a start attempt.
+
+    :param task: the operator.
+    :param options: of the operator.
+    :param state: of the try.
+    :param hook: of this worker process.
+    :param context: of the task.
+    """
+
+    def __init__(
+        self,
+        task: QuickBIRunMailTaskOperator,
+        options: RunOptions,
+        state: AttemptState,
+        hook: QuickBIHook,
+        context: Any,
+    ) -> None:
+        self._task = task
+        self._options = options
+        self._state = state
+        self._hook = hook
+        self._context = context
+
+    @property
+    def title(self) -> str:
+        """The mail task; its name as long as nothing more is known."""
+        return f"Mail task {self._state.mail_id or repr(self._options.subscribe_name)}"
+
+    # Waiting for a run
+
+    def other_run(self) -> WaitGroup:
+        """Wait until another run is finished."""
+        run = self.required_run()
+        return self._wait(RunSelector(task_id=run.task_id), run=run)
+
+    def run_of_start(self) -> WaitGroup:
+        """Wait until this task's run is seen."""
+        record = self.required_record()
+        return self._wait(
+            record.selector(self._options.clock_skew),
+            start_timeout=self._options.start_timeout,
+            start_requested_at=record.recorded_at if self._state.called or record.accepted else None,
+            until_seen=True,
+        )
+
+    def own_run(self) -> WaitGroup:
+        """Wait until this task's run is finished."""
+        return self._wait(
+            RunSelector(task_id=self.required_record().attached_to),
+            start_timeout=self._options.start_timeout,
+            until_seen=not self._task.wait_for_completion,
+            run=self._state.run,
+        )
+
+    def required_record(self) -> StartRecord:
+        """Return the record of the start."""
+        if self._state.record is None:
+            raise RuntimeError("there is no start record, which this try should have made")
+        return self._state.record
+
+    def required_run(self) -> MailTaskRun:
+        """Return the run that is waited for."""
+        if self._state.run is None:
+            raise RuntimeError("there is no run to wait for, which this try should have seen")
+        return self._state.run
+
+    def _wait(self, selector: RunSelector, **known: Any) -> WaitGroup:
+        wait = WaitState(
+            mail_id=self._state.mail_id,
+            subscribe_name=self._options.subscribe_name or "",
+            selector=selector,
+            since=time.time(),
+            finish_by=self._state.finish_by,
+            unreachable_timeout=self._options.unreachable_timeout,
+            clock_skew=self._options.clock_skew,
+            polled=True,  # a start says itself which run it waits for
+            **known,
+        )
+        group = WaitGroup.of([wait], late_at=self._state.late_at)
+        if wait.run is not None:
+            group = evaluate_group(group, 0, [wait.run], time.time())
+        if group.evaluation.outcome.final:
+            return group
+        get_conn, interval = self._hook.get_conn, self._options.poll_interval
+        if not self._task.deferrable:
+            return wait_until_finished(
+                group, get_conn, interval=interval, log=self._task.log, on_late=self._notify_late
+            )
+        if wait.run is None:
+            group = poll_once(group, get_conn, NO_RETRY)
+            if group.evaluation.outcome.final:
+                return group
+        return self._defer(group)
+
+    def _defer(self, group: WaitGroup, event: Event | None = None) -> NoReturn:
+        if group.is_late(time.time()):
+            group = self._notify_late(group)
+        self._task.log.debug("%s Waiting in the triggerer.", group.evaluation.message)
+        options = PollOptions(
+            quickbi_conn_id=self._task.quickbi_conn_id,
+            poke_interval=self._options.poll_interval,
+            execute_by=self._state.execute_by,
+            carry=self._state.as_dict(),
+        )
+        defer_wait(self._task, group, options, event.polls if event else None)
+
+    def read(self, event: Event) -> WaitGroup | None:
+        """Return what a trigger has found out; ``None`` after a mere pause.
+
+        :param event: of a trigger.
+        """
+        if self._state.phase in (Phase.PREPARING, Phase.STARTING) and event.kind is EventKind.RESUME:
+            return None
+        try:
+            return finished_group(event, notify_late=self._notify_late, defer_again=self._defer)
+        except QuickBIConnectionError as error:
+            raise QuickBIConnectionError(f"{error} {self._state.what_was_sent()}") from None
+
+    def _notify_late(self, group: WaitGroup) -> WaitGroup:
+        self._state.late_at = None
+        deadline.notify(self._task.on_late_callback, self._context, group, self._task.log)
+        return group.notified()
+
+    # Waiting until a start may be tried
+
+    def back_off(self, error: QuickBIError) -> None:
+        """Plan another attempt after one that the service did not process, slower each time, or give up.
+
+        :param error: why it was not processed.
+        :raises QuickBIRequestError: if trying again does not help.
+        :raises QuickBIUnavailable: after ``unreachable_timeout``.
+        """
+        if isinstance(error, PermanentError):
+            raise task_error(error) from None
+        now = time.time()
+        self._state.not_processed += 1
+        delay = _PATIENCE.delay(min(self._state.not_processed, _MOST_DOUBLINGS), error.retry_after)
+        if isinstance(error, TransientError):
+            since = self._state.unreachable_since = self._state.unreachable_since or now
+            left = since + self._options.unreachable_timeout - now
+            if left <= 0:
+                raise QuickBIUnavailable(
+                    f"{self.title}: Quick BI was unreachable for {now - since:,.0f} s (unreachable_timeout). "
+                    f"{self._state.what_was_sent()} Last error: {error}"
+                )
+            delay = min(delay, left)
+        self.pause(delay, error)
+
+    def pause(self, seconds: float, why: QuickBIError) -> None:
+        """Try no start for some seconds.
+
+        :param seconds: how long.
+        :param why: what the service said.
+        """
+        self._state.not_before = time.time() + seconds
+        self._task.log.info("%s Trying again in %.0f s. %s", self._state.what_was_sent(), seconds, why)
+
+    def wait_until_allowed(self) -> None:
+        """Wait until a start may be tried, and notify on the way if the report is late.
+
+        :raises AirflowTaskTimeout: if ``execution_timeout`` is over.
+        :raises AirflowSensorTimeout: if ``timeout`` is over.
+        """
+        state = self._state
+        while True:
+            now = time.time()
+            if state.late_at is not None and now >= state.late_at:
+                wait = WaitState(mail_id=state.mail_id, selector=RunSelector(), since=now)
+                evaluation = Evaluation(Outcome.WAITING, f"{self.title} was not started yet.")
+                self._notify_late(WaitGroup(waits=(wait,), evaluations=(evaluation,), late_at=state.late_at))
+            if state.execute_by is not None and now >= state.execute_by:
+                raise AirflowTaskTimeout(
+                    f"execution_timeout is over; {self.title} could not be started. {state.what_was_sent()}"
+                )
+            if now >= state.finish_by:
+                raise AirflowSensorTimeout(state.final(f"{self.title}: timed out before the mail could be started."))
+            if now >= state.not_before:
+                return
+            due = (state.not_before, state.finish_by, state.execute_by, state.late_at)
+            until = min(instant for instant in due if instant is not None)
+            if self._task.deferrable and until - now > _SHORT_PAUSE:
+                defer_pause(self._task, until, state.as_dict())
+            time.sleep(until - now)

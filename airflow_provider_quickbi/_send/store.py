@@ -1,0 +1,121 @@
+"""Where the record of a start survives a retry: Airflow's ``task_state_store`` (3.3 and later)."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
+
+from airflow_provider_quickbi._airflow import is_retry, run_started, task_state_store
+from airflow_provider_quickbi._send.record import StartRecord
+from airflow_provider_quickbi._send.state import at
+from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRunFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_quickbi._send.state import AttemptState
+
+RECORD_KEY = "quickbi_start"
+#: Seconds after which a cleared task no longer looks for what an earlier try may have started; ``timeout`` if shorter.
+_LONGEST_OPEN_SECONDS = 24 * 3600.0
+
+
+class RecordStore:
+    """Keeps the record of a try's start.
+
+    :param task: the operator.
+    :param context: of the task.
+    :param state: of the try; its record changes with what is kept.
+    :param timeout: of the task, in seconds.
+    """
+
+    def __init__(self, task: Any, context: Any, state: AttemptState, timeout: float) -> None:
+        self._task = task
+        self._context = context
+        self._state = state
+        self._timeout = timeout
+
+    @property
+    def survives(self) -> bool:
+        """Whether a record survives the task's end: on Airflow 3.3 and later."""
+        return task_state_store(self._context) is not None
+
+    def stored(self, mail_id: str) -> StartRecord | None:
+        """Return what is stored for a mail task.
+
+        :param mail_id: the mail task.
+        """
+        store = task_state_store(self._context)
+        record = None if store is None else StartRecord.from_dict(store.get(RECORD_KEY))
+        return record if record is not None and record.mail_id == mail_id else None
+
+    def open(self, mail_id: str) -> StartRecord | None:
+        """Return the record of a start whose run must be looked for before anything is sent.
+
+        :param mail_id: the mail task.
+        """
+        record = self.stored(mail_id)
+        if record is None:
+            return self._inferred(mail_id)
+        if is_retry(self._task, self._context):
+            return record
+        # A try that was cut short may not have taken longer than that; what is found later is somebody else's run.
+        stale = time.time() - record.recorded_at > min(self._timeout, _LONGEST_OPEN_SECONDS)
+        if not record.finished and not stale:
+            return record
+        self._task.log.info(
+            "Task cleared: its start of %s is finished, and the mail is sent again.", at(record.recorded_at)
+        )
+        task_state_store(self._context).delete(RECORD_KEY)
+        return None
+
+    def _inferred(self, mail_id: str) -> StartRecord | None:
+        """Return the DAG run's start as a record for a retry, where Airflow keeps nothing from one try to the next."""
+        started = run_started(self._context)
+        if task_state_store(self._context) is not None or started is None or not is_retry(self._task, self._context):
+            return None
+        return StartRecord(mail_id=mail_id, recorded_at=started.timestamp(), inferred=True)
+
+    def keep(self, record: StartRecord) -> None:
+        """Keep a record.
+
+        :param record: of a start.
+        """
+        self._state.record = record
+        if (store := task_state_store(self._context)) is not None:
+            store.set(RECORD_KEY, record.as_dict())
+
+    def delete(self) -> None:
+        """Forget the start."""
+        store = task_state_store(self._context)
+        if self._state.record is not None and store is not None:
+            store.delete(RECORD_KEY)
+        self._state.record = None
+
+    @contextmanager
+    def recording_the_end(self) -> Iterator[None]:
+        """Record that the task has finished, or forget the start if a retry is to send anew.
+
+        The record stays: what Airflow has not recorded, because the worker was killed or a hook of the author's failed,
+        it tries again. A connection that is wrong says nothing of the start, so the run is still looked for.
+        """
+        try:
+            yield
+        except QuickBIRunFailed:
+            self.delete()
+            raise
+        except QuickBIConnectionError:
+            raise
+        except (AirflowFailException, AirflowSensorTimeout, AirflowSkipException):
+            self._finish()
+            raise
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._state.record is not None:
+            self.keep(replace(self._state.record, finished=True))

@@ -1,0 +1,251 @@
+"""The loop in the triggerer: poll a wait group until something has to be said to its task."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_quickbi._metrics import DetectionDelay
+from airflow_provider_quickbi._wait.deferral import FIRST_EVENT_SECONDS
+from airflow_provider_quickbi._wait.evaluate import evaluate_group
+from airflow_provider_quickbi._wait.events import EventKind
+from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
+from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_quickbi._wait.deferral import PollOptions
+    from airflow_provider_quickbi._wait.shared_client import SharedClient, SharedSubscription
+    from airflow_provider_quickbi._wait.state import WaitGroup
+
+#: First polls of waits that start together are spread over this many seconds at most.
+MAX_SPREAD_SECONDS = 30.0
+#: A wait does not poll sooner after it started.
+FIRST_POLL_SECONDS = FIRST_EVENT_SECONDS
+#: A response that others got this many seconds ago is still new.
+FRESH_SECONDS = 0.5
+#: Seconds for which the last poll may wait for its slot after ``timeout`` is over; less than ``BACKSTOP_SECONDS``.
+LAST_POLL_SECONDS = 840.0
+#: A sleep is cut into pieces of this many seconds, so that a change of the wall clock is noticed.
+CLOCK_SECONDS = 60.0
+#: What a trigger has learnt of several mail tasks is stored no more often.
+STORE_SECONDS = 60.0
+#: How long the poll may take that comes before somebody is notified that a report is late.
+LATE_POLL_SECONDS = 30.0
+
+
+class TriggererWait:
+    """Polls a group, and ends with the kind of the event that its task must get.
+
+    Airflow stores what a trigger was made with and nothing else. So the wait ends with ``PINNED`` when a matching run
+    is first seen and is not finished: the task defers again, pinned to the run wherever the wait goes on.
+
+    :param group: what is waited for; changes with each poll.
+    :param options: how it is polled.
+    :param polls: for each mail task: how many polls there were, and when the last one succeeded, in seconds since the
+        epoch; ``None`` for a wait that starts.
+    :param log: of the trigger.
+    :raises ValueError: if ``polls`` does not fit the group.
+    """
+
+    def __init__(self, group: WaitGroup, options: PollOptions, polls: list[list[float]] | None, log: Any) -> None:
+        self.group = group
+        self.polls = polls or [[1, 0.0] for _ in group.waits]
+        if len(self.polls) != len(group.waits):
+            raise ValueError("its polls do not fit its wait group")
+        self._options = options
+        self._log = log
+        self._delay = DetectionDelay()
+        self._stored = self._pinned()
+        self._stores_from = 0.0
+        self._stores = False
+        self._asleep: set[asyncio.Task[Any] | None] = set()
+
+    async def run(self, client: SharedClient) -> EventKind:
+        """Poll all mail tasks until the group is finished, late, pinned to a run, or out of time.
+
+        :param client: of the connection.
+        """
+        positions = self.group.unfinished()
+        self._stores_from = time.monotonic()
+        if len(self.group.waits) > 1:
+            self._stores_from += max(STORE_SECONDS, self._options.poke_interval)
+        for position, (_, polled_at) in enumerate(self.polls):
+            if polled_at:
+                self._delay.polled(self.group, position, polled_at)
+        if len(positions) == 1:
+            return await self._wait_for(client, positions[0])
+        return await self._wait_for_all(client, positions)
+
+    async def _wait_for_all(self, client: SharedClient, positions: Sequence[int]) -> EventKind:
+        tasks = {asyncio.create_task(self._wait_for(client, position)) for position in positions}
+        ended: set[EventKind] = set()
+        try:
+            while tasks:
+                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                ended |= {task.result() for task in done if not task.cancelled()}
+                if self.group.evaluation.outcome.final:
+                    return EventKind.FINISHED
+                if EventKind.EXECUTION_TIMEOUT in ended:
+                    return EventKind.EXECUTION_TIMEOUT
+                if EventKind.PINNED in ended:
+                    for task in tasks & self._asleep:  # an active poll keeps its place in line
+                        task.cancel()
+            return next((kind for kind in (EventKind.LATE, EventKind.PINNED) if kind in ended), EventKind.FINISHED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _wait_for(self, client: SharedClient, position: int) -> EventKind:
+        """Poll one mail task until its wait is finished, or the report is late or out of time."""
+        log = WaitLog(self._log)
+        subscription = client.subscribe()
+        execute_by = self._options.execute_by
+        try:
+            await self._sleep_until(time.monotonic(), position)  # there may be nothing to ask yet
+            poll_at = time.monotonic() + self._first_delay(position)
+            while True:
+                await self._sleep_until(poll_at, position)
+                if self._stores:
+                    return EventKind.PINNED
+                now = time.time()
+                urgent = self._out_of_time(position, now) or self.group.is_late(now)
+                if urgent or self._seconds_until_poll(poll_at, position, now) <= 0:
+                    before = self.group.waits[position]
+                    age = await self._poll(
+                        client, subscription, position, FRESH_SECONDS if urgent else self._options.poke_interval
+                    )
+                    log.first_poll(before, self.group.waits[position])
+                    self.polls[position] = [self.polls[position][0] + 1, time.time() - age]
+                    poll_at = time.monotonic() - age + self._next_delay(position)
+                now = time.time()
+                log.report(self.group.evaluations[position].message, now)
+                if self.group.evaluations[position].outcome.final or self.group.evaluation.outcome.final:
+                    return EventKind.FINISHED
+                if execute_by is not None and now >= execute_by:
+                    return EventKind.EXECUTION_TIMEOUT
+                if self.group.is_late(now):
+                    return EventKind.LATE
+                if self._must_store() and time.monotonic() >= self._stores_from:
+                    self._stores = True
+                    return EventKind.PINNED
+        finally:
+            subscription.close()
+
+    def _pinned(self) -> list[tuple[str | None, bool]]:
+        """Return, for each mail task, what must not be lost: the run it is pinned to, and whether it is finished."""
+        return [
+            (wait.run.task_id if wait.run and wait.selector.task_id is None else None, evaluation.outcome.final)
+            for wait, evaluation in zip(self.group.waits, self.group.evaluations, strict=True)
+        ]
+
+    def _must_store(self) -> bool:
+        """Whether something is known that a triggerer which makes this trigger anew would not know."""
+        return any(
+            known not in (stored, (None, False)) for known, stored in zip(self._pinned(), self._stored, strict=True)
+        )
+
+    async def _poll(
+        self, client: SharedClient, subscription: SharedSubscription, position: int, max_age: float
+    ) -> float:
+        """Poll once, learn from the response, and return the response's age in seconds.
+
+        The slot may be long in coming; what is due meanwhile is not late for it.
+        """
+        now = time.time()
+        wait = self.group.waits[position]
+        query = wait.status_query(now)
+        if query is None:
+            self.group = evaluate_group(self.group, position, None, now)
+            return 0.0
+        late_at, last = self.group.late_at, wait.finish_by
+        retries = RetryPolicy() if last is not None and now >= last else NO_RETRY
+        given_up = None if last is None else max(last + LAST_POLL_SECONDS, now + LATE_POLL_SECONDS)
+        due = [
+            now + LATE_POLL_SECONDS if late_at is not None and now >= late_at else late_at,
+            self._options.execute_by,
+            given_up,
+        ]
+        until = min((instant for instant in due if instant is not None and instant > now), default=None)
+        try:
+            async with asyncio.timeout(None if until is None else until - now):
+                response = await subscription.poll(query, max_age=max_age, retries=retries)
+                if isinstance(response.outcome, QuickBIError) and await client.renew_after(
+                    response.outcome, subscription
+                ):
+                    response = await subscription.poll(query, max_age=0.0, retries=retries)
+                if isinstance(response.outcome, QuickBIError) and last is not None and now < last <= time.time():
+                    response = await subscription.poll(query, max_age=0.0, retries=RetryPolicy())
+        except TimeoutError:
+            if last is not None and until == given_up:
+                no_slot = TransientError(f"no call slot within {LAST_POLL_SECONDS:.0f} s", kind=ErrorKind.TRANSIENT)
+                self.group = evaluate_group(self.group, position, no_slot, max(last, time.time()))
+            return 0.0
+        self.group = evaluate_group(self.group, position, response.outcome, time.time())
+        self._delay.polled(self.group, position, time.time())
+        return max(0.0, time.monotonic() - response.received_at)
+
+    def _first_delay(self, position: int) -> float:
+        """Seconds until the first poll: spread, or what is left of the interval in a wait that goes on."""
+        spread = min(self._options.poke_interval, MAX_SPREAD_SECONDS)
+        delay = random.uniform(  # noqa: S311 - spreads calls
+            FIRST_POLL_SECONDS, max(spread, 1.5 * FIRST_POLL_SECONDS)
+        )
+        interval, (_, polled_at) = self._next_delay(position), self.polls[position]
+        return max(delay, min(polled_at + interval - time.time(), interval))
+
+    def _next_delay(self, position: int) -> float:
+        """Seconds until the next poll; after a failed one it is sooner, and pacing says how soon."""
+        error = self.group.waits[position].error
+        options = self._options
+        count = int(self.polls[position][0])
+        delay = poke_delay(options.poke_interval, count, options.exponential_backoff, options.max_wait)
+        if isinstance(error, ThrottledError):
+            return 0.0
+        return delay if error is None else min(delay, MAX_SPREAD_SECONDS)
+
+    def _out_of_time(self, position: int, now: float) -> bool:
+        gives_up_at = self.group.waits[position].gives_up_at
+        return gives_up_at is not None and now >= gives_up_at
+
+    async def _sleep_until(self, poll_at: float, position: int) -> None:
+        """Sleep until the next poll, or until something else is due.
+
+        :param poll_at: on the monotonic clock; the wall clock, which may be set, decides only what has an instant.
+        """
+        task = asyncio.current_task()
+        self._asleep.add(task)
+        try:
+            while (seconds := self._seconds_left(poll_at, position)) > 0:  # noqa: ASYNC110 - until known times
+                await asyncio.sleep(min(seconds, CLOCK_SECONDS))
+        finally:
+            self._asleep.discard(task)
+
+    def _seconds_left(self, poll_at: float, position: int) -> float:
+        now = time.time()
+        due = [self.group.waits[position].gives_up_at, self.group.late_at, self._options.execute_by]
+        until_poll = self._seconds_until_poll(poll_at, position, now)
+        return min([until_poll, *(instant - now for instant in due if instant is not None)])
+
+    def _seconds_until_poll(self, poll_at: float, position: int, now: float) -> float:
+        return max(poll_at - time.monotonic(), self.group.waits[position].polls_from - now)
+
+
+def poke_delay(poke_interval: float, count: int, exponential_backoff: bool, max_wait: float | None) -> float:
+    """Return the seconds until the next poll, as ``BaseSensorOperator`` counts them.
+
+    :param poke_interval: seconds.
+    :param count: how many polls there were, at least 1.
+    :param exponential_backoff: whether the delay doubles from poll to poll, with jitter.
+    :param max_wait: seconds at most; ``None`` for no limit.
+    """
+    if not exponential_backoff:
+        return poke_interval
+    smallest = max(poke_interval * 2.0 ** min(count - 2, 40), 1.0)
+    delay = smallest * random.uniform(1.0, 2.0)  # noqa: S311 - spreads calls, protects nothing
+    return delay if max_wait is None else min(delay, max_wait)

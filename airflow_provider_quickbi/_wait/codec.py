@@ -1,0 +1,180 @@
+"""Stored forms of waits, plain JSON in Airflow's database, and their version.
+
+A release reads what all earlier ones have stored. What a later release adds is ignored; the version is raised if
+ignoring it would be wrong.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import (
+    DEFAULT_CLOCK_SKEW,
+    DEFAULT_UNREACHABLE_TIMEOUT,
+    Evaluation,
+    OnFailed,
+    Outcome,
+    WaitGroup,
+    WaitState,
+)
+from airflow_provider_quickbi.api.errors import QuickBIError, error_from_dict
+from airflow_provider_quickbi.api.models import MailTaskRun
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Version of trigger arguments, events, and what they carry.
+STATE_VERSION = 1
+
+
+def check_version(version: Any) -> None:
+    """Refuse what a later release has stored if this one would misread it.
+
+    :param version: with which it was stored.
+    :raises ValueError: if it is later than :data:`STATE_VERSION`, or no version.
+    """
+    if not isinstance(version, int) or version > STATE_VERSION:
+        raise ValueError(
+            f"it has version {version!r:.20}, and this release of airflow-provider-quickbi reads version "
+            f"{STATE_VERSION}. Install the same release on scheduler, workers and triggerers, and restart them"
+        )
+
+
+def encode_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    """Return plain JSON; it holds nothing secret."""
+    return {
+        "outcome": evaluation.outcome.value,
+        "message": evaluation.message,
+        "run": _encode_run(evaluation.run),
+        "error": _encode_error(evaluation.error),
+    }
+
+
+def decode_evaluation(item: Mapping[str, Any]) -> Evaluation:
+    """Read back what :func:`encode_evaluation` wrote.
+
+    :raises ValueError: if it is something else; an unknown outcome is never a success.
+    """
+    try:
+        return Evaluation(
+            outcome=Outcome(item["outcome"]),
+            message=str(item["message"]),
+            run=_decode_run(item.get("run")),
+            error=_decode_error(item.get("error")),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"not the evaluation of a wait: {type(error).__name__}: {error}") from None
+
+
+def encode_wait(wait: WaitState) -> dict[str, Any]:
+    """Return plain JSON; it holds nothing secret."""
+    return {
+        "mail_id": wait.mail_id,
+        "subscribe_name": wait.subscribe_name,
+        "task_id": wait.selector.task_id,
+        "executed_after": _encode_instant(wait.selector.executed_after),
+        "executed_before": _encode_instant(wait.selector.executed_before),
+        "other_than": list(wait.selector.other_than),
+        "since": wait.since,
+        "window_reason": wait.window_reason,
+        "on_failed": wait.on_failed.value,
+        "start_timeout": wait.start_timeout,
+        "finish_by": wait.finish_by,
+        "unreachable_timeout": wait.unreachable_timeout,
+        "clock_skew": wait.clock_skew,
+        "until_seen": wait.until_seen,
+        "start_requested_at": wait.start_requested_at,
+        "run": _encode_run(wait.run),
+        "ignored_run": _encode_run(wait.ignored_run),
+        "other_mail_id": wait.other_mail_id,
+        "start_by_since": wait.start_by_since,
+        "polled": wait.polled,
+        "unreachable_since": wait.unreachable_since,
+        "error": _encode_error(wait.error),
+    }
+
+
+def decode_wait(item: Mapping[str, Any]) -> WaitState:
+    """Read back what :func:`encode_wait` wrote, in this release or an earlier one."""
+    return WaitState(
+        mail_id=item["mail_id"],
+        subscribe_name=item.get("subscribe_name", ""),
+        selector=RunSelector(
+            task_id=item.get("task_id"),
+            executed_after=_decode_instant(item.get("executed_after")),
+            executed_before=_decode_instant(item.get("executed_before")),
+            other_than=tuple(item.get("other_than", ())),
+        ),
+        since=item["since"],
+        window_reason=item.get("window_reason", ""),
+        on_failed=OnFailed(item.get("on_failed", OnFailed.FAIL)),
+        start_timeout=item.get("start_timeout"),
+        finish_by=item.get("finish_by"),
+        unreachable_timeout=item.get("unreachable_timeout", DEFAULT_UNREACHABLE_TIMEOUT),
+        clock_skew=item.get("clock_skew", DEFAULT_CLOCK_SKEW),
+        until_seen=item.get("until_seen", False),
+        start_requested_at=item.get("start_requested_at"),
+        run=_decode_run(item.get("run")),
+        ignored_run=_decode_run(item.get("ignored_run")),
+        other_mail_id=item.get("other_mail_id"),
+        start_by_since=item.get("start_by_since"),
+        polled=item.get("polled", False),
+        unreachable_since=item.get("unreachable_since"),
+        error=_decode_error(item.get("error")),
+    )
+
+
+def encode_group(group: WaitGroup) -> dict[str, Any]:
+    """Return plain JSON for trigger arguments and events; it holds nothing secret."""
+    return {
+        "waits": [encode_wait(wait) for wait in group.waits],
+        "evaluations": [encode_evaluation(evaluation) for evaluation in group.evaluations],
+        "required": group.required,
+        "late_at": group.late_at,
+    }
+
+
+def decode_group(item: Mapping[str, Any]) -> WaitGroup:
+    """Read back what :func:`encode_group` wrote, in this release or an earlier one.
+
+    :raises ValueError: if it is something else.
+    """
+    try:
+        waits = tuple(decode_wait(wait) for wait in item["waits"])
+        group = WaitGroup(
+            waits=waits,
+            evaluations=tuple(decode_evaluation(evaluation) for evaluation in item["evaluations"]),
+            required=int(item["required"]),
+            late_at=item.get("late_at"),
+        )
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not a wait group: {type(error).__name__}: {error}") from None
+    if not waits or len(waits) != len(group.evaluations) or not 1 <= group.required <= len(waits):
+        raise ValueError("not a wait group: its parts do not fit together")
+    return group
+
+
+def _encode_run(run: MailTaskRun | None) -> dict[str, Any] | None:
+    return run.as_dict() if run else None
+
+
+def _decode_run(item: Any) -> MailTaskRun | None:
+    return MailTaskRun.from_dict(item) if item else None
+
+
+def _encode_error(error: QuickBIError | None) -> dict[str, Any] | None:
+    return error.as_dict() if error else None
+
+
+def _decode_error(item: Any) -> QuickBIError | None:
+    return error_from_dict(item) if item else None
+
+
+def _encode_instant(instant: datetime | None) -> str | None:
+    return instant.isoformat() if instant else None
+
+
+def _decode_instant(item: str | None) -> datetime | None:
+    return datetime.fromisoformat(item) if item else None

@@ -1,0 +1,86 @@
+"""How a task hands its wait to the triggerer, and the limits around that."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow_provider_quickbi._wait.codec import encode_group
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_quickbi._wait.state import WaitGroup
+
+#: Stands in for "no limit" where a number is needed, in seconds; about 300 years.
+FOREVER = 1e10
+#: Seconds that the framework's own limit of a deferral comes after the trigger's, which polls once more before.
+BACKSTOP_SECONDS = 900.0
+#: No event comes sooner after its trigger started: Airflow 3 may need 5 seconds to notice that a task has deferred
+#: itself, and below 3.3 it fails one that is to go on earlier.
+FIRST_EVENT_SECONDS = 6.0
+_METHOD = "execute_complete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollOptions:
+    """How a trigger polls.
+
+    :param quickbi_conn_id: id of the connection.
+    :param poke_interval: seconds between two polls.
+    :param exponential_backoff: whether the interval grows from poll to poll, as Airflow's sensors do it.
+    :param max_wait: seconds between two polls at most; ``None`` for no limit.
+    :param execute_by: when ``execution_timeout`` is over, in seconds since the epoch; ``None`` for never.
+    :param carry: plain JSON that comes back with the event; ``dag.test()`` loses what ``defer(kwargs=...)`` is given.
+    """
+
+    quickbi_conn_id: str
+    poke_interval: float
+    exponential_backoff: bool = False
+    max_wait: float | None = None
+    execute_by: float | None = None
+    carry: Mapping[str, Any] = field(default_factory=dict)
+
+
+def defer_wait(task: Any, group: WaitGroup, options: PollOptions, polls: list[list[float]] | None = None) -> NoReturn:
+    """Hand a wait to the triggerer.
+
+    :param task: the operator.
+    :param group: what is waited for.
+    :param options: how it is polled.
+    :param polls: of a wait that goes on, see :class:`airflow_provider_quickbi._wait.events.Event`.
+    """
+    from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
+
+    finish_by = max(FOREVER if wait.finish_by is None else wait.finish_by for wait in group.waits)
+    trigger = QuickBIMailTaskTrigger(
+        quickbi_conn_id=options.quickbi_conn_id,
+        group=encode_group(group),
+        poke_interval=options.poke_interval,
+        exponential_backoff=options.exponential_backoff,
+        max_wait=options.max_wait,
+        execute_by=options.execute_by,
+        carry=dict(options.carry),
+        polls=polls,
+    )
+    _defer(task, trigger, finish_by)
+
+
+def defer_pause(task: Any, until: float, carry: Mapping[str, Any]) -> NoReturn:
+    """Wait for an instant in the triggerer.
+
+    :param task: the operator.
+    :param until: seconds since the epoch.
+    :param carry: plain JSON that comes back with the event.
+    """
+    from airflow_provider_quickbi.triggers.quickbi import QuickBIPauseTrigger
+
+    _defer(task, QuickBIPauseTrigger(until=until, carry=dict(carry)), until)
+
+
+def _defer(task: Any, trigger: Any, until: float) -> NoReturn:
+    timeout = min(max(0.0, until - time.time()), FOREVER) + BACKSTOP_SECONDS
+    task.defer(trigger=trigger, method_name=_METHOD, timeout=timedelta(seconds=timeout))
+    raise AssertionError("defer() does not return")

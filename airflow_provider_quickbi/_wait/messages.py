@@ -1,0 +1,213 @@
+"""Every sentence about a wait: pure functions of its state and the time."""
+
+from __future__ import annotations
+
+from copy import copy
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError, TransientError
+from airflow_provider_quickbi.api.models import MailTaskStatus
+
+if TYPE_CHECKING:
+    from airflow_provider_quickbi._wait.selector import RunSelector
+    from airflow_provider_quickbi._wait.state import WaitState
+    from airflow_provider_quickbi.api.models import MailTaskRun
+
+#: A matching run that started this many seconds before the first poll may have had earlier ones in the window.
+_LONG_AGO = 300.0
+#: The zone in which a sibling operation documents its times.
+_DOCUMENTED_ZONE, _DOCUMENTED_OFFSET = "Asia/Shanghai", timedelta(hours=8)
+
+
+def describe(wait: WaitState, now: float) -> str:
+    """Say in a sentence what a wait is doing; the sentence changes only when something has changed."""
+    return f"{wait.title}: {_state(wait, now)}"
+
+
+def first_poll(wait: WaitState) -> str:
+    """Say after the first successful poll which run is waited for, why, and whether the latest run matches."""
+    latest = wait.run or wait.ignored_run
+    if latest is None:
+        seen = "Quick BI shows no run."
+    else:
+        verb = "matches" if wait.run else "does not match"
+        seen = f"The latest run {named(latest)} is {latest.status} and {verb}."
+    text = f"{wait.title}: waiting for {selection(wait.selector)}{_because(wait)}. {seen}"
+    run, windowed = wait.run, wait.selector.executed_after is not None
+    if run is not None and windowed and wait.since - run.exec_time.timestamp() > _LONG_AGO:
+        text += " Quick BI shows only the latest run: earlier runs in the window, if any, cannot be seen."
+    return text
+
+
+def selection(selector: RunSelector) -> str:
+    """Say which run a wait is for."""
+    if selector.task_id is not None:
+        return f"the run with TaskId {selector.task_id}"
+    if selector.is_open:
+        return "the latest run, whatever its age"
+    parts = []
+    if selector.executed_after is not None:
+        parts.append(f"started at or after {selector.executed_after.isoformat()}")
+    if selector.executed_before is not None:
+        parts.append(f"before {selector.executed_before.isoformat()}")
+    if selector.executed_before is not None and selector.executed_after is None:
+        parts[0] = f"started {parts[0]}"
+    text = f"a run {' and '.join(parts)}" if parts else "a run"
+    if selector.other_than:
+        text += f" other than {', '.join(selector.other_than[:3])}{', ...' if len(selector.other_than) > 3 else ''}"
+    return text
+
+
+def _because(wait: WaitState) -> str:
+    return f" ({wait.window_reason})" if wait.window_reason else ""
+
+
+def sent(wait: WaitState, run: MailTaskRun) -> str:
+    """Say that the run was sent, or that it was seen."""
+    return f"{wait.title}: run {named(run)} is {run.status}."
+
+
+def failed(wait: WaitState, run: MailTaskRun) -> str:
+    """Say that Quick BI did not send the report."""
+    return (
+        f"{wait.title}: run {named(run)} FAILED: Quick BI did not send the report. "
+        "See the subscription's send log in the Quick BI console."
+    )
+
+
+def missed(wait: WaitState, latest: MailTaskRun) -> str:
+    """Say that a run in the window, if there was one, can no longer be seen."""
+    return (
+        f"{wait.title}: waiting for {selection(wait.selector)}{_because(wait)}, but the latest run is "
+        f"{named(latest)}, {latest.status}, after the window. Quick BI shows only the latest run, so a run in the "
+        'window can no longer be seen. To accept the latest run, set window="latest"; to check one run, set '
+        "quickbi_task_id."
+    )
+
+
+def window_over(wait: WaitState) -> str:
+    """Say that no run has started in the window, and none can any more."""
+    latest = f"The latest run is {named(wait.ignored_run)}." if wait.ignored_run else "Quick BI shows no run."
+    return (
+        f"{wait.title}: no run started in the window: waited for {selection(wait.selector)}{_because(wait)}. {latest}"
+    )
+
+
+def not_started(wait: WaitState, now: float) -> str:
+    """Say that no run has started in time."""
+    return (
+        f"{wait.title}: waited for {selection(wait.selector)}, and none started within start_timeout "
+        f"({seconds(wait.start_timeout)}). {_state(wait, now)}"
+    )
+
+
+def timed_out(wait: WaitState, now: float) -> str:
+    """Say that the run was not finished in time, and what it was doing."""
+    return f"{wait.title}: timed out after {_timeout(wait)}. {_state(wait, now)}"
+
+
+def not_polled_at_timeout(wait: WaitState) -> str:
+    """Say that the last poll before the timeout failed, so that nothing is known."""
+    return (
+        f"{wait.title}: timed out after {_timeout(wait)}, and the last poll failed. This says nothing "
+        f"about the report. Last error: {wait.error}"
+    )
+
+
+def unavailable(wait: WaitState, now: float) -> str:
+    """Say that Quick BI could not be reached for too long."""
+    outage = now - (now if wait.unreachable_since is None else wait.unreachable_since)
+    return (
+        f"{wait.title}: Quick BI was unreachable for {seconds(outage)} (unreachable_timeout). This says "
+        f"nothing about the report. Last error: {wait.error}"
+    )
+
+
+def wrong_timezone(wait: WaitState, run: MailTaskRun, now: float) -> str:
+    """Say that the run's ``execTime`` cannot be right, and which time zone would fit.
+
+    :param wait: that saw it.
+    :param run: dated in the future, or whole half-hours before this task started it.
+    :param now: the time.
+    """
+    expected = now if wait.start_requested_at is None else wait.start_requested_at
+    off = run.exec_time.timestamp() - expected
+    if run.exec_time.timestamp() > now:
+        off, relation = run.exec_time.timestamp() - now, "in the future"
+    else:
+        relation = "before this task started it"
+    return (
+        f"{wait.title}: run {named(run)} is dated {_hours(off)} {relation}. Quick BI writes execTime in "
+        f"another time zone than the connection's timezone (UTC{_offset(run)}), or this machine's clock is wrong. "
+        f"{_fitting_zone(run, off, expected, wait)}"
+    )
+
+
+def _fitting_zone(run: MailTaskRun, off: float, expected: float, wait: WaitState) -> str:
+    wall = run.exec_time.replace(tzinfo=UTC).timestamp()
+    documented = wall - _DOCUMENTED_OFFSET.total_seconds()
+    if documented <= expected + wait.clock_skew and run.exec_time.utcoffset() != _DOCUMENTED_OFFSET:
+        return f"Set timezone to {_DOCUMENTED_ZONE} in the connection: the run then started at {_utc(documented)}."
+    rounded = timedelta(seconds=round(off / 1800) * 1800)
+    if not rounded:
+        return "Correct the clock, or set clock_skew."
+    fitting = (run.exec_time.utcoffset() or timedelta(0)) + rounded
+    return f"Set timezone in the connection to a zone with the offset UTC{_signed(fitting)}."
+
+
+def _hours(off: float) -> str:
+    return f"{abs(off) / 3600:.1f} h"
+
+
+def _offset(run: MailTaskRun) -> str:
+    return _signed(run.exec_time.utcoffset() or timedelta(0))
+
+
+def _signed(offset: timedelta) -> str:
+    minutes = round(offset.total_seconds() / 60)
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+
+
+def _state(wait: WaitState, now: float) -> str:
+    if isinstance(wait.error, TransientError):
+        return f"Poll failed, retrying: {_reason(wait.error)}"
+    if isinstance(wait.error, ThrottledError):
+        return "Rate limited; backing off."
+    if wait.error is not None:
+        return f"Quick BI deferred the request: {_reason(wait.error)}"
+    if wait.run is not None:
+        odd = "" if wait.run.status in list(MailTaskStatus) else ", an undocumented status, treated as unfinished"
+        return f"Run {named(wait.run)} is {wait.run.status}{odd}."
+    if now < wait.polls_from:
+        return f"No poll before executed_after, {_utc(wait.polls_from)}."
+    if wait.ignored_run is not None:
+        return f"No matching run yet; the latest is {named(wait.ignored_run)}, {wait.ignored_run.status}."
+    if wait.other_mail_id is not None:
+        return f"Quick BI returned runs of other mail tasks, such as {wait.other_mail_id!r}, and none of this one."
+    return "No run yet."
+
+
+def _reason(error: QuickBIError) -> str:
+    """Return what an error says without its RequestId, which is another one each time."""
+    same = copy(error)
+    same.request_id = ""
+    return str(same)
+
+
+def named(run: MailTaskRun) -> str:
+    """Name a run by its TaskId and when it started."""
+    return f"{run.task_id} of {run.exec_time.isoformat()}"
+
+
+def seconds(duration: float | None) -> str:
+    """Return a duration as text."""
+    return "never" if duration is None else f"{duration:,.0f} s"
+
+
+def _timeout(wait: WaitState) -> str:
+    return seconds(None if wait.finish_by is None else wait.finish_by - wait.since)
+
+
+def _utc(instant: float) -> str:
+    return datetime.fromtimestamp(instant, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,116 @@
+"""From a sensor's arguments and its DAG run to a wait that starts: which mail tasks, which runs, how long."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+
+from airflow_provider_quickbi import _airflow, _options
+from airflow_provider_quickbi._wait.deferral import FOREVER
+from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
+from airflow_provider_quickbi._wait.window import select_window
+from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable, QuickBIUnavailable
+from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+
+if TYPE_CHECKING:
+    from airflow_provider_quickbi._wait.options import SensorOptions
+
+#: Seconds between two attempts to look a name up, at most.
+_LOOKUP_INTERVAL_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long a task waits.
+
+    :param since: when it started to wait, seconds since the epoch.
+    :param timeout: seconds.
+    :param unreachable_timeout: seconds of continuous outage.
+    :param poke_interval: seconds between two polls.
+    """
+
+    since: float
+    timeout: float
+    unreachable_timeout: float
+    poke_interval: float
+
+    @property
+    def finish_by(self) -> float:
+        """When the wait is given up, seconds since the epoch."""
+        return self.since + self.timeout
+
+
+def start_group(task: Any, context: Any, options: SensorOptions, limits: Limits, late_at: float | None) -> WaitGroup:
+    """Return a wait group of which nothing is known yet.
+
+    :param task: the sensor.
+    :param context: of the task.
+    :param options: of the sensor.
+    :param limits: how long it waits.
+    :param late_at: when the report becomes late.
+    :raises QuickBIConnectionError: if the Airflow connection is wrong.
+    :raises QuickBIUnavailable: if it cannot be read, or names could not be looked up for too long.
+    """
+    mail_tasks = dict.fromkeys(options.mail_ids, "") or _look_up(task, options, limits)
+    selector, reason = _select(task, context, options)
+    waits = [
+        WaitState(
+            mail_id=mail_id,
+            subscribe_name=name,
+            selector=selector,
+            since=limits.since,
+            window_reason=reason,
+            on_failed=options.on_failed,
+            start_timeout=options.start_timeout,
+            finish_by=limits.finish_by,
+            unreachable_timeout=limits.unreachable_timeout,
+            clock_skew=options.clock_skew,
+        )
+        for mail_id, name in mail_tasks.items()
+    ]
+    return WaitGroup.of(waits, required=_options.required_of(options.require, len(waits)), late_at=late_at)
+
+
+def unreachable_seconds(timeout: float | None, silent_fail: bool) -> float:
+    """Return how long an outage may last; with ``silent_fail`` only the task's ``timeout`` ends it."""
+    return FOREVER if silent_fail or timeout is None else timeout
+
+
+def _select(task: Any, context: Any, options: SensorOptions) -> tuple[RunSelector, str]:
+    if options.quickbi_task_id is not None:
+        return RunSelector(task_id=options.quickbi_task_id), ""
+    if options.executed_after is not None or options.executed_before is not None:
+        return RunSelector(executed_after=options.executed_after, executed_before=options.executed_before), ""
+    return select_window(
+        options.window,
+        _airflow.due_time(context, task.dag if task.has_dag() else None),
+        timezone=ZoneInfo(QuickBIHook(task.quickbi_conn_id).quickbi_connection.settings.timezone),
+        clock_skew=timedelta(seconds=options.clock_skew),
+        now=datetime.now(UTC),
+    )
+
+
+def _look_up(task: Any, options: SensorOptions, limits: Limits) -> dict[str, str]:
+    """Look names up, as patiently as a status is polled, but holding the worker."""
+    started = time.time()
+    log = WaitLog(task.log)
+    while True:
+        try:
+            with QuickBIHook(task.quickbi_conn_id) as hook:
+                found = hook.find_mail_tasks(options.subscribe_names, options.mail_owner)
+                return {mail_task.mail_id: mail_task.subscribe_name for mail_task in found}
+        except QuickBIUnavailable as error:
+            now = time.time()
+            if now >= limits.finish_by:
+                raise AirflowSensorTimeout(f"Timed out before the name could be looked up. {error}") from None
+            if now - started >= limits.unreachable_timeout or isinstance(error, QuickBIConnectionUnreadable):
+                raise
+            log.report(f"{error} Looking the name up again.", now)
+        time.sleep(min(limits.poke_interval, _LOOKUP_INTERVAL_SECONDS))

@@ -1,1 +1,0 @@
-"""Example DAGs, and the programs that run them against a local Quick BI."""

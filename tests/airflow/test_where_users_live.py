@@ -1,0 +1,144 @@
+"""What people do with a provider: mapped values, ``default_args``, outlets, native rendering, other zones."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+OTHER = "quickbi://cn-hangzhou/mail-task/m1"
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_a_mapped_value_that_is_wrong_is_not_retried_and_gets_the_same_sentence(airflow, quickbi, mode):
+    from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+    from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+
+    quickbi.add_mail_task("Report", mail_id="report")
+    deferrable = {"deferrable": mode == "deferrable"}
+
+    ran = airflow.run(
+        lambda: [
+            QuickBIMailTaskSensor.partial(task_id="ids", **deferrable).expand(mail_id=["", None]),
+            QuickBIMailTaskSensor.partial(task_id="runs", mail_id="report", **deferrable).expand(
+                quickbi_task_id=["latest"]
+            ),
+            QuickBIRunMailTaskOperator.partial(task_id="starts", mail_id="report", **deferrable).expand(
+                on_running=["stop"]
+            ),
+        ],
+        retries=2,
+    )
+
+    assert set(ran.states.values()) == {"failed"}, ran.log
+    for task, said in {
+        "ids[0]": "mail_id is empty (rendered to '')",
+        "ids[1]": "needs either mail_id or subscribe_name",
+        "runs[0]": "quickbi_task_id must be a whole number",
+        "starts[0]": "on_running must be one of wait, attach, skip, fail",
+    }.items():
+        assert ran.tries[task] == 1
+        assert said in ran.log
+    assert quickbi.starts("report") == 0
+
+
+def test_a_tasks_own_argument_wins_over_a_default_of_another(airflow, quickbi):
+    from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+    from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+
+    quickbi.add_mail_task("By name", mail_id="by-name")
+    quickbi.add_mail_task("Sent", mail_id="sent", run_duration=0)
+    run = quickbi.add_run("by-name")
+
+    ran = airflow._run(
+        airflow.parse(
+            lambda: [
+                QuickBIMailTaskSensor(task_id="named", subscribe_name="By name"),
+                QuickBIMailTaskSensor(task_id="run", mail_id="by-name", quickbi_task_id=run),
+                QuickBIRunMailTaskOperator(task_id="send", mail_id="sent", poll_interval=0.1),
+            ],
+            default_args={
+                "mail_id": "of-all",
+                "executed_after": datetime(2030, 1, 1, tzinfo=UTC),
+                "on_failed": "retry",
+                "timeout": timedelta(seconds=60),
+            },
+        )
+    )
+
+    # The sensor by name keeps the default's executed_after, which excludes nothing that it was given itself.
+    assert ran.states["run"] == ran.states["send"] == "success", ran.log
+    assert "needs either" not in ran.log
+
+
+def test_an_outlet_of_a_mail_task_that_is_not_waited_for_is_refused_while_the_dag_is_parsed(airflow):
+    from airflow.providers.common.compat.sdk import Asset
+
+    from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+    from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+
+    for make in (QuickBIMailTaskSensor, QuickBIRunMailTaskOperator):
+        with pytest.raises(ImportError, match="outlet quickbi://cn-hangzhou/mail-task/m1 is not of"):
+            airflow.parse(lambda make=make: make(task_id="t", mail_id="m2", outlets=[Asset(OTHER)]))
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_only_mail_tasks_that_were_sent_get_an_event(airflow, quickbi, sensor_of, mode):
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+    for mail_id in ("m1", "m2"):
+        quickbi.add_mail_task(mail_id, mail_id=mail_id)
+    quickbi.add_run("m2")
+
+    ran = airflow.run(
+        lambda: sensor_of(
+            mode, "any", mail_id=["m1", "m2"], require="any", outlets=[mail_task_asset("m1"), mail_task_asset("m2")]
+        )
+    )
+
+    assert ran.states == {"any": "success"}, ran.log
+    assert [extra["mail_id"] for extra in ran.asset_extras()] == ["m2"]
+
+
+def test_a_templated_mail_task_that_is_not_the_outlets_fails_before_any_event(airflow, quickbi, sensor_of):
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+    quickbi.add_mail_task("m2", mail_id="m2")
+    quickbi.add_run("m2")
+
+    ran = airflow.run(lambda: sensor_of("poke", "wait", mail_id="{{ 'm2' }}", outlets=[mail_task_asset("m1")]))
+
+    assert ran.states == {"wait": "failed"}, ran.log
+    assert "outlet quickbi://cn-hangzhou/mail-task/m1 is not of a mail task" in str(ran.error("wait"))
+    assert ran.asset_extras() == []
+
+
+def test_an_undefined_variable_in_native_rendering_is_named_with_what_to_write(airflow, quickbi, sensor_of):
+    quickbi.add_mail_task("m2", mail_id="m2")
+    quickbi.add_run("m2")
+
+    ran = airflow._run(
+        airflow.parse(
+            lambda: sensor_of("poke", "wait", mail_id="m2", executed_after="{{ no_such_variable }}"),
+            render_template_as_native_obj=True,
+            default_args={"retries": 2},
+        )
+    )
+
+    assert ran.states == {"wait": "failed"}, ran.log
+    assert "no_such_variable" in ran.log
+
+
+def test_a_naive_time_is_read_as_airflow_itself_reads_it(airflow, quickbi, sensor_of, monkeypatch):
+    from airflow_provider_quickbi import _airflow
+
+    quickbi.add_mail_task("m2", mail_id="m2")
+    monkeypatch.setenv("AIRFLOW__CORE__DEFAULT_TIMEZONE", "Asia/Shanghai")
+    assert str(_airflow.default_timezone()) == "Asia/Shanghai"
+    now = datetime.now(UTC)
+    quickbi.add_run("m2", exec_time=now - timedelta(minutes=30))
+    naive = (now + timedelta(hours=8) - timedelta(hours=1)).replace(tzinfo=None)  # an hour ago in Shanghai
+
+    ran = airflow.run(lambda: sensor_of("poke", "wait", mail_id="m2", executed_after=naive))
+
+    assert ran.states == {"wait": "success"}, ran.log
