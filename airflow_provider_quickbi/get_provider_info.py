@@ -1,4 +1,4 @@
-"""What Airflow discovers of this package."""
+"""The provider info: what Airflow discovers about this package."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LINK = f"{_PACKAGE}.links.quickbi.QuickBIConsoleLink"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's table, see Airflow's ``provider_info.schema.json``."""
+    """Return the provider info; its schema is Airflow's ``provider_info.schema.json``."""
     behaviour = connection.form_behaviour()
     return {
         "package-name": "airflow-provider-quickbi",
         "name": _INTEGRATION,
-        "description": "Lists, sends and waits for the mail tasks of Alibaba Cloud Quick BI.",
+        "description": "List, start and wait for mail tasks (subscriptions) of Alibaba Cloud Quick BI.",
         "versions": [__version__],
         "integrations": [
             {

@@ -1,4 +1,4 @@
-"""QuickBIHook: nothing happens before it is needed; every method, and every error as one sentence."""
+"""QuickBIHook: lazy, with every method, and every error in one sentence."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SECRETS = {"password": "password-to-be-masked", "security_token": "token-to-be-m
 
 @pytest.fixture(scope="module", autouse=True)
 def _airflow_has_warned() -> None:
-    """Let Airflow import what it needs to find connections; it and its dependencies warn about each other."""
+    """Import what Airflow needs for connections once; it and its dependencies warn about each other."""
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         patch.setenv("AIRFLOW_CONN_WARM_UP", '{"conn_type": "quickbi", "login": "the-id", "password": "the-secret"}')
@@ -45,7 +45,7 @@ def _airflow_has_warned() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make no pauses between attempts; how long they are is tested with the client."""
+    """Do not pause between attempts; the tests of the client cover the pauses."""
     monkeypatch.setattr(RetryPolicy, "delay", lambda self, attempt, asked_for: 0.0)
 
 
@@ -151,7 +151,7 @@ def test_the_state_of_a_run_is_given(hook: QuickBIHook, quickbi: LocalQuickBI):
     assert [(run.task_id, run.status) for run in hook.get_mail_task_status(mail_id, first)] == [(first, "SENT")]
 
 
-def test_a_mail_is_started_once_whatever_happens_to_the_answer(hook: QuickBIHook, quickbi: LocalQuickBI):
+def test_a_mail_is_started_once_whatever_happens_to_the_response(hook: QuickBIHook, quickbi: LocalQuickBI):
     mail_id = quickbi.add_mail_task("Daily sales")
     assert hook.manual_run_mail_task(mail_id) is True
     rate_limit.forget_rate_limiters()  # the next start would have to wait a second
@@ -236,7 +236,7 @@ def test_a_name_that_cannot_be_looked_up_now_may_be_later(hook: QuickBIHook, qui
         lambda hook: hook.call("GetMailTaskList"),
     ],
 )
-def test_a_refusal_fails_a_task_without_a_retry_and_says_what_to_do(
+def test_a_rejected_request_fails_a_task_without_a_retry_and_says_what_to_do(
     hook: QuickBIHook, quickbi: LocalQuickBI, call: Callable[[QuickBIHook], Any]
 ):
     quickbi.deny("Access.Forbidden")
@@ -260,7 +260,7 @@ def test_a_refusal_fails_a_task_without_a_retry_and_says_what_to_do(
         (Fault.error("Timer.Schedule.Task"), NotStartedError),
     ],
 )
-def test_what_may_be_over_later_is_told_apart(
+def test_transient_errors_keep_their_class(
     hook: QuickBIHook, quickbi: LocalQuickBI, fault: Fault, expected: type[Exception]
 ):
     quickbi.fail(None, fault, times=None)
@@ -355,7 +355,7 @@ def test_a_connection_that_cannot_be_read_is_an_error_that_is_retried_and_quotes
 
 
 @without_airflows_own_warnings
-def test_what_a_hook_is_asked_without_a_connection_is_an_error_that_is_retried():
+def test_methods_without_a_connection_raise_an_error_that_is_retried():
     with pytest.raises(QuickBIUnavailable, match="Connection 'nowhere' does not exist"):
         QuickBIHook("nowhere").get_mail_task_status("m")
     with pytest.raises(QuickBIUnavailable, match="Connection 'nowhere' does not exist"):
@@ -578,10 +578,10 @@ def test_testing_a_connection_leaves_nothing_open(hook: QuickBIHook, quickbi: Lo
     assert hook._client._transport._session is None
 
 
-# The board that waits share
+# The poller that waits share
 
 
-def test_waits_of_one_connection_share_a_board(quickbi: LocalQuickBI):
+def test_waits_of_one_connection_share_a_poller(quickbi: LocalQuickBI):
     mail_id = quickbi.add_mail_task("Daily sales")
 
     async def main() -> None:
@@ -594,7 +594,7 @@ def test_waits_of_one_connection_share_a_board(quickbi: LocalQuickBI):
     assert quickbi.connections_opened == 1
 
 
-def test_a_changed_connection_is_another_board(quickbi: LocalQuickBI, connection: Callable[..., None]):
+def test_a_changed_connection_gets_another_poller(quickbi: LocalQuickBI, connection: Callable[..., None]):
     async def main() -> None:
         hook = QuickBIHook()
         async with hook.status_poller() as first:
