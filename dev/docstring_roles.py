@@ -13,11 +13,10 @@ _ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod|obj):`(~?)([^`]+)`")
 class DocstringRoles(Extension):
     """Replaces each role by its target in backticks; ``~`` keeps only the last part."""
 
-    def on_object(self, *, obj: Object, **kwargs: Any) -> None:
+    def on_object(self, *, obj: Object, **_other: Any) -> None:
         """Rewrite the docstring of an object that was loaded.
 
         :param obj: a module, class, function or attribute.
-        :param kwargs: not used.
         """
         if obj.docstring is not None:
             obj.docstring.value = _ROLE.sub(_as_code, obj.docstring.value)
