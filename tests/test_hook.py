@@ -605,3 +605,23 @@ def test_a_changed_connection_is_another_board(quickbi: LocalQuickBI, connection
                 assert refused.kind is ErrorKind.CREDENTIALS
 
     asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_pacing_conn_id_names_the_redis_through_which_processes_share_the_limit(
+    quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = json.loads(quickbi.connection_uri_json())
+    described["extra"] = {**described["extra"], "pacing_conn_id": "shared_redis"}
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(described))
+    monkeypatch.setenv("AIRFLOW_CONN_SHARED_REDIS", "redis://:hidden@127.0.0.1:6380/2")
+    for settings in (
+        QuickBIHook().quickbi_connection.settings,
+        asyncio.run(QuickBIHook().read_connection_async()).settings,
+    ):
+        assert settings.pacing is not None
+        assert (settings.pacing.host, settings.pacing.port) == ("127.0.0.1", 6380)
+        assert "hidden" not in repr(settings)
+
+    monkeypatch.setenv("AIRFLOW_CONN_SHARED_REDIS", "http://127.0.0.1")
+    with pytest.raises(QuickBIConnectionError, match=r"'shared_redis': conn_type is 'http'\. It must be 'redis'"):
+        _ = QuickBIHook().quickbi_connection

@@ -52,7 +52,13 @@ class _Client:
         warn_if_insecure(settings)
 
     def _flow(self, operation: Operation[T], retries: RetryPolicy | None) -> Generator[Step, Any, T]:
-        limiter = rate_limiter(self._account, operation.action, self.settings.status_calls_per_second, clock=self.clock)
+        limiter = rate_limiter(
+            self._account,
+            operation.action,
+            self.settings.status_calls_per_second,
+            self.settings.pacing,
+            self.clock,
+        )
         return call_flow(operation, self.settings.endpoint, limiter, retries or self.retries)
 
     def _report(self, action: str, result: str) -> None:

@@ -4,12 +4,12 @@ The service allows ``GetMailTaskStatus`` and ``ManualRunMailTask`` once a second
 (help.aliyun.com, document 412695). All callers of one account in a process share one :class:`RateLimiter` for each
 operation, first come first served.
 
-Other processes are not known, but they have the same wall clock. It is divided into slots of one call each, and a
-process takes every slot, or every second, fourth or eighth. Throttled, it goes down a step at once; it earns
-the next step up again slowly (additive increase, multiplicative decrease). Two processes that take every second slot
-meet in all of them or in none, so they find slots of their own and stay there. Without slots they would meet again and
-again however slow they were: where one call a second is allowed, every call leaves no room for another in the second
-after it.
+Other processes are not known, unless all share a Redis (``shared_rate_limit``), but they have the same wall clock. It
+is divided into slots of one call each, and a process takes every slot, or every second, fourth or eighth. Throttled, it
+goes down a step at once; it earns the next step up again slowly (additive increase, multiplicative decrease). Two
+processes that take every second slot meet in all of them or in none, so they find slots of their own and stay there.
+Without slots they would meet again and again however slow they were: where one call a second is allowed, every call
+leaves no room for another in the second after it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ import math
 import random
 import threading
 import time
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from airflow_provider_quickbi.api.shared_rate_limit import RedisSettings
 
 #: Calls a second for each operation; ``GetMailTaskStatus`` can be set in the connection.
 CALLS_PER_SECOND = {"GetMailTaskStatus": 1.0, "ManualRunMailTask": 1.0}
@@ -54,11 +57,15 @@ LATENESS_SECONDS = 0.02
 #: Seconds without a call after which the next one is a new beginning.
 PAUSE_SECONDS = 1.0
 
+#: What the running task calls for, as :attr:`RateLimiter.choose` is given it; tasks that it creates inherit it.
+CALLER: ContextVar[object] = ContextVar("quickbi_rate_limit_caller", default=None)
+
 
 class RateLimiter:
     """The calls of one operation that this process may make for one account.
 
-    Safe to share between threads and event loops; waiting callers of one event loop are served in order.
+    Safe to share between threads and event loops. A slot is reserved first; who gets it is decided when it is there.
+    Waiting callers of one event loop are served in order, unless :attr:`choose` says otherwise.
 
     :param rate: calls a second that the service allows.
     :param clock: monotonic time in seconds.
@@ -66,6 +73,9 @@ class RateLimiter:
     :param uniform: gives a random number between two others.
     :param sleep: how callers of an event loop wait, in seconds.
     """
+
+    #: Whether reserving a slot takes more than the blink of an eye.
+    remote: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -90,6 +100,9 @@ class RateLimiter:
         self._refused_in_a_row = 0
         self._raised = False
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
+        #: Given what the waiting callers call for (:data:`CALLER`), the longest waiting first, it returns the position
+        #: of the one that gets the slot; it must not raise. ``None`` for the first.
+        self.choose: Callable[[Sequence[object]], int] | None = None
 
     @property
     def rate(self) -> float:
@@ -114,15 +127,43 @@ class RateLimiter:
     async def acquire(self) -> None:
         """Wait in line until a call may be made."""
         line = self._line()
-        if line.length == 0 and self.try_acquire() == 0:
+        if not line.callers and not self.remote and self.try_acquire() == 0:
             return
-        line.length += 1
+        served = asyncio.get_running_loop().create_future()
+        line.callers[served] = CALLER.get()
+        self._pace(line)
         try:
-            async with line.front:
-                while (seconds := self.try_acquire()) > 0:
-                    await self._sleep(seconds)
+            await served
         finally:
-            line.length -= 1
+            line.callers.pop(served, None)
+            self._pace(line)
+
+    def _pace(self, line: _Line) -> None:
+        """Let a task get the next slot for a line if somebody waits there."""
+        if line.callers and line.pacing is None:
+            line.pacing = asyncio.create_task(self._serve_one(line))
+        elif not line.callers and line.pacing is not None:
+            line.pacing.cancel()
+            line.pacing = None
+
+    async def _serve_one(self, line: _Line) -> None:
+        """Reserve a slot, and give it to one of the callers; that one lets the next be served."""
+        try:
+            while (seconds := await self._try_acquire()) > 0:
+                await self._sleep(seconds)
+            if waiting := [served for served in line.callers if not served.done()]:
+                chosen = self.choose([line.callers[served] for served in waiting]) if self.choose else 0
+                waiting[chosen].set_result(None)
+        except Exception as error:  # noqa: BLE001 - given to those who would otherwise wait for ever
+            for served in line.callers:
+                if not served.done():
+                    served.set_exception(error)
+        finally:
+            if line.pacing is asyncio.current_task():
+                line.pacing = None
+
+    async def _try_acquire(self) -> float:
+        return self.try_acquire()
 
     def acquire_blocking(self, sleep: Callable[[float], None] = time.sleep) -> None:
         """Wait until a call may be made, blocking the thread.
@@ -205,37 +246,50 @@ class RateLimiter:
 
 
 class _Line:
-    """The callers of one event loop that wait for a call; the one at the front holds the lock."""
+    """The callers of one event loop that wait for a slot, the longest waiting first, and the task that serves them."""
 
-    __slots__ = ("front", "length")
+    __slots__ = ("callers", "pacing")
 
     def __init__(self) -> None:
-        self.front = asyncio.Lock()
-        self.length = 0
+        self.callers: dict[asyncio.Future[None], object] = {}
+        self.pacing: asyncio.Task[None] | None = None
 
 
-_rate_limiters: dict[tuple[tuple[str, str], str, float, Clock], RateLimiter] = {}
+_rate_limiters: dict[tuple[tuple[str, str], str, float, RedisSettings | None, Clock], RateLimiter] = {}
 _rate_limiters_guard = threading.Lock()
 
 
 def rate_limiter(
-    account: tuple[str, str], action: str, status_calls_per_second: float = 1.0, clock: Clock = SYSTEM_CLOCK
+    account: tuple[str, str],
+    action: str,
+    status_calls_per_second: float = 1.0,
+    pacing: RedisSettings | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> RateLimiter:
     """Return this process's rate limiter for an operation of an account.
 
     :param account: see :attr:`airflow_provider_quickbi.api.settings.ClientSettings.account`.
     :param action: the operation.
     :param status_calls_per_second: the configured rate of ``GetMailTaskStatus``.
+    :param pacing: the Redis through which all processes share the limit; ``None`` for this process alone.
     :param clock: the time; default the machine's.
     """
     rate = CALLS_PER_SECOND.get(action, OTHER_CALLS_PER_SECOND)
     if action == "GetMailTaskStatus":
         rate = status_calls_per_second
     with _rate_limiters_guard:
-        key = (account, action, rate, clock)
+        key = (account, action, rate, pacing, clock)
         if (known := _rate_limiters.get(key)) is None:
-            known = _rate_limiters[key] = RateLimiter(rate, clock.monotonic, clock.time, sleep=clock.sleep_async)
+            known = _rate_limiters[key] = _new(account, action, rate, pacing, clock)
         return known
+
+
+def _new(account: tuple[str, str], action: str, rate: float, pacing: RedisSettings | None, clock: Clock) -> RateLimiter:
+    if pacing is None:
+        return RateLimiter(rate, clock.monotonic, clock.time, sleep=clock.sleep_async)
+    from airflow_provider_quickbi.api.shared_rate_limit import shared_limiter_factory
+
+    return shared_limiter_factory(pacing)(account, action, rate)
 
 
 def forget_rate_limiters() -> None:

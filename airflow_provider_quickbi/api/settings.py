@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi.api.credentials import CredentialSpec
+    from airflow_provider_quickbi.api.shared_rate_limit import RedisSettings
 
 #: Regions with a Quick BI OpenAPI. Source: "Endpoints" of product quickbi-public, version 2022-01-01.
 REGIONS = (
@@ -106,6 +107,7 @@ class ClientSettings:
     :param verify: ``True`` to verify TLS certificates, ``False`` not to, or the path of a CA bundle.
     :param proxies: the proxies to use, :data:`NO_PROXIES` for a direct connection, or ``None`` (default) for those of
         the environment; see :func:`airflow_provider_quickbi.api.proxies.proxy_for`.
+    :param pacing: the Redis through which all processes share the limit; ``None`` for each process on its own.
     """
 
     endpoint: Endpoint
@@ -116,6 +118,7 @@ class ClientSettings:
     read_timeout: float = 10.0
     verify: bool | str = True
     proxies: Proxies | None = field(default=None, repr=False)
+    pacing: RedisSettings | None = None
 
     @property
     def account(self) -> tuple[str, str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_quickbi import connection
+from airflow_provider_quickbi import _pacing, connection
 from airflow_provider_quickbi.connection import QuickBIConnection, RawConnection
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIConnectionUnreadable
 
@@ -28,7 +29,13 @@ def read_connection(hook: BaseHook, conn_id: str) -> QuickBIConnection:
     with _field_errors():
         raw = _raw(conn_id, found)
         _mask(connection.secrets_of(raw))
-        return connection.read_connection(raw)
+        parsed = connection.read_connection(raw)
+    if (pacing_conn_id := parsed.pacing_conn_id) is None:
+        return parsed
+    with _lookup_errors(pacing_conn_id, _pacing.CONN_TYPE):
+        redis = BaseHook.get_connection(pacing_conn_id)
+    _mask([redis.password or ""])
+    return _paced(parsed, redis)
 
 
 async def read_connection_async(hook: BaseHook, conn_id: str) -> QuickBIConnection:
@@ -42,7 +49,22 @@ async def read_connection_async(hook: BaseHook, conn_id: str) -> QuickBIConnecti
         # Masking notifies the triggerer's supervisor and waits for it. On the event loop Airflow 3.0 raises, and other
         # versions leave the supervisor, which writes the log, without the mask.
         await sync_to_async(_mask)(connection.secrets_of(raw))
-        return connection.read_connection(raw)
+        parsed = connection.read_connection(raw)
+    if (pacing_conn_id := parsed.pacing_conn_id) is None:
+        return parsed
+    with _lookup_errors(pacing_conn_id, _pacing.CONN_TYPE):
+        redis = await _find_async(BaseHook(), pacing_conn_id)
+    await sync_to_async(_mask)([redis.password or ""])
+    return _paced(parsed, redis)
+
+
+def _paced(parsed: QuickBIConnection, redis: Any) -> QuickBIConnection:
+    """Let a client share its rate limit through a Redis."""
+    try:
+        pacing = _pacing.redis_settings_of(redis)
+    except ValueError as error:
+        raise QuickBIConnectionError(str(error)) from None
+    return replace(parsed, settings=replace(parsed.settings, pacing=pacing))
 
 
 async def _find_async(hook: BaseHook, conn_id: str) -> Any:
@@ -80,7 +102,7 @@ def _field_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _lookup_errors(conn_id: str) -> Iterator[None]:
+def _lookup_errors(conn_id: str, conn_type: str = connection.CONN_TYPE) -> Iterator[None]:
     """Raise one retryable error if there is no connection, without the original text, which may quote it.
 
     "Not found" is ambiguous: most versions of Airflow also say so if a secrets backend or the API server does not
@@ -94,7 +116,7 @@ def _lookup_errors(conn_id: str) -> Iterator[None]:
         if isinstance(error, AirflowNotFoundException):
             problem = (
                 "does not exist, or Airflow cannot read it now and its log says why. Add a connection of type "
-                f"{connection.CONN_TYPE!r} under Admin > Connections, or as AIRFLOW_CONN_{conn_id.upper()} in the "
+                f"{conn_type!r} under Admin > Connections, or as AIRFLOW_CONN_{conn_id.upper()} in the "
                 "environment."
             )
         else:
@@ -118,5 +140,5 @@ def _raw(conn_id: str, found: Any) -> RawConnection:
 def _mask(secrets: Sequence[str]) -> None:
     from airflow.providers.common.compat.sdk import mask_secret
 
-    for secret in secrets:
+    for secret in filter(None, secrets):
         mask_secret(secret)
