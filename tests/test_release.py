@@ -9,16 +9,31 @@ import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import airflow_provider_quickbi
+from dev import release_check
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+FACTS = tomllib.loads((ROOT / "release.toml").read_text(encoding="utf-8"))
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 IN_THE_WHEEL = re.compile(r"airflow_provider_quickbi/.*\.py|airflow_provider_quickbi/py\.typed|[^/]+\.dist-info/.*")
+
+
+def hatch_build() -> ModuleType:
+    """Return the build hook, which is no part of a package."""
+    pytest.importorskip("hatchling", reason="hatchling is in the development extra only")
+    spec = spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +62,7 @@ def test_the_sdist_holds_what_is_documented_and_no_tests(built: dict[str, Path])
     with tarfile.open(built["sdist"]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "docs/README.md"} <= names
+    assert {"README.zh-CN.md", "CONTRIBUTING.md", "SECURITY.md", "release.toml", "hatch_build.py"} <= names
     assert "example_dags/quickbi_send_report.py" in names
     assert [name for name in names if name.startswith(("tests", ".venv")) or "cache" in name] == []
 
@@ -60,6 +76,52 @@ def test_the_metadata_say_what_airflow_and_people_look_for(built: dict[str, Path
     assert "License-Expression: Apache-2.0" in files["METADATA"]
     assert "Requires-Python: >=3.11" in files["METADATA"]
     assert "provider_info = airflow_provider_quickbi.get_provider_info:get_provider_info" in files["entry_points.txt"]
+
+
+def test_no_link_of_the_published_readme_is_relative(built: dict[str, Path]) -> None:
+    with zipfile.ZipFile(built["wheel"]) as wheel:
+        (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata_text = wheel.read(name).decode()
+    assert "Description-Content-Type: text/markdown" in metadata_text
+    _, _, readme = metadata_text.partition("\n\n")
+    links = LINK.findall(readme)
+    assert [link for link in links if "://" not in link] == []
+    assert len(links) >= 2
+    assert "Getting started: from an installed Airflow" in readme or FACTS["source_url"] in readme
+
+
+def test_links_become_absolute_once_the_address_is_known() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    published = hatch_build().absolute_links(readme, "https://host.example/owner/project/", "/blob/main/")
+    assert [link for link in LINK.findall(published) if "://" not in link] == []
+    assert "(https://host.example/owner/project/blob/main/docs/which-run.md)" in published
+    assert len(LINK.findall(published)) == len(LINK.findall(readme))
+
+
+def test_without_an_address_links_become_plain_text() -> None:
+    text = "See [the docs](docs/README.md), [Airflow](https://airflow.apache.org) and [below](#below)."
+    published = hatch_build().absolute_links(text, "", "/blob/main/")
+    assert published == "See the docs, [Airflow](https://airflow.apache.org) and [below](#below)."
+
+
+def test_what_is_missing_before_a_release_is_said(tmp_path: Path) -> None:
+    (tmp_path / "airflow_provider_quickbi").mkdir()
+    (tmp_path / "airflow_provider_quickbi" / "__init__.py").write_text('__version__ = "1.1.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.0.0\n")
+    (tmp_path / "release.toml").write_text('source_url = ""\nauthor_name = "Somebody"\n')
+    assert release_check.missing(tmp_path) == [
+        "release.toml: source_url is empty",
+        "CHANGELOG.md: starts with 1.0.0, but the version is 1.1.0",
+    ]
+
+
+def test_facts_that_are_not_known_stand_in_one_place() -> None:
+    """Neither an address nor a contact of this project is written anywhere else."""
+    assert not {"authors", "maintainers", "urls"} & set(PROJECT)
+    for page in ("SECURITY.md", "CODE_OF_CONDUCT.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert "release.toml" in text
+        assert not re.search(r"\S+@\S+\.\w+", text)
 
 
 def test_the_version_stands_in_one_place_and_heads_the_changelog() -> None:
