@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import inspect
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
 )
 
 from airflow_provider_quickbi import _airflow, _options, connection
-from airflow_provider_quickbi._metrics import DetectionDelay, count_outcome
+from airflow_provider_quickbi._metrics import DetectionDelay
 from airflow_provider_quickbi._options import Arguments, OptionError
 from airflow_provider_quickbi._wait import deadline as late_notice
 from airflow_provider_quickbi._wait import memory
+from airflow_provider_quickbi._wait.conclusion import conclude, softened
 from airflow_provider_quickbi._wait.deferral import PollOptions, defer_wait
 from airflow_provider_quickbi._wait.events import Event, finished_group
 from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.options import SensorOptions
-from airflow_provider_quickbi._wait.outlets import publish, unrelated_outlets
+from airflow_provider_quickbi._wait.outlets import unrelated_outlets
 from airflow_provider_quickbi._wait.start import Limits, start_group, unreachable_seconds
 from airflow_provider_quickbi._wait.state import (
     DEFAULT_CLOCK_SKEW,
@@ -44,13 +40,12 @@ from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.exceptions import (
     QuickBIArgumentError,
     QuickBIConnectionUnreadable,
-    outcome_error,
 )
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -198,7 +193,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         """Wait, in this worker or in the triggerer."""
         self._group = self._log_of_wait = None
         self._delay = DetectionDelay()
-        with self._softened():
+        with softened(self):
             self._store_link(context)
             if self.deferrable:
                 return self._wait_deferred(context)
@@ -219,7 +214,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Poll every mail task once that is not finished, and decide."""
-        with self._softened():
+        with softened(self):
             known = self._group or (memory.restore(context) if self.reschedule else None)
             try:
                 group = self._poll(known or self._start(context), RetryPolicy())
@@ -246,7 +241,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         :param context: of the task.
         :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
         """
-        with self._softened():
+        with softened(self):
             group = finished_group(
                 Event.decode(event),
                 notify_late=partial(self._notify_late, context=context),
@@ -296,49 +291,9 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
             return poll_once(group, hook.get_conn, retries, log=WaitLog(self.log), delay=self._delay)
 
     def _conclude(self, group: WaitGroup, context: Context) -> Any:
-        """Return the XCom of reports that were sent, or raise what the outcome means."""
-        evaluation = group.evaluation
-        count_outcome(group)
-        if evaluation.outcome is Outcome.UNAVAILABLE and self.silent_fail:
-            raise AirflowSensorTimeout(evaluation.message)
-        if evaluation.outcome is Outcome.MISSED and self.on_missed == OnMissed.SKIP:
-            raise AirflowSkipException(evaluation.message)
-        if evaluation.outcome is not Outcome.SENT:
-            raise outcome_error(evaluation)
-        self.log.info("%s", evaluation.message)
-        self._warn_about_old_runs(group, context)
-        results = group.results()
-        publish(context, self.outlets, [result for result in results if result["status"] == "SENT"])
         name = "mail_id" if self.mail_id is not None else "subscribe_name"
         several = _options.as_list(getattr(self, name), rendered=name in self._rendered) is not None
-        return results if several else results[0]
-
-    @contextmanager
-    def _softened(self) -> Iterator[None]:
-        """Skip where ``soft_fail`` or ``never_fail`` asks for it, in all modes alike, and say why in the log."""
-        try:
-            yield
-        except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout, RuntimeError) as error:
-            if not (self.never_fail or (self.soft_fail and not isinstance(error, RuntimeError))):
-                raise
-            reason = f"{type(error).__name__}: {error}"
-            self.log.warning("%s Skipping (soft_fail or never_fail).", reason)
-            raise AirflowSkipException(reason) from error
-
-    def _warn_about_old_runs(self, group: WaitGroup, context: Context) -> None:
-        """Warn that the latest run may be an old one, where nothing says which run is waited for."""
-        started = _airflow.run_started(context)
-        for wait, evaluation in zip(group.waits, group.evaluations, strict=True):
-            run = evaluation.run
-            if wait.selector.is_open and started is not None and run is not None and run.exec_time < started:
-                self.log.warning(
-                    "Run %s of mail task %s started at %s, before this DAG run (%s). To wait for a later one, set "
-                    "executed_after.",
-                    run.task_id,
-                    wait.mail_id,
-                    run.exec_time.isoformat(),
-                    started.isoformat(),
-                )
+        return conclude(self, group, context, several=several)
 
     def _notify_late(self, group: WaitGroup, context: Context) -> WaitGroup:
         late_notice.notify(self.on_late_callback, context, group, self.log)

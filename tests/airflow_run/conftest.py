@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_quickbi._send import attempt, monitor
+from airflow_provider_quickbi._send import attempt, monitor, starter
 from airflow_provider_quickbi._send import store as record_store
 from airflow_provider_quickbi._send.store import RECORD_KEY
 from airflow_provider_quickbi._wait import aio, deferral, shared_client, start, sync
@@ -105,6 +105,7 @@ class World:
         for module in (
             attempt,
             monitor,
+            starter,
             record_store,
             deferral,
             start,

@@ -111,7 +111,7 @@ class HurriedClient(QuickBIClient):
 @contextmanager
 def hurried() -> Iterator[None]:
     """Shorten what a worker sleeps, and let starts follow one another quickly; what is decided stays the same."""
-    from airflow_provider_quickbi._send import attempt, monitor
+    from airflow_provider_quickbi._send import monitor, starter
     from airflow_provider_quickbi.api import client, rate_limit
     from airflow_provider_quickbi.api.retry import RetryPolicy
 
@@ -119,7 +119,7 @@ def hurried() -> Iterator[None]:
         patch.setattr(client, "QuickBIClient", HurriedClient)
         patch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 200.0)
         patch.setattr(monitor, "_PATIENCE", RetryPolicy(first_delay=0.05, max_delay=0.3))
-        patch.setattr(attempt, "DEFAULT_PAUSE", 0.3)
+        patch.setattr(starter, "DEFAULT_PAUSE", 0.3)
         patch.setattr(monitor, "_SHORT_PAUSE", 0.05)
         patch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
         yield

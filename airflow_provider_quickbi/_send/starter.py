@@ -1,0 +1,171 @@
+"""Starting a mail: look whether anything stands in the way, make the one call, and decide what its response means."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_quickbi._metrics import count_start
+from airflow_provider_quickbi._send.options import OnRunning, OnScheduleLimit
+from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, is_active, latest
+from airflow_provider_quickbi._send.state import Phase
+from airflow_provider_quickbi._wait import messages
+from airflow_provider_quickbi._wait.evaluate import misdated_run
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitState
+from airflow_provider_quickbi.api.errors import NotStartedError, QuickBIError
+from airflow_provider_quickbi.exceptions import outcome_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_quickbi._send.monitor import RunMonitor
+    from airflow_provider_quickbi._send.options import RunOptions
+    from airflow_provider_quickbi._send.state import AttemptState
+    from airflow_provider_quickbi._send.store import RecordStore
+    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+
+#: Seconds after which a start is tried again where the service did not say when.
+DEFAULT_PAUSE = 60.0
+
+
+class Starter:
+    """Makes the one starting call of a try; each method changes the try's state.
+
+    :param options: of the operator.
+    :param state: of the try.
+    :param hook: of this worker process.
+    :param records: keeps the record of the start.
+    :param monitor: waits and backs off.
+    :param log: of the task.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        state: AttemptState,
+        hook: QuickBIHook,
+        records: RecordStore,
+        monitor: RunMonitor,
+        log: Any,
+    ) -> None:
+        self.options = options
+        self.state = state
+        self.hook = hook
+        self.records = records
+        self.monitor = monitor
+        self.log = log
+
+    def start(self) -> None:
+        """Start the mail, once nothing stands in the way."""
+        self.monitor.wait_until_allowed()
+        mail_id = self.state.mail_id
+        try:
+            runs = [run for run in self.hook.get_conn().get_mail_task_status(mail_id) if run.mail_id == mail_id]
+        except QuickBIError as error:
+            return self.monitor.back_off(error)
+        self._refuse_wrong_timezone(runs)
+        record, newest = self.state.record, latest(runs)
+        if record is not None and any(map(record.selector(self.options.clock_skew).matches, runs)):
+            self.log.info("%s: a new run may be that of the earlier start; nothing is sent.", self.monitor.title)
+            self.state.phase = Phase.LOCATING_RUN
+        elif newest is not None and is_active(newest):
+            self._handle_active_run(newest)
+        else:
+            self._call(record or StartRecord.of(mail_id, runs, time.time()), runs)
+        return None
+
+    def _refuse_wrong_timezone(self, runs: Sequence[MailTaskRun]) -> None:
+        """Start nothing whose run could not be told: a run dated in the future proves a wrong time zone."""
+        now = time.time()
+        wait = WaitState(
+            mail_id=self.state.mail_id, selector=RunSelector(), since=now, clock_skew=self.options.clock_skew
+        )
+        if (misdated := misdated_run(wait, runs, now)) is not None:
+            message = messages.wrong_timezone(wait, misdated, now)
+            raise outcome_error(Evaluation(Outcome.WRONG_TIMEZONE, f"{message} {self.state.what_was_sent()}"))
+
+    def _handle_active_run(self, other: MailTaskRun) -> None:
+        """Decide what to do about a run that is active."""
+        self.state.run = other
+        if self.options.on_running is OnRunning.ATTACH:
+            self.log.info("Run %s is active: attached to it; nothing is started.", other.task_id)
+            self.records.keep(
+                StartRecord(mail_id=self.state.mail_id, recorded_at=time.time(), attached_to=other.task_id)
+            )
+            self.state.phase = Phase.MONITORING
+            return
+        self._refuse_running(f"run {other.task_id} of {other.exec_time.isoformat()} is {other.status}")
+        self.log.info("Run %s is %s: waiting for it to finish before the start.", other.task_id, other.status)
+        self.state.phase = Phase.AWAITING_OTHER_RUN
+
+    def _call(self, record: StartRecord, runs: Sequence[MailTaskRun]) -> None:
+        """Make the one starting call, after its record was kept, and do what its response means."""
+        earlier, newest = self.state.record, latest(runs)
+        record = replace(record, inferred=False, finished=False)
+        self.records.keep(record)
+        self.log.info(
+            "%s: starting; %s.",
+            self.monitor.title,
+            f"its latest run is {newest.task_id}" if newest else "no earlier run",
+        )
+        try:
+            response: bool | QuickBIError = self.hook.get_conn().manual_run_mail_task(self.state.mail_id)
+        except QuickBIError as error:
+            response = error
+        result = classify_response(response)
+        if result in (StartResult.ACCEPTED, StartResult.UNKNOWN):
+            self.state.called = True
+            self.state.phase = Phase.LOCATING_RUN
+            if result is StartResult.ACCEPTED:
+                count_start()
+                self.records.keep(replace(record, accepted=True))
+            else:
+                self.log.warning(
+                    "%s: it is not known whether it was started (%s). Looking for its run; this try sends nothing "
+                    "again.",
+                    self.monitor.title,
+                    response,
+                )
+            return
+        if earlier is None:
+            self.records.delete()
+        else:
+            self.records.keep(earlier)
+        if isinstance(response, QuickBIError):
+            self._handle_rejected_start(response, runs)
+
+    def _handle_rejected_start(self, error: QuickBIError, runs: Sequence[MailTaskRun]) -> None:
+        """Decide when to try again after a start that carried out nothing, or give up."""
+        if classify_response(error) in (StartResult.NOT_PROCESSED, StartResult.REFUSED):
+            self.monitor.back_off(error)
+            return
+        self.state.reset_backoff()
+        if isinstance(error, NotStartedError):
+            if self.options.on_schedule_limit is OnScheduleLimit.FAIL:
+                raise AirflowFailException(self.state.final(f'{error} (on_schedule_limit="fail").'))
+            self.monitor.pause(error.retry_after or DEFAULT_PAUSE, error)
+            return
+        if self.state.record is not None:
+            self.log.info("%s: the active run may be that of the earlier start; looking for it.", self.monitor.title)
+            self.state.phase = Phase.LOCATING_RUN
+        elif self.options.on_running is OnRunning.ATTACH:
+            self.log.info("%s: a run is active that was not seen yet; looking for it.", self.monitor.title)
+            newest = latest(runs)
+            since = newest.exec_time.timestamp() if newest else 0.0
+            self.records.keep(StartRecord.of(self.state.mail_id, runs, since))
+            self.state.phase = Phase.LOCATING_RUN
+        else:
+            self._refuse_running("a run is active")
+        self.monitor.pause(self.options.poll_interval, error)
+
+    def _refuse_running(self, what: str) -> None:
+        message = f'{self.monitor.title}: {what}; nothing was started (on_running="{self.options.on_running}")'
+        if self.options.on_running is OnRunning.SKIP:
+            raise AirflowSkipException(message)
+        if self.options.on_running is OnRunning.FAIL:
+            raise AirflowFailException(message)

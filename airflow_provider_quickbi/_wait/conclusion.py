@@ -1,0 +1,80 @@
+"""What a finished wait does to a sensor's task: its XCom and asset events, or what the outcome raises or skips."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+
+from airflow_provider_quickbi import _airflow
+from airflow_provider_quickbi._metrics import count_outcome
+from airflow_provider_quickbi._wait.outlets import publish
+from airflow_provider_quickbi._wait.state import OnMissed, Outcome
+from airflow_provider_quickbi.exceptions import outcome_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_quickbi._wait.state import WaitGroup
+
+
+def conclude(sensor: Any, group: WaitGroup, context: Any, *, several: bool) -> Any:
+    """Return the XCom of reports that were sent.
+
+    :param sensor: the task.
+    :param group: that is finished.
+    :param context: of the task.
+    :param several: whether the XCom is a list.
+    :raises Exception: what an outcome other than ``SENT`` means, see :mod:`airflow_provider_quickbi.exceptions`.
+    """
+    evaluation = group.evaluation
+    count_outcome(group)
+    if evaluation.outcome is Outcome.UNAVAILABLE and sensor.silent_fail:
+        raise AirflowSensorTimeout(evaluation.message)
+    if evaluation.outcome is Outcome.MISSED and sensor.on_missed == OnMissed.SKIP:
+        raise AirflowSkipException(evaluation.message)
+    if evaluation.outcome is not Outcome.SENT:
+        raise outcome_error(evaluation)
+    sensor.log.info("%s", evaluation.message)
+    _warn_about_old_runs(sensor, group, context)
+    results = group.results()
+    publish(context, sensor.outlets, [result for result in results if result["status"] == "SENT"])
+    return results if several else results[0]
+
+
+def _warn_about_old_runs(sensor: Any, group: WaitGroup, context: Any) -> None:
+    """Warn that the latest run may be an old one, where nothing says which run is waited for."""
+    started = _airflow.run_started(context)
+    for wait, evaluation in zip(group.waits, group.evaluations, strict=True):
+        run = evaluation.run
+        if wait.selector.is_open and started is not None and run is not None and run.exec_time < started:
+            sensor.log.warning(
+                "Run %s of mail task %s started at %s, before this DAG run (%s). To wait for a later one, set "
+                "executed_after.",
+                run.task_id,
+                wait.mail_id,
+                run.exec_time.isoformat(),
+                started.isoformat(),
+            )
+
+
+@contextmanager
+def softened(sensor: Any) -> Iterator[None]:
+    """Skip where ``soft_fail`` or ``never_fail`` asks for it, in all modes alike, and say why in the log.
+
+    :param sensor: the task.
+    """
+    try:
+        yield
+    except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout, RuntimeError) as error:
+        if not (sensor.never_fail or (sensor.soft_fail and not isinstance(error, RuntimeError))):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        sensor.log.warning("%s Skipping (soft_fail or never_fail).", reason)
+        raise AirflowSkipException(reason) from error
