@@ -236,7 +236,7 @@ def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
     airflow, quickbi, sensor, at_look, run_of, monkeypatch
 ):
     from airflow_provider_quickbi import exceptions
-    from airflow_provider_quickbi.hooks import quickbi as hooks
+    from airflow_provider_quickbi.hooks import lookup
 
     there = quickbi.connection_uri_json(status_calls_per_second=1000)
     quickbi.add_mail_task("report", mail_id="report")
@@ -251,7 +251,7 @@ def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
             monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", there)
         return exceptions.QuickBIConnectionUnreadable(*args, **kwargs)
 
-    monkeypatch.setattr(hooks, "QuickBIConnectionUnreadable", unreadable)
+    monkeypatch.setattr(lookup, "QuickBIConnectionUnreadable", unreadable)
     ran = airflow.run(lambda: sensor("report"))
 
     assert ran.states == {"report": "success"}, ran.log
