@@ -30,7 +30,7 @@ def is_template(value: Any) -> bool:
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     if isinstance(value, (list, tuple)):
-        return any(map(is_template, value))
+        return any(is_template(item) for item in value if not isinstance(item, (list, tuple)))
     return value is not None and not isinstance(value, (int, float, bool, dict, datetime, timedelta))
 
 

@@ -24,12 +24,16 @@ def read_connection(hook: BaseHook, conn_id: str) -> QuickBIConnection:
     :raises QuickBIConnectionError: if a field is invalid or missing.
     :raises QuickBIConnectionUnreadable: if the connection does not exist or cannot be read now.
     """
+    with _field_errors():
+        return _read(hook, conn_id)
+
+
+def _read(hook: BaseHook, conn_id: str) -> QuickBIConnection:
     with _lookup_errors(conn_id):
         found = hook.get_connection(conn_id)
-    with _field_errors():
-        raw = _raw(conn_id, found)
-        _mask(connection.secrets_of(raw))
-        parsed = connection.read_connection(raw)
+    raw = _raw(conn_id, found)
+    _mask(connection.secrets_of(raw))
+    parsed = connection.read_connection(raw)
     if (pacing_conn_id := parsed.pacing_conn_id) is None:
         return parsed
     with _lookup_errors(pacing_conn_id, _pacing.CONN_TYPE):
@@ -40,16 +44,20 @@ def read_connection(hook: BaseHook, conn_id: str) -> QuickBIConnection:
 
 async def read_connection_async(hook: BaseHook, conn_id: str) -> QuickBIConnection:
     """Do as :func:`read_connection` without blocking the event loop."""
+    with _field_errors():
+        return await _read_async(hook, conn_id)
+
+
+async def _read_async(hook: BaseHook, conn_id: str) -> QuickBIConnection:
     from asgiref.sync import sync_to_async
 
     with _lookup_errors(conn_id):
         found = await _find_async(hook, conn_id)
-    with _field_errors():
-        raw = _raw(conn_id, found)
-        # Masking notifies the triggerer's supervisor and waits for it. On the event loop Airflow 3.0 raises, and other
-        # versions leave the supervisor, which writes the log, without the mask.
-        await sync_to_async(_mask)(connection.secrets_of(raw))
-        parsed = connection.read_connection(raw)
+    raw = _raw(conn_id, found)
+    # Masking notifies the triggerer's supervisor and waits for it. On the event loop Airflow 3.0 raises, and other
+    # versions leave the supervisor, which writes the log, without the mask.
+    await sync_to_async(_mask)(connection.secrets_of(raw))
+    parsed = connection.read_connection(raw)
     if (pacing_conn_id := parsed.pacing_conn_id) is None:
         return parsed
     with _lookup_errors(pacing_conn_id, _pacing.CONN_TYPE):
@@ -63,7 +71,7 @@ def _paced(parsed: QuickBIConnection, redis: Any) -> QuickBIConnection:
     try:
         pacing = _pacing.redis_settings_of(redis)
     except ValueError as error:
-        raise QuickBIConnectionError(str(error)) from None
+        raise connection.ConnectionFieldError(str(error)) from None
     return replace(parsed, settings=replace(parsed.settings, pacing=pacing))
 
 

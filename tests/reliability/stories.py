@@ -310,8 +310,7 @@ class Oracle:
                 key=_by_age,
             )
             if counting:
-                unfenced = selector.executed_after is None and not selector.other_than
-                pins.add(counting[-1 if unfenced else 0].task_id)
+                pins.add(counting[0 if selector.other_than else -1].task_id)
         return pins
 
     def allowed(self, plan: WaitPlan) -> Iterator[tuple[Outcome, str | None]]:

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from airflow_provider_quickbi._wait.codec import encode_group
-from airflow_provider_quickbi._wait.events import EventKind, read_event
+from airflow_provider_quickbi._wait.events import Event, EventKind
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitGroup
 from airflow_provider_quickbi._wait.sync import poll_once, wait_until_finished
@@ -163,8 +163,9 @@ class Waiters:
                 quickbi_conn_id=conn_id, group=encode_group(group), poke_interval=plan.poke_interval, polls=polls
             )
             event = await self.triggerer.run(trigger, dice)
-            kind, group, message = read_event(event)
-            polls = event.get("polls")
+            decoded = Event.decode(event)
+            assert decoded.group is not None
+            kind, group, message, polls = decoded.kind, decoded.group, decoded.message, decoded.polls
             if kind == EventKind.LATE:
                 notified.append(time.time())
                 group = group.notified()
