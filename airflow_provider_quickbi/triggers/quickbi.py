@@ -145,7 +145,7 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
 
     async def on_kill(self) -> None:
         """Log that a person ended the wait."""
-        self.log.info("Wait cancelled; a report in wait_log is still sent.")
+        self.log.info("Wait cancelled; a report in progress is still sent.")
 
 
 class QuickBIPauseTrigger(_DeferralTrigger):

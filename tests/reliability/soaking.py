@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ class _Soak:
                     self.report.counts["restarts of the triggerer"] += 1
                     self.triggerer.restart()
                 case 1:
-                    # Further ahead than clock_skew and a minute it would prove a wrong time zone, which is tested apart.
+                    # Further ahead than clock_skew and a minute it would prove a wrong time zone.
                     self.report.survived["clock jumps forward"] += 1
                     clock = dice.choice((self.reports, self.sends)).clock
                     ahead = (clock.now() - datetime.now(UTC)).total_seconds()
