@@ -71,7 +71,10 @@ class Morning:
         if "quickbi_task_id" in given:
             return RunSelector(task_id=given["quickbi_task_id"])
         if "executed_after" in given:
-            return RunSelector(**{name: datetime.fromisoformat(value) for name, value in given.items()})
+            return RunSelector(
+                executed_after=datetime.fromisoformat(given["executed_after"]),
+                executed_before=datetime.fromisoformat(given["executed_before"]),
+            )
         window = Window(given.get("window", "auto"))
         due = DueTime(self.cause, self.due, (self.due + self.every, self.due + 2 * self.every))
         selector, reason = select_window(window, due, timezone=SHANGHAI, clock_skew=SKEW, now=self.due)
@@ -135,7 +138,7 @@ def poll(cause: Cause, now: datetime, latest: MailTaskRun | None, due: datetime 
 SCHEDULED = Cause.SCHEDULE
 OF_MONDAY, OF_TUESDAY, OF_WEDNESDAY = (run(at(day, "9:30")) for day in (MONDAY, TUESDAY, WEDNESDAY))
 OF_SUNDAY = run(at(SUNDAY, "9:30"))
-CASES = {
+CASES: dict[str, list[tuple[Cause, datetime, MailTaskRun | None, Outcome]]] = {
     "Scheduled, on time": [
         (SCHEDULED, at(MONDAY, "9:00"), OF_SUNDAY, Outcome.WAITING),
         (SCHEDULED, at(MONDAY, "9:31"), OF_MONDAY, Outcome.SENT),
