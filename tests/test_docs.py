@@ -151,7 +151,7 @@ def test_every_credential_type_is_documented_with_its_fields() -> None:
 def test_every_parameter_is_documented_where_its_class_is(page: str, heading: str, documented: type) -> None:
     parameters = [
         name
-        for name, parameter in inspect.signature(inspect.unwrap(documented.__init__)).parameters.items()
+        for name, parameter in inspect.signature(inspect.unwrap(vars(documented)["__init__"])).parameters.items()
         if name not in ("self", "version") and parameter.kind is inspect.Parameter.KEYWORD_ONLY
     ]
     section = text(page).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]

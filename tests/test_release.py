@@ -139,7 +139,7 @@ def test_every_runtime_dependency_is_named_with_its_licence() -> None:
     for package, licence in documented.items():
         about = metadata.metadata(package)
         stated = " ".join(
-            [about.get("License-Expression") or "", about.get("License") or "", *about.get_all("Classifier", [])]
+            [text for name in ("License-Expression", "License", "Classifier") for text in about.get_all(name) or []]
         )
         name, _, _ = licence.partition("-")
         assert name.lower() in stated.lower(), (package, stated[:200])
