@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -336,3 +337,23 @@ def test_equal_watchers_of_two_assets_are_kept_apart_by_a_name() -> None:
 
     assert identity() == identity()
     assert len({identity(), identity(name="north"), identity(name="south")}) == 3
+
+
+def test_a_run_dated_in_the_future_emits_no_event_and_names_the_time_zone(
+    connection: LocalQuickBI, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+
+    def logged() -> str:
+        return caplog.text + "".join(capfd.readouterr())
+
+    async def scenario() -> list[Any]:
+        async with Watching(watcher()) as watching:
+            await look_again(connection)
+            connection.add_run("m", exec_time=datetime.now(UTC) + timedelta(hours=7), status="SENT")
+            await look_again(connection)
+            await look_again(connection)
+            return list(watching.payloads)
+
+    assert asyncio.run(scenario()) == []
+    assert "7.0 h in the future" in logged()

@@ -16,9 +16,13 @@ from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.aio import TriggererWait
 from airflow_provider_quickbi._wait.codec import STATE_VERSION, check_version, decode_group, encode_group
 from airflow_provider_quickbi._wait.deferral import PollOptions
+from airflow_provider_quickbi._wait.evaluate import misdated_run
 from airflow_provider_quickbi._wait.events import Event, EventKind
 from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi._wait.messages import wrong_timezone
+from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.shared_client import SharedClient
+from airflow_provider_quickbi._wait.state import WaitState
 from airflow_provider_quickbi._watch.stream import WatcherRegistry, registry_of, responses
 from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
 from airflow_provider_quickbi.api.retry import RetryPolicy
@@ -269,6 +273,7 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
     async def _watch(self, stream: AsyncIterator[Any], registry: WatcherRegistry) -> AsyncIterator[TriggerEvent]:
         tracker: RunTracker | None = None
         kept: dict[str, Any] | None = None
+        wait_log = WaitLog(self.log)
         try:
             if self.mail_id is not None:
                 tracker = await self._start_tracking(self.mail_id, registry)
@@ -280,6 +285,11 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
                         continue
                     tracker = await self._start_tracking(mail_id, registry)
                 if not found.concerns(tracker.mail_id):
+                    continue
+                now = time.time()
+                state = WaitState(mail_id=tracker.mail_id, selector=RunSelector(), since=now)
+                if (misdated := misdated_run(state, found.runs, now)) is not None:
+                    wait_log.report(f"{wrong_timezone(state, misdated, now)} No event is emitted.", now)
                     continue
                 news = tracker.feed(found.runs)
                 for run in news:
