@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -340,9 +339,14 @@ def test_equal_watchers_of_two_assets_are_kept_apart_by_a_name() -> None:
 
 
 def test_a_run_dated_in_the_future_emits_no_event_and_names_the_time_zone(
-    connection: LocalQuickBI, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    connection: LocalQuickBI,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO")
+    wrong = connection.connection_uri_json(status_calls_per_second=500, timezone="UTC")
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", wrong)
 
     def logged() -> str:
         return caplog.text + "".join(capfd.readouterr())
@@ -350,10 +354,10 @@ def test_a_run_dated_in_the_future_emits_no_event_and_names_the_time_zone(
     async def scenario() -> list[Any]:
         async with Watching(watcher()) as watching:
             await look_again(connection)
-            connection.add_run("m", exec_time=datetime.now(UTC) + timedelta(hours=7), status="SENT")
+            connection.add_run("m", status="SENT")
             await look_again(connection)
             await look_again(connection)
             return list(watching.payloads)
 
     assert asyncio.run(scenario()) == []
-    assert "7.0 h in the future" in logged()
+    assert "8.0 h in the future" in logged()
