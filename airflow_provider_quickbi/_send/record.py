@@ -22,10 +22,11 @@ from airflow_provider_quickbi.api.errors import (
     ThrottledError,
     TransientError,
 )
-from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from airflow_provider_quickbi.api.models import MailTaskRun
 
 
 class StartResult(StrEnum):
@@ -123,7 +124,7 @@ def latest(runs: Iterable[MailTaskRun]) -> MailTaskRun | None:
 
 def is_active(run: MailTaskRun | None) -> bool:
     """Whether a run is not finished; an unknown status counts as not finished."""
-    return run is not None and run.status not in (MailTaskStatus.SENT, MailTaskStatus.FAILED)
+    return run is not None and not run.is_terminal
 
 
 def classify_response(response: bool | QuickBIError) -> StartResult:
