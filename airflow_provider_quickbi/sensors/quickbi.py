@@ -40,6 +40,7 @@ from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.exceptions import (
     QuickBIArgumentError,
     QuickBIConnectionUnreadable,
+    QuickBIUnavailable,
 )
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
@@ -221,6 +222,8 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
             except QuickBIConnectionUnreadable as error:
                 if not self.reschedule or _airflow.first_reschedule_date(self, context) is None:
                     raise
+                if time.time() >= self._started_at(context) + (_airflow.seconds_of(self.timeout) or 0.0):
+                    raise QuickBIUnavailable(str(error)) from None
                 self._report(f"{error} Trying again.", None)
                 return False
             if group.is_late(time.time()):

@@ -229,7 +229,7 @@ def test_a_service_that_answers_nothing_for_long_is_unavailable_and_the_task_is_
         timeout=120 if remembers else 1.5,
     )
 
-    expect.retried(ran, "QuickBIUnavailable", "unreachable", "says nothing about the report")
+    expect.retried(ran, "QuickBIUnavailable", "says nothing about the report")
 
 
 def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
@@ -392,5 +392,4 @@ def test_a_first_look_that_is_throttled_defers(airflow, quickbi, run_of, poll_co
 
     assert ran.states == {"report": "success"}
     assert ran.xcoms() == {"report": run_of("report")}
-    assert DEFERRED in ran.log
     assert [call.code for call in poll_count("report")] == ["Throttling.User", "OK"]

@@ -113,7 +113,9 @@ def test_a_templated_mail_task_that_is_not_the_outlets_fails_before_any_event(ai
     assert ran.asset_extras() == []
 
 
-def test_an_undefined_variable_in_native_rendering_is_named_with_what_to_write(airflow, quickbi, sensor_of):
+def test_an_undefined_variable_in_native_rendering_is_named_with_what_to_write(
+    airflow, quickbi, sensor_of, airflow_version
+):
     quickbi.add_mail_task("m2", mail_id="m2")
     quickbi.add_run("m2")
 
@@ -125,7 +127,8 @@ def test_an_undefined_variable_in_native_rendering_is_named_with_what_to_write(a
         )
     )
 
-    assert ran.states == {"wait": "failed"}, ran.log
+    # Airflow 2.11 fails while it renders, before the sensor is asked, and tries again.
+    assert ran.states == {"wait": "failed" if airflow_version >= (3,) else "up_for_retry"}, ran.log
     assert "no_such_variable" in ran.log
 
 
