@@ -158,10 +158,10 @@ async def _run(trigger: QuickBIMailTaskTrigger, outcomes: Outcomes) -> None:
     try:
         async for event in trigger.run():
             if event.payload["kind"] == EventKind.PINNED:
-                learnt = {name: event.payload[name] for name in ("delivery", "looked")}
+                learnt = {name: event.payload[name] for name in ("group", "polls")}
                 await _run(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt), outcomes)
                 return
-            evaluations = event.payload["delivery"]["verdicts"]
+            evaluations = event.payload["group"]["evaluations"]
             if [evaluation["outcome"] for evaluation in evaluations] == [Outcome.SENT]:
                 outcomes.seen_at.append(time.time())
             else:
