@@ -238,5 +238,5 @@ def _stand_in(text: str, number: int) -> str:
 
 
 def _digits(length: int, number: int) -> str:
-    """Return a whole number of so many digits; it never begins with 0, which a JSON number cannot."""
+    """Return a whole number with the given count of digits; the first is never 0, as JSON requires."""
     return str(9 * 10 ** (length - 1) + number % 10 ** (length - 1)) if length > 1 else str(number % 10)

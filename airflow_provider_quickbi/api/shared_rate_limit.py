@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_REDIS_PORT = 6379
 
-#: A process with ever so small a share of the waiting callers gets one slot of so many.
+#: A process gets at least one slot in this many, however few of the waiting callers are its own.
 SMALLEST_SHARE = 32
 #: Seconds after which a Redis that was away is tried again.
 PROBE_SECONDS = 15.0
