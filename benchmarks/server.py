@@ -70,7 +70,7 @@ class Server:
         """
         if self.ca_bundle is not None:
             extra["verify"] = str(self.ca_bundle)
-        return self.remote.connection_uri_json(**extra)
+        return self.remote.connection_json(**extra)
 
     def end_all_runs(self) -> None:
         """Let every run that is under way be ``SENT`` from now on."""

@@ -52,7 +52,7 @@ class KeptWithTheAsset:
 
 @pytest.fixture
 def connection(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuickBI:
-    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=500))
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=500))
     monkeypatch.setattr(streams, "_IDLE_SECONDS", 0.01)
     monkeypatch.setattr(streams, "_FRESH_SECONDS", 0.0)
     monkeypatch.setattr(triggers, "HAND_OVER_SECONDS", 0.0)
@@ -255,7 +255,7 @@ def test_a_name_is_looked_up_and_comes_with_the_event(connection: LocalQuickBI) 
 def test_a_connection_that_is_missing_or_wrong_is_read_again(
     connection: LocalQuickBI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at_first: str | None
 ) -> None:
-    good = connection.connection_uri_json(status_calls_per_second=500)
+    good = connection.connection_json(status_calls_per_second=500)
     caplog.set_level("INFO")
     if at_first is None:
         monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT")
@@ -345,7 +345,7 @@ def test_a_run_dated_in_the_future_emits_no_event_and_names_the_time_zone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO")
-    wrong = connection.connection_uri_json(status_calls_per_second=500, timezone="UTC")
+    wrong = connection.connection_json(status_calls_per_second=500, timezone="UTC")
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", wrong)
 
     def logged() -> str:

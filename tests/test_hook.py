@@ -610,7 +610,7 @@ def test_a_changed_connection_gets_another_poller(quickbi: LocalQuickBI, connect
 def test_pacing_conn_id_names_the_redis_through_which_processes_share_the_limit(
     quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    described = json.loads(quickbi.connection_uri_json())
+    described = json.loads(quickbi.connection_json())
     described["extra"] = {**described["extra"], "pacing_conn_id": "shared_redis"}
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(described))
     monkeypatch.setenv("AIRFLOW_CONN_SHARED_REDIS", "redis://:hidden@127.0.0.1:6380/2")

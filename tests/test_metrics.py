@@ -60,7 +60,7 @@ class Recorded:
 @pytest.fixture
 def stats(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """What was counted."""
-    connection = quickbi.connection_uri_json(status_calls_per_second=1000, read_timeout=5)
+    connection = quickbi.connection_json(status_calls_per_second=1000, read_timeout=5)
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
     for name in ("FIRST_POLL_SECONDS", "MAX_SPREAD_SECONDS", "FRESH_SECONDS"):
         monkeypatch.setattr(aio, name, 0.01)

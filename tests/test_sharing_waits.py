@@ -28,7 +28,7 @@ ASK = "GetMailTaskStatus"
 @pytest.fixture(autouse=True)
 def fast(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lift the rate limit, so that it does not affect what is counted."""
-    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=1000))
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=1000))
     monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
 
 

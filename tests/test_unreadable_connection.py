@@ -38,7 +38,7 @@ class Backend:
         monkeypatch.setattr(lookup, "QuickBIConnectionUnreadable", self._refuse)
 
     def be_there(self) -> None:
-        written = json.loads(self._quickbi.connection_uri_json(status_calls_per_second=1000))
+        written = json.loads(self._quickbi.connection_json(status_calls_per_second=1000))
         self._monkeypatch.setenv(VARIABLE, json.dumps({**written, "password": self.secret}))
 
     def be_away(self, times: int | None = None) -> None:
@@ -137,7 +137,7 @@ def test_a_secret_that_changed_is_taken_when_the_connection_can_be_read_again(
 def test_a_connection_that_is_wrong_ends_the_wait_at_once(
     quickbi: LocalQuickBI, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv(VARIABLE, quickbi.connection_uri_json(regoin="cn-hongkong"))
+    monkeypatch.setenv(VARIABLE, quickbi.connection_json(regoin="cn-hongkong"))
 
     event = event_of("m")
 

@@ -199,7 +199,7 @@ def main(recording: Recording, arguments: Sequence[str]) -> int:
         print(f"Quick BI simulator on {quickbi.url}, like the recording (Ctrl-C stops it)")
         for task in quickbi.mail_tasks():
             print(f"  {task['mail_id']}  {task['name']}{' (paused)' if task['paused'] else ''}")
-        quoted = quickbi.connection_uri_json().replace("'", "'\\''")
+        quoted = quickbi.connection_json().replace("'", "'\\''")
         print(f"export AIRFLOW_CONN_QUICKBI_DEFAULT='{quoted}'", flush=True)
         while not stopping.wait(3600):
             pass

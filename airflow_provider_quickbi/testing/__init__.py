@@ -9,7 +9,7 @@
         quickbi.add_run(mail_id, exec_time="2026-07-01T08:00:00", status="SENT")  # a run of the past
         quickbi.set_manual_start(mail_id, duration=60, outcome="SENT")  # how runs started through the API go
         quickbi.fail("ManualRunMailTask", Fault.answer_lost())  # the mail starts, the client sees a reset
-        os.environ["AIRFLOW_CONN_QUICKBI_DEFAULT"] = quickbi.connection_uri_json()
+        os.environ["AIRFLOW_CONN_QUICKBI_DEFAULT"] = quickbi.connection_json()
         ...  # run an operator, a sensor, a whole DAG
         quickbi.clock.advance(60)  # nobody waits
         assert quickbi.starts(mail_id) == 1

@@ -128,7 +128,7 @@ def _introduce(quickbi: LocalQuickBI) -> None:
         paused = ", paused" if mail["paused"] else ""
         print(f"  {mail['mail_id']}  {mail['name']} ({mail['owner']}{paused})")
     print()
-    quoted = quickbi.connection_uri_json().replace("'", "'\\''")
+    quoted = quickbi.connection_json().replace("'", "'\\''")
     print(f"export AIRFLOW_CONN_QUICKBI_DEFAULT='{quoted}'", flush=True)
 
 

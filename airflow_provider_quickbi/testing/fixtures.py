@@ -20,8 +20,8 @@ def quickbi(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalQuickBI]:
     """Run a :class:`LocalQuickBI` without limits for one test.
 
     The connection ``quickbi_default`` leads to it for the length of the test. To change the connection, set the
-    variable again: ``monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(read_timeout=1))``.
+    variable again: ``monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(read_timeout=1))``.
     """
     with LocalQuickBI() as local:
-        monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", local.connection_uri_json())
+        monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", local.connection_json())
         yield local

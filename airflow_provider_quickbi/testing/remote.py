@@ -60,7 +60,7 @@ class RemoteQuickBI:
         connection: dict[str, Any] = self._get("connection")
         return {**connection, "host": self.host, "port": self.port, "schema": self.scheme, "extra": extra}
 
-    def connection_uri_json(self, **extra: object) -> str:
+    def connection_json(self, **extra: object) -> str:
         """Return :meth:`connection` as JSON text, the value for ``AIRFLOW_CONN_QUICKBI_DEFAULT``."""
         return json.dumps(self.connection(**extra))
 

@@ -89,7 +89,7 @@ class LocalQuickBI(QuickBISimulator):
 
         with LocalQuickBI() as quickbi:
             mail_id = quickbi.add_mail_task("Daily sales")
-            os.environ["AIRFLOW_CONN_QUICKBI_DEFAULT"] = quickbi.connection_uri_json()
+            os.environ["AIRFLOW_CONN_QUICKBI_DEFAULT"] = quickbi.connection_json()
             ...
             assert quickbi.mails_sent(mail_id) == 1
 
@@ -220,7 +220,7 @@ class LocalQuickBI(QuickBISimulator):
             "extra": extra,
         }
 
-    def connection_uri_json(self, **extra: object) -> str:
+    def connection_json(self, **extra: object) -> str:
         """Return :meth:`connection` as JSON text, the value for ``AIRFLOW_CONN_QUICKBI_DEFAULT``.
 
         :param extra: fields of the connection's extra.

@@ -437,7 +437,7 @@ def airflow(airflow_session: Airflow, capfd: pytest.CaptureFixture[str]) -> Airf
 def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuickBI:
     """A Quick BI for each test, without the documented pace."""
     monkeypatch.setenv(
-        "AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=1000, read_timeout=5)
+        "AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=1000, read_timeout=5)
     )
     return quickbi
 

@@ -125,7 +125,7 @@ def test_what_a_template_renders_to_is_refused_before_any_call(airflow, quickbi,
 
 
 def test_a_connection_that_cannot_be_used_is_refused_before_any_call(airflow, quickbi, sensor, monkeypatch, expect):
-    monkeypatch.setenv("AIRFLOW_CONN_TYPO", quickbi.connection_uri_json(regoin="cn-hongkong"))
+    monkeypatch.setenv("AIRFLOW_CONN_TYPO", quickbi.connection_json(regoin="cn-hongkong"))
     monkeypatch.setenv("AIRFLOW_CONN_NO_SECRET", '{"conn_type": "quickbi", "login": "LTAI-an-id"}')
 
     ran = airflow.run(

@@ -26,8 +26,8 @@ def link_of(ran, task_id):
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_the_console_link_needs_no_connection_to_be_shown(airflow, quickbi, report, sensor, monkeypatch):
-    monkeypatch.setenv("AIRFLOW_CONN_HONGKONG", quickbi.connection_uri_json(region="cn-hongkong"))
-    monkeypatch.setenv("AIRFLOW_CONN_OWN", quickbi.connection_uri_json(console_url="https://bi.example.com/console"))
+    monkeypatch.setenv("AIRFLOW_CONN_HONGKONG", quickbi.connection_json(region="cn-hongkong"))
+    monkeypatch.setenv("AIRFLOW_CONN_OWN", quickbi.connection_json(console_url="https://bi.example.com/console"))
 
     ran = airflow.run(
         lambda: [

@@ -238,7 +238,7 @@ def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
     from airflow_provider_quickbi import exceptions
     from airflow_provider_quickbi.hooks import lookup
 
-    there = quickbi.connection_uri_json(status_calls_per_second=1000)
+    there = quickbi.connection_json(status_calls_per_second=1000)
     quickbi.add_mail_task("report", mail_id="report")
     task_id = quickbi.add_run("report", status="PROCESSING")
     at_look("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))

@@ -233,7 +233,7 @@ def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_l
 def test_a_timeout_is_none_for_those_that_could_not_ask_once_more(trigger, quickbi, monkeypatch):
     """Many reports go out just before a timeout that all share, and not all waits get a turn to ask after it."""
 
-    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=20))
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=20))
     monkeypatch.setattr(aio, "LAST_POLL_SECONDS", 1.0)
     monkeypatch.setattr(aio, "LATE_POLL_SECONDS", 1.0)
     for number in range(60):
@@ -430,7 +430,7 @@ def test_a_secret_that_is_changed_while_waiting_is_taken(
 
 
 def test_a_trigger_takes_the_right_secret_after_a_wrong_one(trigger, quickbi, report, at_look, monkeypatch):
-    right = quickbi.connection_uri_json(status_calls_per_second=1000)
+    right = quickbi.connection_json(status_calls_per_second=1000)
     wrong = quickbi.connection(status_calls_per_second=1000) | {"password": "a-wrong-secret"}
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(wrong))
     at_look("report", 1, lambda: monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", right))

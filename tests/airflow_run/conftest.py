@@ -295,7 +295,7 @@ async def first_event(trigger: Any) -> Any:
 @pytest.fixture
 def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuickBI:
     """A Quick BI for each test, without the documented pace and with a client that soon gives up."""
-    connection = quickbi.connection_uri_json(status_calls_per_second=1000, read_timeout=0.3)
+    connection = quickbi.connection_json(status_calls_per_second=1000, read_timeout=0.3)
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
     monkeypatch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
     return quickbi

@@ -99,7 +99,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
 @pytest.fixture
 def processes(server: Processes, quickbi: Any) -> Processes:
-    server.connection = quickbi.connection_uri_json(status_calls_per_second=1000)
+    server.connection = quickbi.connection_json(status_calls_per_second=1000)
     quickbi.add_mail_task("Daily sales", mail_id=MAIL, run_duration=1e6)
     quickbi.add_run(MAIL, exec_time="2026-01-01T08:00:00")
     return server

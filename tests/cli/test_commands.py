@@ -39,7 +39,7 @@ def run(
     quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Run a command against a simulator with one mail task; who sleeps moves its clock."""
-    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_uri_json(status_calls_per_second=1000))
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=1000))
     quickbi.add_mail_task("每日销售日报", mail_id=MAIL, owner="Wang Fang")
     clock = Clock(time=quickbi.clock.time, sleep=lambda seconds: void(quickbi.clock.advance(seconds)))
     monkeypatch.setattr("airflow_provider_quickbi._check.exchange.Clock", lambda: clock)

@@ -40,7 +40,7 @@ def cluster(
     from tests.distributed import services
     from tests.distributed.cluster import Cluster
 
-    connection = quickbi.connection_uri_json(status_calls_per_second=STATUS_CALLS_PER_SECOND, read_timeout=300)
+    connection = quickbi.connection_json(status_calls_per_second=STATUS_CALLS_PER_SECOND, read_timeout=300)
     with ending_on(signal.SIGTERM):
         with services.own_redis_number() as broker, services.own_database() as database:
             home = tmp_path_factory.mktemp("airflow")

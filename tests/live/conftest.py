@@ -39,7 +39,7 @@ def airflow(quickbi: LocalQuickBI, tmp_path_factory: pytest.TempPathFactory) -> 
     if (airflow_version := version("apache-airflow")).startswith("2."):
         pytest.exit(f"The live tests need Airflow 3; this is {airflow_version}.", returncode=1)
     home = tmp_path_factory.mktemp("airflow")
-    connection = {"AIRFLOW_CONN_QUICKBI_DEFAULT": quickbi.connection_uri_json()}
+    connection = {"AIRFLOW_CONN_QUICKBI_DEFAULT": quickbi.connection_json()}
     with ending_on(signal.SIGINT, signal.SIGTERM), Airflow(home, _DAGS, settings=_SETTINGS | connection) as airflow:
         airflow.start("standalone")
         airflow.wait_until_healthy()

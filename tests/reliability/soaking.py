@@ -343,8 +343,8 @@ _EXTRA: dict[str, Any] = {"status_calls_per_second": 1000, "read_timeout": 0.4, 
 def _connections(reports: FaultyQuickBI, sends: FaultyQuickBI) -> Iterator[None]:
     names = [f"AIRFLOW_CONN_{conn_id.upper()}" for conn_id in (_STEADY, _CHANGING, _SENDING)]
     kept = {name: os.environ.get(name) for name in names}
-    os.environ[names[0]] = reports.connection_uri_json(**_EXTRA)
-    os.environ[names[2]] = sends.connection_uri_json(**_EXTRA)
+    os.environ[names[0]] = reports.connection_json(**_EXTRA)
+    os.environ[names[2]] = sends.connection_json(**_EXTRA)
     try:
         yield
     finally:

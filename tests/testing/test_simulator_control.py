@@ -24,7 +24,7 @@ def remote(quickbi: LocalQuickBI) -> RemoteQuickBI:
 
 
 def test_the_remote_has_the_methods_of_the_local_one_with_the_same_parameters() -> None:
-    for name in _SAME_NAME | {"fail", "limit_calls", "drop_connections", "connection", "connection_uri_json"}:
+    for name in _SAME_NAME | {"fail", "limit_calls", "drop_connections", "connection", "connection_json"}:
         if name == "count":
             continue
         local = inspect.signature(getattr(LocalQuickBI, name)).parameters
@@ -145,7 +145,7 @@ def test_control_connections_are_neither_counted_nor_logged(
 
 def test_the_connection_is_read_from_afar(quickbi: LocalQuickBI, remote: RemoteQuickBI) -> None:
     assert remote.connection(verify=False) == quickbi.connection(verify=False)
-    assert remote.connection_uri_json() == quickbi.connection_uri_json()
+    assert remote.connection_json() == quickbi.connection_json()
     assert (remote.access_key_id, remote.access_key_secret) == (quickbi.access_key_id, quickbi.access_key_secret)
 
 

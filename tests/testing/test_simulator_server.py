@@ -115,7 +115,7 @@ def test_connections_are_counted_and_named_in_the_log(
 
 def test_the_connection_is_the_one_airflow_reads(quickbi: LocalQuickBI) -> None:
     assert quickbi.url == f"http://127.0.0.1:{quickbi.port}"
-    assert json.loads(quickbi.connection_uri_json(read_timeout=2)) == {
+    assert json.loads(quickbi.connection_json(read_timeout=2)) == {
         "conn_type": "quickbi",
         "login": quickbi.access_key_id,
         "password": quickbi.access_key_secret,
