@@ -17,6 +17,7 @@ E = TypeVar("E", bound=StrEnum)
 
 _EXAMPLE = "{{ data_interval_end }} or 2026-01-31T09:00:00+08:00"
 _WALL_TIME = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?)(?:\s+([A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*))?")
+_BEGINS_WITH_TIME = re.compile(r"\d{1,2}(:|\s*[ap]\.?m\b)", re.IGNORECASE)
 
 MAX_ID_LENGTH = 256
 
@@ -238,22 +239,25 @@ def deadline(name: str, value: Any, day_of: datetime, zone: tzinfo = UTC) -> dat
         try:
             wall = time.fromisoformat(f"0{written}" if written[1] == ":" else written)
         except ValueError:
-            raise OptionError(
-                f"{name} is {value[:60]!r}, which is no time of day, for example 09:00 Asia/Shanghai"
-            ) from None
+            example = "for example 09:00 Asia/Shanghai"
+            raise OptionError(f"{name} is {value[:60]!r}, which is no time of day, {example}") from None
         try:
             wall_zone = ZoneInfo(zone_name)
         except (KeyError, ValueError, OSError):
-            raise OptionError(
-                f"{name} names the unknown time zone {zone_name[:60]!r}{_nearest_zone(zone_name)}"
-            ) from None
+            unknown = f"the unknown time zone {zone_name[:60]!r}{_nearest_zone(zone_name)}"
+            raise OptionError(f"{name} names {unknown}") from None
         return datetime.combine(day_of.astimezone(wall_zone).date(), wall, wall_zone)
+    if isinstance(value, str) and _BEGINS_WITH_TIME.match(value.strip()):
+        wanted = "write the time and the name of a time zone, for example 09:00 Asia/Shanghai"
+        raise OptionError(f"{name} is {value.strip()[:60]!r}: {wanted}")
     return instant(name, value, zone)
 
 
 def _nearest_zone(name: str) -> str:
-    found = get_close_matches(name, available_timezones(), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    zones = sorted(available_timezones())  # a city alone is enough
+    known = {key: zone for zone in zones for key in (zone.lower(), zone.rpartition("/")[2].lower())}
+    found = get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+    return f"; did you mean {known[found[0]]}?" if found else "; write an IANA name, for example Asia/Shanghai"
 
 
 def run_id(name: str, value: Any) -> str | None:
