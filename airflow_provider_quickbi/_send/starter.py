@@ -15,7 +15,7 @@ from airflow_provider_quickbi._send.state import Phase
 from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi._wait.evaluate import misdated_run
 from airflow_provider_quickbi._wait.selector import RunSelector
-from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitState
+from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, Evaluation, Outcome, WaitState
 from airflow_provider_quickbi.api.errors import NotStartedError, QuickBIError
 from airflow_provider_quickbi.exceptions import outcome_error
 
@@ -80,13 +80,8 @@ class Starter:
         return None
 
     def _refuse_wrong_timezone(self, runs: Sequence[MailTaskRun]) -> None:
-        """Start nothing whose run could not be told: a run dated in the future proves a wrong time zone."""
-        now = time.time()
-        wait = WaitState(
-            mail_id=self.state.mail_id, selector=RunSelector(), since=now, clock_skew=self.options.clock_skew
-        )
-        if (misdated := misdated_run(wait, runs, now)) is not None:
-            message = messages.wrong_timezone(wait, misdated, now)
+        """Start nothing whose run could not be told."""
+        if (message := wrong_timezone(self.state.mail_id, runs, self.options.clock_skew)) is not None:
             raise outcome_error(Evaluation(Outcome.WRONG_TIMEZONE, f"{message} {self.state.what_was_sent()}"))
 
     def _handle_active_run(self, other: MailTaskRun) -> None:
@@ -169,3 +164,16 @@ class Starter:
             raise AirflowSkipException(message)
         if self.options.on_running is OnRunning.FAIL:
             raise AirflowFailException(message)
+
+
+def wrong_timezone(mail_id: str, runs: Sequence[MailTaskRun], clock_skew: float = DEFAULT_CLOCK_SKEW) -> str | None:
+    """Say that a run is dated in the future, which proves a wrong time zone; ``None`` if none is.
+
+    :param mail_id: the mail task.
+    :param runs: of mail tasks.
+    :param clock_skew: seconds by which the clocks may differ.
+    """
+    now = time.time()
+    wait = WaitState(mail_id=mail_id, selector=RunSelector(), since=now, clock_skew=clock_skew)
+    misdated = misdated_run(wait, runs, now)
+    return None if misdated is None else messages.wrong_timezone(wait, misdated, now)

@@ -19,6 +19,7 @@ import pytest
 
 from airflow_provider_quickbi import connection
 from airflow_provider_quickbi.hooks import quickbi as hooks
+from airflow_provider_quickbi.notifications import quickbi as notifications
 from airflow_provider_quickbi.operators import quickbi as operators
 from airflow_provider_quickbi.sensors import quickbi as sensors
 from airflow_provider_quickbi.triggers import quickbi as triggers
@@ -30,6 +31,8 @@ MAIL_TASKS = {
     "daily-sales": "Daily sales",
     "stock": "Daily stock levels",
     "board": "Board report",
+    "load-failed": "A load failed",
+    "weekly-review": "Weekly review",
     "03ec3d4e-0000-0000-0000-000000000000": "Daily report",
 }
 
@@ -77,6 +80,8 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language.lower().startswith("py")]
 DAGS = [block for block in PYTHON if "DAG" in block.names()]
 EVENT_DRIVEN = [block for block in DAGS if "AssetWatcher" in block.names()]
+#: ``dag.test()`` of Airflow 3.3 cannot run a DAG with a deadline; tests/live/test_notices.py runs one.
+WITH_DEADLINE = [block for block in DAGS if "DeadlineAlert" in block.names()]
 PROGRAMS = [block for block in PYTHON if block not in DAGS]
 
 
@@ -108,15 +113,15 @@ def test_every_example_is_a_whole_program_that_is_run_here():
 def test_every_operator_sensor_trigger_and_the_hook_have_an_example():
     public = {
         name
-        for module in (operators, sensors, triggers, hooks)
+        for module in (operators, sensors, triggers, notifications, hooks)
         for name, member in inspect.getmembers(module, inspect.isclass)
-        if member.__module__ == module.__name__ and re.search("(Operator|Sensor|EventTrigger|Hook)$", name)
+        if member.__module__ == module.__name__ and re.search("(Operator|Sensor|EventTrigger|Notifier|Hook)$", name)
     }
     assert len(public) >= 5
     assert public - set().union(*(block.names() for block in PYTHON)) == set()
 
 
-@pytest.mark.parametrize("block", [block for block in DAGS if block not in EVENT_DRIVEN], ids=str)
+@pytest.mark.parametrize("block", [block for block in DAGS if block not in EVENT_DRIVEN + WITH_DEADLINE], ids=str)
 def test_a_dag_of_the_documentation_succeeds(block, airflow, airflow_version, delivered):
     applies(block, airflow_version)
     if airflow_version < (3,) and "executed_before" in block.text:
@@ -133,6 +138,17 @@ def test_a_dag_of_the_documentation_succeeds(block, airflow, airflow_version, de
     assert set(ran.states.values()) == {"success"}, ran.log
     assert ran.errors == {}
     assert delivered.calls, "it asked for nothing"
+
+
+@pytest.mark.parametrize("block", WITH_DEADLINE, ids=str)
+def test_a_dag_of_the_documentation_has_a_deadline_with_a_callback(block, airflow, airflow_version):
+    if airflow_version < (3, 1):
+        pytest.skip("DeadlineAlert came with Airflow 3.1")
+
+    deadline = airflow.parse_source(block.text).deadline
+
+    (alert,) = deadline if isinstance(deadline, list) else [deadline]
+    assert alert.callback.path.endswith("QuickBISendMailNotifier")
 
 
 @pytest.mark.parametrize("block", EVENT_DRIVEN, ids=str)
