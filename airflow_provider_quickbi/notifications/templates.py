@@ -6,14 +6,16 @@ html_content=...)``, pass one of these. They need nothing but the context that A
 
 from __future__ import annotations
 
-_WHERE = "{{ dag.dag_id }}{% if ti %}.{{ ti.task_id }}{% endif %}"
+# DAGs use StrictUndefined unless they say otherwise; not every version and process gives the same context.
+_WHERE = "{{ dag.dag_id }}{% if ti is defined %}.{{ ti.task_id }}{% endif %}"
 _RUN = "DAG run {{ run_id }}"
-_LOG = "{% if ti and ti.log_url %} Log: {{ ti.log_url }}{% endif %}"
+_LOG = "{% if ti is defined and ti.log_url is defined %} Log: {{ ti.log_url }}{% endif %}"
+_WHAT = "{{ exception | default(reason | default('failed', true), true) }}"
 
 #: Subject for ``on_failure_callback`` and ``on_retry_callback``.
 FAILED_SUBJECT = f"{_WHERE}: the report was not sent"
 #: Text for ``on_failure_callback`` and ``on_retry_callback``, of a task or a DAG: what it raised, and where the log is.
-FAILED_TEXT = f"{_WHERE}: {{{{ exception or reason or 'failed' }}}} ({_RUN}){_LOG}"
+FAILED_TEXT = f"{_WHERE}: {_WHAT} ({_RUN}){_LOG}"
 #: Subject for ``on_late_callback``.
 LATE_SUBJECT = f"{_WHERE}: the report is late"
 #: Text for ``on_late_callback``: what the wait knows; it goes on.

@@ -296,7 +296,9 @@ def sent_texts(monkeypatch):
     return Post, texts
 
 
-def test_the_texts_of_a_failure_name_the_task_the_report_and_the_log(airflow, quickbi, sensor_of, sent_texts):
+def test_the_texts_of_a_failure_name_the_task_the_report_and_the_log(
+    airflow, quickbi, sensor_of, sent_texts, airflow_version
+):
     post, texts = sent_texts
     quickbi.add_mail_task("Report", mail_id="report")
     task_id = quickbi.add_run("report", status="FAILED")
@@ -309,12 +311,16 @@ def test_the_texts_of_a_failure_name_the_task_the_report_and_the_log(airflow, qu
 
     subject, text = texts
     assert subject == f"{ran.dag_id}.report: the report was not sent"
-    assert text.startswith(f"{ran.dag_id}.report: Mail task report: run {task_id} of ")
-    assert "FAILED: Quick BI did not send the report. See the subscription's send log" in text
-    assert f"(DAG run {ran.run_id}) Log: http" in text
+    if (3,) <= airflow_version < (3, 2):  # there, dag.test() does not tell callbacks what was raised
+        assert text.startswith(f"{ran.dag_id}.report: failed")
+    else:
+        assert text.startswith(f"{ran.dag_id}.report: Mail task report: run {task_id} of ")
+        assert "FAILED: Quick BI did not send the report. See the subscription's send log" in text
+    assert f"(DAG run {ran.run_id})" in text
+    assert airflow_version == (3, 0) or "Log: http" in text
 
 
-def test_the_texts_of_a_late_report_say_what_the_wait_knows(airflow, quickbi, sensor_of, sent_texts):
+def test_the_texts_of_a_late_report_say_what_the_wait_knows(airflow, quickbi, sensor_of, sent_texts, airflow_version):
     post, texts = sent_texts
     quickbi.add_mail_task("Report", mail_id="report")
     task_id = quickbi.add_run("report", status="PROCESSING", duration=0.5)
@@ -332,10 +338,13 @@ def test_the_texts_of_a_late_report_say_what_the_wait_knows(airflow, quickbi, se
     subject, text = texts
     assert subject == f"{ran.dag_id}.report: the report is late"
     assert text.startswith(f"{ran.dag_id}.report: Late: Mail task report: Run {task_id} of ")
-    assert f"is PROCESSING. Still waiting. (DAG run {ran.run_id}) Log: http" in text
+    assert f"is PROCESSING. Still waiting. (DAG run {ran.run_id})" in text
+    assert airflow_version == (3, 0) or "Log: http" in text  # 3.0 knows no address of a log
 
 
-def test_the_text_of_a_missed_deadline_needs_only_what_airflow_gives_there(sent_texts):
+def test_the_text_of_a_missed_deadline_needs_only_what_airflow_gives_there(sent_texts, airflow_version):
+    if airflow_version < (3, 1):
+        pytest.skip("DeadlineAlert came with Airflow 3.1")
     post, texts = sent_texts
     started = datetime(2026, 7, 1, 9, tzinfo=UTC)
 
