@@ -100,7 +100,7 @@ class QuickBIListMailTasksOperator(BaseOperator):
             raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         found: list[dict[str, Any]] = []
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            QuickBIConsoleLink.store(context, hook.quickbi_connection.console_url)
+            QuickBIConsoleLink.store(self, context, hook.quickbi_connection.console_url)
             try:
                 for mail_task in hook.get_conn().iter_mail_tasks(options.user_nick, options.paused, options.page_size):
                     if options.subscribe_name is None or matches(mail_task, options.subscribe_name):
@@ -248,7 +248,7 @@ class QuickBIRunMailTaskOperator(BaseOperator):
             late_at=late_notice.pending(late.timestamp() if late else None, context),
         )
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            QuickBIConsoleLink.store(context, hook.quickbi_connection.console_url)
+            QuickBIConsoleLink.store(self, context, hook.quickbi_connection.console_url)
             return StartAttempt(self, options, state, hook, context).begin()
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
@@ -257,6 +257,7 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         :param context: of the task.
         :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.
         """
+        QuickBIConsoleLink.resumed(self)
         options = self._read_options()
         decoded = Event.decode(event)
         with wrap_event_errors():

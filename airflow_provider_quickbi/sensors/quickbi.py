@@ -209,7 +209,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         if group.evaluation.outcome.final:
             return self._conclude(group, context)
         if not any(wait.polled for wait in group.waits):  # else the first poll's line has said it
-            self.log.info("%s", group.evaluation.message)
+            WaitLog(self.log).report(group.evaluation.message, time.time())
         timeout = _airflow.seconds_of(self.execution_timeout)
         return defer_wait(self, group, self._poll_options(None if timeout is None else time.time() + timeout))
 
@@ -244,6 +244,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         :param context: of the task.
         :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
         """
+        QuickBIConsoleLink.resumed(self)
         with softened(self):
             group = finished_group(
                 Event.decode(event),
@@ -325,7 +326,7 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
     def _store_link(self, context: Context) -> None:
         """Store the link, and fail before the wait if there is no connection; later the wait outlasts that."""
         try:
-            QuickBIConsoleLink.store(context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
+            QuickBIConsoleLink.store(self, context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
         except QuickBIConnectionUnreadable:
             if not self.reschedule or _airflow.first_reschedule_date(self, context) is None:
                 raise
