@@ -143,7 +143,7 @@ class Experiments:
         finding, learnt = unknowns.zone_by_comparison(run, began, appeared, self.settings.timezone)
         self.report.add(finding)
         self.learn(**learnt)
-        end = self._follow(RunSelector(task_id=run.task_id), until_seen=False)
+        end = self._follow(RunSelector(run_id=run.task_id), until_seen=False)
         if is_over(end) and end.run is not None:
             self.learn(run_duration=round(self.clock.time() - appeared, 1), outcome=end.run.status)
             self.report.add(

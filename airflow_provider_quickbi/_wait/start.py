@@ -1,4 +1,4 @@
-"""From a sensor's arguments and its DAG run to a wait that starts: which mail tasks, which runs, how long."""
+"""From a sensor's arguments and its DAG run to a wait that starts: of what, which runs, how long."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from airflow_provider_quickbi._wait.deferral import FOREVER
 from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._wait.window import select_window
 from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable, QuickBIUnavailable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
@@ -58,12 +59,11 @@ def start_group(task: Any, context: Any, options: SensorOptions, limits: Limits,
     :raises QuickBIConnectionError: if the Airflow connection is wrong.
     :raises QuickBIUnavailable: if it cannot be read, or names could not be looked up for too long.
     """
-    mail_tasks = dict.fromkeys(options.mail_ids, "") or _look_up(task, options, limits)
+    subjects = [MailTaskSubject(mail_id) for mail_id in options.mail_ids] or _look_up(task, options, limits)
     selector, reason = _select(task, context, options)
     waits = [
         WaitState(
-            mail_id=mail_id,
-            subscribe_name=name,
+            subject=subject,
             selector=selector,
             since=limits.since,
             window_reason=reason,
@@ -73,7 +73,7 @@ def start_group(task: Any, context: Any, options: SensorOptions, limits: Limits,
             unreachable_timeout=limits.unreachable_timeout,
             clock_skew=options.clock_skew,
         )
-        for mail_id, name in mail_tasks.items()
+        for subject in subjects
     ]
     return WaitGroup.of(waits, required=_options.required_of(options.require, len(waits)), late_at=late_at)
 
@@ -85,7 +85,7 @@ def unreachable_seconds(timeout: float | None, silent_fail: bool) -> float:
 
 def _select(task: Any, context: Any, options: SensorOptions) -> tuple[RunSelector, str]:
     if options.quickbi_task_id is not None:
-        return RunSelector(task_id=options.quickbi_task_id), ""
+        return RunSelector(run_id=options.quickbi_task_id), ""
     if options.executed_after is not None or options.executed_before is not None:
         return RunSelector(executed_after=options.executed_after, executed_before=options.executed_before), ""
     return select_window(
@@ -97,7 +97,7 @@ def _select(task: Any, context: Any, options: SensorOptions) -> tuple[RunSelecto
     )
 
 
-def _look_up(task: Any, options: SensorOptions, limits: Limits) -> dict[str, str]:
+def _look_up(task: Any, options: SensorOptions, limits: Limits) -> list[MailTaskSubject]:
     """Look names up, as patiently as a status is polled, but holding the worker."""
     started = time.time()
     log = WaitLog(task.log)
@@ -105,7 +105,7 @@ def _look_up(task: Any, options: SensorOptions, limits: Limits) -> dict[str, str
         try:
             with QuickBIHook(task.quickbi_conn_id) as hook:
                 found = hook.find_mail_tasks(options.subscribe_names, options.mail_owner)
-                return {mail_task.mail_id: mail_task.subscribe_name for mail_task in found}
+                return [MailTaskSubject(mail_task.mail_id, mail_task.subscribe_name) for mail_task in found]
         except QuickBIUnavailable as error:
             now = time.time()
             if now >= limits.finish_by:

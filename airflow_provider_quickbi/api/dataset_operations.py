@@ -6,6 +6,7 @@ QueryLastAccelerationEngineJob, QueryAccelerationLogByCubeId, QueryDatasetList.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi.api.datasets import LOG_ZONE, Dataset, DatasetRefreshJob, RefreshLog
@@ -44,6 +45,20 @@ def query_last_acceleration_engine_job(dataset_id: str, timezone: tzinfo) -> Ope
         return (DatasetRefreshJob.from_json(result, dataset_id=dataset_id, timezone=timezone),)
 
     return Operation("QueryLastAccelerationEngineJob", {"CubeId": dataset_id}, read)
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshQuery:
+    """What a ``QueryLastAccelerationEngineJob`` request asks for: the latest refresh; others cannot be queried.
+
+    :param dataset_id: the dataset.
+    """
+
+    dataset_id: str
+
+    def operation(self, timezone: tzinfo) -> Operation[tuple[DatasetRefreshJob, ...]]:
+        """Return the operation, see :func:`query_last_acceleration_engine_job`."""
+        return query_last_acceleration_engine_job(self.dataset_id, timezone)
 
 
 def query_acceleration_log_by_cube_id(

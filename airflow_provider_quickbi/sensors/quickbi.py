@@ -34,6 +34,7 @@ from airflow_provider_quickbi._wait.state import (
     Outcome,
     WaitGroup,
 )
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._wait.sync import poll_once, seconds_until_next_poll
 from airflow_provider_quickbi._wait.window import Window
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
@@ -187,7 +188,8 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
             raise QuickBIArgumentError(str(error)) from None
 
     def _check_outlets(self, mail_ids: Sequence[str]) -> None:
-        if mail_ids and (unrelated := unrelated_outlets(self.outlets, mail_ids)):
+        subjects = [MailTaskSubject(mail_id) for mail_id in mail_ids]
+        if subjects and (unrelated := unrelated_outlets(self.outlets, subjects)):
             raise OptionError(f"outlet {unrelated[0]} is not of a mail task that this task waits for")
 
     def execute(self, context: Context) -> Any:

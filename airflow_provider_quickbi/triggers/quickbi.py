@@ -23,6 +23,7 @@ from airflow_provider_quickbi._wait.messages import wrong_timezone
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.shared_client import SharedClient
 from airflow_provider_quickbi._wait.state import WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._watch.stream import WatcherRegistry, registry_of, responses
 from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
 from airflow_provider_quickbi.api.retry import RetryPolicy
@@ -31,7 +32,8 @@ from airflow_provider_quickbi.exceptions import QuickBIConnectionError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi._wait.subject import Subject
+    from airflow_provider_quickbi.api.models import Run
 
 try:
     from airflow.triggers.base import BaseEventTrigger
@@ -71,6 +73,8 @@ class _DeferralTrigger(BaseTrigger):
 class QuickBIMailTaskTrigger(_DeferralTrigger):
     """Wait until the runs of a wait group are finished, polling Quick BI no more often than it allows.
 
+    The runs are those of mail tasks, or refreshes of datasets.
+
     It emits one event, see :class:`airflow_provider_quickbi._wait.events.Event`.
 
     :param quickbi_conn_id: id of the connection; it is read in the triggerer, nothing secret is an argument.
@@ -80,7 +84,7 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
     :param max_wait: seconds between two polls at most; ``None`` for no limit.
     :param execute_by: when ``execution_timeout`` is over, in seconds since the epoch; ``None`` for never.
     :param carry: plain JSON that comes back with the event.
-    :param polls: of a wait that goes on after an event, for each mail task: how many polls there were, and when the
+    :param polls: of a wait that goes on after an event, for each subject: how many polls there were, and when the
         last one succeeded, in seconds since the epoch; ``None`` for one that starts.
     :param version: of these arguments.
     :param _later: what a later release has added; it is ignored.
@@ -275,33 +279,34 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         kept: dict[str, Any] | None = None
         wait_log = WaitLog(self.log)
         try:
-            if self.mail_id is not None:
-                tracker = await self._start_tracking(self.mail_id, registry)
+            if (subject := self._subject()).id:
+                tracker = await self._start_tracking(subject, registry)
             else:
-                registry.seek(self, self.subscribe_name, self.mail_owner, self.poll_interval)
+                registry.seek(self, subject, self.poll_interval)
             async for found in stream:
                 if tracker is None:
-                    if (mail_id := registry.found(self)) is None:
+                    if (looked_up := registry.found(self)) is None:
                         continue
-                    tracker = await self._start_tracking(mail_id, registry)
-                if not found.concerns(tracker.mail_id):
+                    subject = looked_up
+                    tracker = await self._start_tracking(subject, registry)
+                if not found.concerns(tracker.subject):
                     continue
                 now = time.time()
-                state = WaitState(mail_id=tracker.mail_id, selector=RunSelector(), since=now)
+                state = WaitState(subject=tracker.subject, selector=RunSelector(), since=now)
                 if (misdated := misdated_run(state, found.runs, now)) is not None:
                     wait_log.report(f"{wrong_timezone(state, misdated, now)} No event is emitted.", now)
                     continue
                 news = tracker.feed(found.runs)
                 for run in news:
-                    self.log.info("Run %s of mail task %s is %s.", run.task_id, run.mail_id, run.status)
+                    self.log.info("%s: %s %s is %s.", subject.title, subject.words.run, run.run_id, run.status)
                     yield TriggerEvent(self._payload(run))
                 if tracker.as_dict() != kept and await self._store(tracker, HAND_OVER_SECONDS if news else 0.0):
                     kept = tracker.as_dict()
         finally:
             registry.leave(self)
 
-    async def _start_tracking(self, mail_id: str, registry: WatcherRegistry) -> RunTracker:
-        tracker = RunTracker(mail_id, frozenset(self.statuses))
+    async def _start_tracking(self, subject: Subject, registry: WatcherRegistry) -> RunTracker:
+        tracker = RunTracker(subject, frozenset(self.statuses))
         store = getattr(self, "asset_state_store", None)
         wait_log = WaitLog(self.log)
         while store is not None:
@@ -309,13 +314,14 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
                 tracker.restore(await store.aget(self._state_key()))
             except ValueError:
                 self.log.warning(
-                    "Several assets have equal watchers of mail task %s, so a triggerer restart may miss or repeat "
-                    "events. Give each QuickBIMailTaskEventTrigger a name of its own.",
-                    mail_id,
+                    "%s: several assets have equal watchers, so a triggerer restart may miss or repeat events. Give "
+                    "each %s a name of its own.",
+                    subject.title,
+                    type(self).__name__,
                 )
             except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises; to begin without it loses events
                 wait_log.report(
-                    f"Mail task {mail_id}: cannot load watcher state; retrying ({type(error).__name__}).",
+                    f"{subject.title}: cannot load watcher state; retrying ({type(error).__name__}).",
                     time.time(),
                 )
                 await asyncio.sleep(min(self.poll_interval, aio.MAX_SPREAD_SECONDS))
@@ -345,9 +351,9 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
             if attempt < _STORING.attempts:
                 await asyncio.sleep(_STORING.delay(attempt, None))
         self.log.warning(
-            "Mail task %s: cannot store watcher state (%s); retrying with the next poll. A triggerer restart may emit "
+            "%s: cannot store watcher state (%s); retrying with the next poll. A triggerer restart may emit "
             "duplicates.",
-            tracker.mail_id,
+            tracker.subject.title,
             failed,
         )
         return False
@@ -357,6 +363,9 @@ class QuickBIMailTaskEventTrigger(BaseEventTrigger):
         watched = (self.quickbi_conn_id, self.mail_id, self.subscribe_name, self.mail_owner, *self.statuses)
         return "quickbi_" + hashlib.sha256(repr(watched).encode()).hexdigest()[:16]
 
-    def _payload(self, run: MailTaskRun) -> dict[str, Any]:
+    def _subject(self) -> Subject:
+        return MailTaskSubject(self.mail_id or "", self.subscribe_name or "", self.mail_owner or "")
+
+    def _payload(self, run: Run) -> dict[str, Any]:
         payload = run.as_dict()
         return payload if self.subscribe_name is None else {**payload, "subscribe_name": self.subscribe_name}
