@@ -15,6 +15,7 @@ from airflow_provider_quickbi._send.state import AttemptState, Phase, at
 from airflow_provider_quickbi._send.store import RecordStore
 from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi._wait.outlets import publish
+from airflow_provider_quickbi._wait.reasons import explained
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
 from airflow_provider_quickbi.exceptions import (
@@ -191,7 +192,7 @@ class StartAttempt:
 
     def _run_finished(self, group: WaitGroup) -> dict[str, Any] | None:
         """Return the run that is finished, raise what its outcome means, or go on to start anew (``None``)."""
-        evaluation = group.evaluation
+        evaluation = explained(group.evaluation, self.state.subject, self.hook.get_conn, self.log)
         if evaluation.outcome in (Outcome.SUCCEEDED, Outcome.SEEN):
             count_outcome(group)
             self.log.info("%s", evaluation.message)

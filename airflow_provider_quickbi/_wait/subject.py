@@ -9,7 +9,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from airflow_provider_quickbi.api.dataset_operations import RefreshQuery, allot_dataset_acceleration_task
+from airflow_provider_quickbi.api.dataset_operations import (
+    RefreshQuery,
+    allot_dataset_acceleration_task,
+    read_refresh_log,
+)
 from airflow_provider_quickbi.api.datasets import DATASET, DatasetRefreshJob
 from airflow_provider_quickbi.api.models import MAIL_TASK, MailTaskRun
 from airflow_provider_quickbi.api.operations import StatusQuery, manual_run_mail_task
@@ -103,6 +107,13 @@ class Subject(ABC):
     @abstractmethod
     def start(self) -> Operation[bool]:
         """Return the operation that starts a run."""
+
+    def failure_log(self, run: Run) -> Operation[str] | None:  # noqa: ARG002 - what a mail task's runs do not have
+        """Return the operation that reads the log of a run that has failed, ``None`` if the service has none.
+
+        :param run: of this subject.
+        """
+        return None
 
     @abstractmethod
     def find(self, finder: Finder) -> Subject:
@@ -198,6 +209,10 @@ class DatasetSubject(Subject):
     def start(self) -> Operation[bool]:
         """Return ``AllotDatasetAccelerationTask``."""
         return allot_dataset_acceleration_task(self.id)
+
+    def failure_log(self, run: Run) -> Operation[str] | None:
+        """Return ``QueryAccelerationLogByCubeId`` around the start of a refresh."""
+        return read_refresh_log(self.id, run.run_id, run.started_at)
 
     def find(self, finder: Finder) -> Subject:
         """Look the name up among the datasets of its workspace."""

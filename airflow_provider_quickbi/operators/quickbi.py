@@ -1,4 +1,4 @@
-"""The operators: list mail tasks, and send one at most once."""
+"""The operators: list mail tasks, send one at most once, refresh a dataset at most once."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
 from airflow_provider_quickbi.exceptions import QuickBIArgumentError, task_error
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
+from airflow_provider_quickbi.operators.dataset import QuickBIRefreshDatasetOperator
 from airflow_provider_quickbi.operators.starting import StartOperator
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_quickbi._wait.subject import Subject
+
+__all__ = ["QuickBIListMailTasksOperator", "QuickBIRefreshDatasetOperator", "QuickBIRunMailTaskOperator"]
 
 
 class QuickBIListMailTasksOperator(BaseOperator):
