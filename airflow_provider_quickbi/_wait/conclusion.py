@@ -15,8 +15,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_quickbi import _airflow
 from airflow_provider_quickbi._metrics import count_outcome
 from airflow_provider_quickbi._wait.outlets import publish
+from airflow_provider_quickbi._wait.reasons import explained
 from airflow_provider_quickbi._wait.state import OnMissed, Outcome
 from airflow_provider_quickbi.exceptions import outcome_error
+from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +37,9 @@ def conclude(sensor: Any, group: WaitGroup, context: Any, *, several: bool) -> A
     """
     evaluation = group.evaluation
     count_outcome(group)
+    if len(group.waits) == 1:
+        with QuickBIHook(sensor.quickbi_conn_id) as hook:
+            evaluation = explained(evaluation, group.waits[0].subject, hook.get_conn, sensor.log)
     if evaluation.outcome is Outcome.UNAVAILABLE and sensor.silent_fail:
         raise AirflowSensorTimeout(evaluation.message)
     if evaluation.outcome is Outcome.MISSED and sensor.on_missed == OnMissed.SKIP:

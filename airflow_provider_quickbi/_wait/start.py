@@ -21,7 +21,10 @@ from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable, Qui
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_quickbi._wait.options import SensorOptions
+    from airflow_provider_quickbi._wait.subject import Subject
 
 #: Seconds between two attempts to look a name up, at most.
 _LOOKUP_INTERVAL_SECONDS = 30.0
@@ -59,7 +62,7 @@ def start_group(task: Any, context: Any, options: SensorOptions, limits: Limits,
     :raises QuickBIConnectionError: if the Airflow connection is wrong.
     :raises QuickBIUnavailable: if it cannot be read, or names could not be looked up for too long.
     """
-    subjects = [MailTaskSubject(mail_id) for mail_id in options.mail_ids] or _look_up(task, options, limits)
+    subjects = options.subjects if all(subject.id for subject in options.subjects) else _look_up(task, options, limits)
     selector, reason = _select(task, context, options)
     waits = [
         WaitState(
@@ -84,8 +87,8 @@ def unreachable_seconds(timeout: float | None, silent_fail: bool) -> float:
 
 
 def _select(task: Any, context: Any, options: SensorOptions) -> tuple[RunSelector, str]:
-    if options.quickbi_task_id is not None:
-        return RunSelector(run_id=options.quickbi_task_id), ""
+    if options.run_id is not None:
+        return RunSelector(run_id=options.run_id), ""
     if options.executed_after is not None or options.executed_before is not None:
         return RunSelector(executed_after=options.executed_after, executed_before=options.executed_before), ""
     return select_window(
@@ -97,14 +100,15 @@ def _select(task: Any, context: Any, options: SensorOptions) -> tuple[RunSelecto
     )
 
 
-def _look_up(task: Any, options: SensorOptions, limits: Limits) -> list[MailTaskSubject]:
+def _look_up(task: Any, options: SensorOptions, limits: Limits) -> Sequence[Subject]:
     """Look names up, as patiently as a status is polled, but holding the worker."""
     started = time.time()
     log = WaitLog(task.log)
     while True:
         try:
             with QuickBIHook(task.quickbi_conn_id) as hook:
-                found = hook.find_mail_tasks(options.subscribe_names, options.mail_owner)
+                names = [subject.name for subject in options.subjects]
+                found = hook.find_mail_tasks(names, options.subjects[0].scope or None)
                 return [MailTaskSubject(mail_task.mail_id, mail_task.subscribe_name) for mail_task in found]
         except QuickBIUnavailable as error:
             now = time.time()

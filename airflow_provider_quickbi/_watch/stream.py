@@ -1,4 +1,4 @@
-"""One poll loop for all watchers of a connection."""
+"""One poll loop for all watchers of a connection that watch the same kind of thing."""
 
 from __future__ import annotations
 
@@ -98,19 +98,23 @@ class WatcherRegistry:
         return min((max(0.0, watcher.due - now) for watcher in self._by_watcher.values()), default=_IDLE_SECONDS)
 
 
-_registries: dict[str, WatcherRegistry] = {}
+_registries: dict[tuple[str, str], WatcherRegistry] = {}
 
 
-def registry_of(quickbi_conn_id: str) -> WatcherRegistry:
-    """Return what the watchers of a connection in this process want to know."""
-    return _registries.setdefault(quickbi_conn_id, WatcherRegistry())
+def registry_of(quickbi_conn_id: str, kind: str) -> WatcherRegistry:
+    """Return what the watchers of a connection in this process want to know.
+
+    :param quickbi_conn_id: id of the connection.
+    :param kind: what they watch.
+    """
+    return _registries.setdefault((quickbi_conn_id, kind), WatcherRegistry())
 
 
 async def responses(quickbi_conn_id: str, registry: WatcherRegistry) -> AsyncGenerator[Found, None]:
     """Ask what the watchers want to know, for ever; nothing that goes wrong ends it.
 
     :param quickbi_conn_id: id of the connection.
-    :param interests: what to ask; they may come and go.
+    :param registry: what to ask; they may come and go.
     """
     wait_log = WaitLog(log)
     while True:
