@@ -50,10 +50,10 @@ def test_a_tasks_own_argument_wins_over_a_default_of_another(airflow, quickbi):
     quickbi.add_mail_task("Sent", mail_id="sent", run_duration=0)
     run = quickbi.add_run("by-name")
 
-    ran = airflow._run(
+    ran = airflow.run_parsed(
         airflow.parse(
             lambda: [
-                QuickBIMailTaskSensor(task_id="named", subscribe_name="By name"),
+                QuickBIMailTaskSensor(task_id="named", subscribe_name="By name", timeout=1),
                 QuickBIMailTaskSensor(task_id="run", mail_id="by-name", quickbi_task_id=run),
                 QuickBIRunMailTaskOperator(task_id="send", mail_id="sent", poll_interval=0.1),
             ],
@@ -119,7 +119,7 @@ def test_an_undefined_variable_in_native_rendering_is_named_with_what_to_write(
     quickbi.add_mail_task("m2", mail_id="m2")
     quickbi.add_run("m2")
 
-    ran = airflow._run(
+    ran = airflow.run_parsed(
         airflow.parse(
             lambda: sensor_of("poke", "wait", mail_id="m2", executed_after="{{ no_such_variable }}"),
             render_template_as_native_obj=True,
