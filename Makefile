@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 AIRFLOW ?= 3.3
+# Processes that run tests; JOBS=0 runs them all in one, as a debugger needs it.
+JOBS ?= auto
 VERSIONS := 2.11 3.0 3.1 3.2 3.3
 
 # The newest Airflow lives in .venv, the others in .venvs/airflow-<version>.
@@ -9,6 +11,8 @@ venv_of = $(if $(filter 3.3,$(1)),.venv,.venvs/airflow-$(1))
 extra_of = $(if $(filter 2.11 3.3,$(1)),dev,test)
 VENV := $(call venv_of,$(AIRFLOW))
 BIN := $(VENV)/bin
+# The tests of a file share fixtures, so they stay in one process; the long files come first in the alphabet.
+IN_PARALLEL := --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 PIP_OPTIONS := --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
@@ -34,8 +38,8 @@ $(VENV)/.installed-%: $(VENV)/.installed
 demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
 	@$(BIN)/python -m dev.demo
 
-test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part)
-	@$(BIN)/python -m pytest $(TESTS)
+test: $(VENV)/.installed ## run the test suite on all cores (AIRFLOW=2.11 for another version, TESTS=... for a part, JOBS=0 for one process)
+	@$(BIN)/python -m pytest $(IN_PARALLEL) $(TESTS)
 
 coverage: $(VENV)/.installed ## run the test suite and say which lines and branches it does not reach
 	@$(BIN)/python -m coverage erase

@@ -13,6 +13,7 @@ from airflow_provider_quickbi._wait.conclusion import conclude
 from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.models import MailTaskRun
 
 LIMITED = f"Mail task m: {messages.RATE_LIMITED}"
@@ -43,9 +44,11 @@ def test_the_latest_run_is_old_if_it_is_of_an_earlier_day_where_quick_bi_is(
     exec_time: str, warnings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = MailTaskRun(mail_id="m", task_id="1", status="SENT", exec_time=datetime.fromisoformat(exec_time))
-    wait = WaitState(mail_id="m", selector=RunSelector(), since=0.0, run=run)
-    group = WaitGroup(waits=(wait,), evaluations=(Evaluation(Outcome.SENT, "sent", run),))
-    sensor = SimpleNamespace(log=logging.getLogger("of a sensor"), silent_fail=False, on_missed="fail", outlets=[])
+    wait = WaitState(subject=MailTaskSubject("m"), selector=RunSelector(), since=0.0, run=run)
+    group = WaitGroup(waits=(wait,), evaluations=(Evaluation(Outcome.SUCCEEDED, "sent", run),))
+    sensor = SimpleNamespace(
+        log=logging.getLogger("of a sensor"), silent_fail=False, on_missed="fail", outlets=[], quickbi_conn_id="unused"
+    )
     started_at_nine = SimpleNamespace(start_date=datetime(2026, 7, 2, 1, tzinfo=UTC))
 
     conclude(sensor, group, {"dag_run": started_at_nine}, several=False)

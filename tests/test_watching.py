@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
 from airflow_provider_quickbi.api.models import MailTaskRun
 
@@ -19,7 +20,7 @@ def run(number: int, status: str, mail_id: str = "m") -> MailTaskRun:
 
 
 def sent() -> RunTracker:
-    return RunTracker("m", frozenset({"SENT"}))
+    return RunTracker(MailTaskSubject("m"), frozenset({"SENT"}))
 
 
 def test_a_run_that_was_over_before_the_first_look_is_no_news() -> None:
@@ -42,7 +43,7 @@ def test_an_answer_that_is_older_than_the_one_before_it_changes_nothing() -> Non
 
 
 def test_a_run_that_failed_is_no_delivery_unless_it_is_asked_for() -> None:
-    tracker, both = sent(), RunTracker("m", frozenset({"SENT", "FAILED"}))
+    tracker, both = sent(), RunTracker(MailTaskSubject("m"), frozenset({"SENT", "FAILED"}))
     for watcher in (tracker, both):
         watcher.feed([])
     assert tracker.feed([run(1, "FAILED")]) == []

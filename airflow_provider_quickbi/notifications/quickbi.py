@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseNotifi
 from airflow_provider_quickbi import _options, connection
 from airflow_provider_quickbi._options import Arguments, OptionError
 from airflow_provider_quickbi._send.notice import Notice
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
 from airflow_provider_quickbi.exceptions import QuickBIArgumentError
@@ -72,7 +73,7 @@ class QuickBISendMailNotifier(BaseNotifier):
             client = hook.get_conn()
             if mail_id is None:
                 mail_id = find_by_name(client.iter_mail_tasks(page_size=LOOKUP_PAGE_SIZE), name, owner).mail_id
-            notice = Notice(mail_id, context, self.log)
+            notice = Notice(MailTaskSubject(mail_id, name), context, self.log)
             if notice.may_start(client.get_mail_task_status(mail_id)):
                 with notice.starting():
                     client.manual_run_mail_task(mail_id)
@@ -88,7 +89,7 @@ class QuickBISendMailNotifier(BaseNotifier):
                 if mail_id is None:
                     visible = [task async for task in client.iter_mail_tasks(page_size=LOOKUP_PAGE_SIZE)]
                     mail_id = find_by_name(visible, name, owner).mail_id
-                notice = Notice(mail_id, context, self.log)
+                notice = Notice(MailTaskSubject(mail_id, name), context, self.log)
                 if notice.may_start(await client.get_mail_task_status(mail_id)):
                     with notice.starting():
                         await client.manual_run_mail_task(mail_id)

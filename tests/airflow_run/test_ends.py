@@ -115,7 +115,7 @@ def test_on_failed_retry_joins_the_run_that_a_crashed_retry_had_started(
 
     quickbi.shapes.status_list = listed
     quickbi.set_manual_start(mail_id, outcome=["FAILED", "SENT"])
-    die_at(QuickBIClient, "manual_run_mail_task", 2, after=True)
+    die_at(QuickBIClient, "ManualRunMailTask", 2, after=True)
     task = make_task(store=store, deferrable=deferrable, on_failed="retry")
     result = task.run()
     assert [type(error) for error in task.errors] == [QuickBIRunFailed, crash]

@@ -15,7 +15,7 @@ from airflow_provider_quickbi.api import status_poller
 from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.errors import PermanentError, TransientError
-from airflow_provider_quickbi.api.models import StatusQuery
+from airflow_provider_quickbi.api.operations import StatusQuery
 from airflow_provider_quickbi.api.settings import ClientSettings
 from airflow_provider_quickbi.api.status_poller import KEPT_SECONDS, shared_poller
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI

@@ -33,7 +33,7 @@ def test_it_starts_and_stops_again_and_again_without_leaving_anything_behind(
         with LocalQuickBI() as quickbi:
             assert make_caller(quickbi)("GetMailTaskList")["TotalNum"] == 0
     gc.collect()  # what was not closed warns now
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
     assert not quickbi.running
 
 
