@@ -287,9 +287,9 @@ def rate_limiter(
 def _new(account: tuple[str, str], action: str, rate: float, pacing: RedisSettings | None, clock: Clock) -> RateLimiter:
     if pacing is None:
         return RateLimiter(rate, clock.monotonic, clock.time, sleep=clock.sleep_async)
-    from airflow_provider_quickbi.api.shared_rate_limit import shared_limiter_factory
+    from airflow_provider_quickbi.api.shared_rate_limit import shared_rate_limiter
 
-    return shared_limiter_factory(pacing)(account, action, rate)
+    return shared_rate_limiter(pacing, account, action, rate, clock)
 
 
 def forget_rate_limiters() -> None:

@@ -19,13 +19,15 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_quickbi.api.rate_limit import LATENESS_SECONDS, MARGIN, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_provider_quickbi.api.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -315,19 +317,28 @@ class SharedRateLimiter(RateLimiter):
         return 0.0
 
 
-def shared_limiter_factory(redis_settings: RedisSettings) -> Callable[[tuple[str, str], str, float], SharedRateLimiter]:
-    """Return what makes the allowance for an account, an operation and a rate.
+def shared_rate_limiter(
+    settings: RedisSettings, account: tuple[str, str], action: str, rate: float, clock: Clock
+) -> SharedRateLimiter:
+    """Return the rate limiter that an operation of an account has in all processes.
 
-    :param redis_settings: where the queue is kept.
+    :param settings: where the queue is kept.
+    :param account: whose calls they are; only its hash is stored.
+    :param action: the operation.
+    :param rate: calls a second that the service allows.
+    :param clock: the time; the queue itself follows the Redis server's.
     """
-    return partial(_shared_limiter, _server(redis_settings))
-
-
-def _shared_limiter(server: RedisServer, account: tuple[str, str], action: str, rate: float) -> SharedRateLimiter:
     name = hashlib.sha256("\n".join(account).encode()).hexdigest()[:32]
-    return SharedRateLimiter(rate, f"airflow-provider-quickbi:pace:{name}:{action}:{rate:g}", server)
+    return SharedRateLimiter(
+        rate,
+        f"airflow-provider-quickbi:pace:{name}:{action}:{rate:g}",
+        _server(settings, clock),
+        clock=clock.monotonic,
+        wall_clock=clock.time,
+        sleep=clock.sleep_async,
+    )
 
 
 @lru_cache(maxsize=16)
-def _server(redis_settings: RedisSettings) -> RedisServer:
-    return RedisServer(redis_settings)
+def _server(settings: RedisSettings, clock: Clock) -> RedisServer:
+    return RedisServer(settings, clock.monotonic)
