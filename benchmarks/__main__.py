@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import report
 
 #: Sections in the order of the table: name to module.
-SECTIONS = ("pacing", "sharing", "several", "cost", "scale", "paging", "imports")
+SECTIONS = ("pacing", "sharing", "several", "learnt", "cost", "scale", "paging", "imports")
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import statistics
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -21,8 +18,7 @@ from airflow_provider_quickbi._wait.schedule import (
     estimate,
     unseen_waiting,
 )
-from airflow_provider_quickbi.api.rate_limit import CALLER
-from tests.test_pacing_simulation import Morning, simulate
+from benchmarks.mornings import mean_detection, simulate_detection
 
 
 def exact(seconds: float) -> Duration:
@@ -90,87 +86,20 @@ def test_without_anything_learnt_the_first_in_line_is_chosen():
     assert {schedule.choose(line) for _ in range(3 * TURNS)} == {0}
 
 
-@dataclass
-class Report:
-    """A mail task whose runs take about as long each time.
-
-    :param typical: median seconds.
-    :param seconds: of this morning's run.
-    """
-
-    number: int
-    typical: float
-    seconds: float
-    delays: list[float] = field(default_factory=list)
-
-
-class LearntMorning(Morning):
-    """Reports that all start at once, of which some past runs are known, on one call a second."""
-
-    def __init__(self, reports: int, known: int, seed: int, *, surprise: float = 0.0) -> None:
-        super().__init__(1.0, seed=seed)
-        self.durations = Durations()
-        limiter = self.processes[0].limiter
-        limiter.choose = PollSchedule(self.durations, self.loop.time).choose
-        numbers = random.Random(seed)
-
-        def takes(typical: float) -> float:
-            return typical * numbers.lognormvariate(0, 0.15)
-
-        self.reports = []
-        for number in range(reports):
-            typical = 600 * numbers.lognormvariate(0, 0.7)
-            seconds = numbers.uniform(10, 4000) if numbers.random() < surprise else takes(typical)
-            self.reports.append(Report(number, typical, seconds))
-            for _ in range(known):
-                past, gap = takes(typical), numbers.uniform(10, 120)
-                least = max(0.0, past - numbers.uniform(0, gap))
-                self.durations.learn(number, Duration(least, least + gap))
-
-    async def watch(self, report: Report, poke_interval: float) -> None:
-        """Wait for a report as the triggerer does."""
-        await asyncio.sleep(self.random.uniform(0, 30))
-        polled_at = 0.0
-        while True:
-            CALLER.set(PendingPoll(report.number, 0.0, polled_at) if polled_at else None)
-            arrived_at = await self.poll(self.processes[0])
-            if arrived_at is None:
-                continue
-            if arrived_at >= report.seconds:
-                report.delays.append(self.loop.time() - report.seconds)
-                self.durations.learn(report.number, Duration(polled_at, arrived_at))
-                return
-            polled_at = arrived_at
-            await asyncio.sleep(poke_interval)
-
-
-def detection(known: int, seed: int, *, chosen: bool = True, reports: int = 300, surprise: float = 0.0) -> list[float]:
-    async def main() -> list[float]:
-        morning = LearntMorning(reports, known, seed, surprise=surprise)
-        if not chosen:
-            morning.processes[0].limiter.choose = None
-        await asyncio.gather(*(asyncio.create_task(morning.watch(report, 30.0)) for report in morning.reports))
-        return [delay for report in morning.reports for delay in report.delays]
-
-    return simulate(main())
-
-
-def test_five_known_runs_nearly_halve_the_mean_detection_of_300_reports():
-    means = [
-        statistics.fmean(statistics.fmean(detection(5, seed, chosen=chosen)) for seed in range(3))
-        for chosen in (True, False)
-    ]
-    assert means[0] <= 0.55 * means[1]
+def test_five_known_runs_halve_the_mean_detection_of_300_reports():
+    ours, round_robin = (
+        statistics.fmean(mean_detection(5, seed, chosen=chosen) for seed in range(3)) for chosen in (True, False)
+    )
+    assert ours <= 0.55 * round_robin
 
 
 def test_with_nothing_known_detection_is_as_it_was():
-    means = [
-        statistics.fmean(statistics.fmean(detection(0, seed, chosen=chosen)) for seed in range(3))
-        for chosen in (True, False)
-    ]
-    assert means[0] <= 1.05 * means[1]
+    ours, round_robin = (
+        statistics.fmean(mean_detection(0, seed, chosen=chosen) for seed in range(3)) for chosen in (True, False)
+    )
+    assert ours <= 1.05 * round_robin
 
 
 def test_reports_that_take_another_time_than_ever_are_still_seen():
-    usual = max(detection(5, 1, chosen=False, surprise=0.3))
-    assert max(detection(5, 1, surprise=0.3)) <= 4 * usual
+    usual = max(simulate_detection(5, 1, chosen=False, surprise=0.3))
+    assert max(simulate_detection(5, 1, surprise=0.3)) <= 4 * usual

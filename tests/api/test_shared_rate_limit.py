@@ -26,7 +26,7 @@ from airflow_provider_quickbi._pacing import redis_settings_of
 from airflow_provider_quickbi.api import shared_rate_limit
 from airflow_provider_quickbi.api.rate_limit import RateLimiter, rate_limiter
 from airflow_provider_quickbi.api.shared_rate_limit import PROBE_SECONDS, RedisServer, RedisSettings, SharedRateLimiter
-from tests.test_pacing_simulation import ACTION, SKEW, Morning, Process, simulate
+from benchmarks.mornings import ACTION, SKEW, Morning, Process, simulate
 
 ACCOUNT = ("https://quickbi.example/", "access_key:LTAI-known-to-few")
 #: Set where these tests must run, so that a missing Redis is an error.
