@@ -27,7 +27,7 @@ def run(quick: bool) -> Section:
 
     :param quick: for a smoke test.
     """
-    number, scale, seeds = (60, 60.0, 1) if quick else (300, 20.0, 5)
+    number, scale, seeds = (60, 60.0, 1) if quick else (300, 10.0, 5)
     rows = []
     for where, (known, unknown, usual), factor in (
         ("simulated", _simulate(number, seeds), 1.0),
@@ -80,8 +80,7 @@ def _measure(number: int, scale: float) -> tuple[float, float, float]:
                     calls_per_second={"GetMailTaskStatus": scale},
                 )
             )
-            past = [Report(report.number, report.seconds, report.past[:known]) for report in reports]
-            order = (_wait, past, ids, _POKE_INTERVAL / scale, chosen)
+            order = (_wait, make_reports(number, known, 1, scale=scale), ids, _POKE_INTERVAL / scale, chosen)
             process = Isolated(*order, connection=server.connection(status_calls_per_second=scale))
             running.append((server, stack.enter_context(process)))
         for _, process in running:
@@ -110,7 +109,7 @@ def _wait(
     started: Callable[[], None], reports: Sequence[Report], ids: Sequence[str], poke_interval: float, chosen: bool
 ) -> waits.Outcomes:
     if not chosen:
-        PollSchedule.choose = lambda self, callers: 0  # type: ignore[method-assign]
+        PollSchedule.choose = lambda *_: 0  # type: ignore[method-assign,assignment]
     for report, mail_id in zip(reports, ids, strict=True):
         for duration in report.past:
             DURATIONS.learn(MailTaskSubject(mail_id), duration)

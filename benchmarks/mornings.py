@@ -17,6 +17,8 @@ from airflow_provider_quickbi.testing.limits import RateLimiter as ServiceLimite
 ACTION = "GetMailTaskStatus"
 #: Round-trip time to the service and its jitter, in seconds.
 TRAVEL, JITTER = 0.02, 0.004
+#: Past runs of a report that can be known.
+MOST_KNOWN = 10
 #: Difference between the wall clocks of machines, in seconds.
 SKEW = 0.003
 
@@ -43,6 +45,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def simulate(main: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on an event loop whose clock jumps ahead, and return its result."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
         return runner.run(main)
 
@@ -78,11 +81,11 @@ class Morning:
         self.jitter = jitter
         self.loop = asyncio.get_running_loop()
         self.service = ServiceLimiter({ACTION: rate}, now=self.loop.time)
-        self.processes = [self._process(number) for number in range(processes)]
+        self.processes = [self._process() for _ in range(processes)]
         self.waits: list[asyncio.Task[None]] = []
         self.sent_at = float("inf")
 
-    def _process(self, number: int) -> Process:
+    def _process(self) -> Process:
         numbers = random.Random(self.random.random())
         skew = self.random.uniform(-SKEW, SKEW)
         return Process(RateLimiter(self.rate, self.loop.time, lambda: self.loop.time() + skew, numbers.uniform))
@@ -126,10 +129,12 @@ class Morning:
 
     @property
     def throttled_share(self) -> float:
+        """The share of all calls that were throttled."""
         throttled = sum(process.throttled for process in self.processes)
         return throttled / (throttled + sum(process.calls for process in self.processes))
 
     def delays(self) -> list[float]:
+        """Return the seconds from the end of the reports until each was seen."""
         return [seen - self.sent_at for process in self.processes for seen in process.seen_at]
 
 
@@ -151,7 +156,7 @@ def make_reports(number: int, known: int, seed: int, *, surprise: float = 0.0, s
     """Return reports that take 10 minutes in the median, each within some 15 % of its usual time.
 
     :param number: of reports.
-    :param known: past runs of each.
+    :param known: past runs of each, :data:`MOST_KNOWN` at most; which reports there are does not depend on it.
     :param seed: of the random numbers.
     :param surprise: share of the reports whose run takes any time up to 4,000 s instead.
     :param scale: how many seconds of the report's pass in one.
@@ -160,14 +165,14 @@ def make_reports(number: int, known: int, seed: int, *, surprise: float = 0.0, s
     reports = []
     for index in range(number):
         typical = 600 / scale * numbers.lognormvariate(0, 0.7)
-        takes = [typical * numbers.lognormvariate(0, 0.15) for _ in range(known + 1)]
+        takes = [typical * numbers.lognormvariate(0, 0.15) for _ in range(MOST_KNOWN + 1)]
         seconds = numbers.uniform(10, 4000) / scale if numbers.random() < surprise else takes[0]
         past = []
         for taken in takes[1:]:
             gap = numbers.uniform(10, 120) / scale
             least = max(0.0, taken - numbers.uniform(0, gap))
             past.append(Duration(least, least + gap))
-        reports.append(Report(index, seconds, past))
+        reports.append(Report(index, seconds, past[:known]))
     return reports
 
 

@@ -72,6 +72,21 @@ def test_processes_that_do_not_communicate_share_the_limit(processes: int, rate:
     assert all(min(share) >= 0.4 * sum(share) / processes for share in shares)
 
 
+def test_of_three_processes_on_one_call_a_second_none_is_slow_and_few_calls_are_throttled():
+    waits = 21
+
+    async def main(seed: int) -> Morning:
+        morning = Morning(1, 3, seed=seed)
+        morning.begin(waits, waits / 4)
+        await asyncio.sleep(60)
+        await morning.send_all()
+        return morning
+
+    mornings = [simulate(main(seed)) for seed in range(20)]
+    assert statistics.fmean(morning.throttled_share for morning in mornings) < 0.1
+    assert max(max(morning.delays()) for morning in mornings) <= 1.3 * waits
+
+
 def test_two_processes_on_one_call_a_second_alternate_without_throttling():
     async def main() -> tuple[list[int], int]:
         morning = Morning(1, 2)

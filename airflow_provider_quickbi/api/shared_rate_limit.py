@@ -282,13 +282,13 @@ class SharedRateLimiter(RateLimiter):
     def _try_reserve(self) -> float:
         with self._guard:
             waiting = self._blocked + sum(len(line.callers) for line in self._lines.values())
-        now = self._clock()
+        now, share = self._clock(), self.share.fraction
         arguments: list[str | int] = [
             self._process,
             max(1, waiting),
             int(self._slot_at is None),
             round(self.slot * 1e6),
-            round(self.slot / self.step * 1e6) if self.step < 1 else 0,
+            round(self.slot / share * 1e6) if share < 1 else 0,
             max(0, round((self._not_before - now) * 1e6)) if self._not_before > now else 0,
             SMALLEST_SHARE,
         ]
@@ -303,7 +303,7 @@ class SharedRateLimiter(RateLimiter):
         # A little later than half an interval before a slot that others may have left.
         ahead = (seconds - 0.4 * self.slot) % self.slot
         skipped = math.ceil(max(0.0, SHORTEST_CHECK_SECONDS - ahead) / self.slot)
-        self._check_at = now + ahead + skipped * self.slot if self.step == 1 else math.inf
+        self._check_at = now + ahead + skipped * self.slot if share == 1 else math.inf
         return min(self._slot_at, self._check_at) - now
 
     def _take(self, late: float) -> float:

@@ -183,7 +183,7 @@ class SharedMorning(Morning):
         self.servers: list[ControlledServer] = []
         super().__init__(rate, processes, **options)
 
-    def _process(self, number: int) -> Process:
+    def _process(self) -> Process:
         numbers = random.Random(self.random.random())
         skew = self.random.uniform(-SKEW, SKEW)
 
