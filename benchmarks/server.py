@@ -39,7 +39,7 @@ class Server:
     def __init__(
         self, mails: int = 0, *, durations: Sequence[float] | None = None, tls: bool = False, **settings: Any
     ) -> None:
-        self._order = {"mails": mails, "durations": durations or [_LONG] * mails, "settings": settings}
+        self._order: dict[str, Any] = {"mails": mails, "durations": durations or [_LONG] * mails, "settings": settings}
         self._tls = tls
         self._stack = ExitStack()
         self.ca_bundle: Path | None = None
@@ -83,6 +83,11 @@ class Server:
     def end_all_runs(self) -> None:
         """Let every run that is under way be ``SENT`` from now on."""
         self.remote.clock.advance(2 * _LONG)
+
+    def restart_runs(self) -> None:
+        """Let every mail task have another run, which is under way until :meth:`end_all_runs`."""
+        for mail_id in mail_ids(self._order["mails"]):
+            self.remote.add_run(mail_id, status="PROCESSING", duration=_LONG)
 
     def status_calls(self) -> tuple[int, int]:
         """Return how many status calls there were, and how many of them were throttled."""

@@ -1,4 +1,4 @@
-"""Several processes that know nothing of each other on one allowance."""
+"""Several processes that know nothing of each other on one limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.isolated import Isolated
 from benchmarks.report import Row, Section, percent, seconds, times
 from benchmarks.server import Server, mail_ids
 
-TITLE = "Several processes on one allowance"
+TITLE = "Several processes on one limit"
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def run(quick: bool) -> Section:
     return Section(
         TITLE,
         rows,
-        "The processes share the mails and the allowance of one account, and begin at the same moment at "
+        "The processes share the mails and the limit of one account, and begin at the same moment at "
         "the full rate, so the throttled calls with which they find their shares are counted as well. "
-        "The *mean detection of each process* shows how evenly the allowance is shared: a process takes every slot, "
+        "The *mean detection of each process* shows how evenly the limit is shared: a process takes every slot, "
         "every second or every fourth, so of three one may see its deliveries sooner than the others. "
         "*Last detection* is that of the slowest. At one call a second there are some hundred calls in all, and finding "
         "the shares takes about ten of them: three processes come out at about 10 % throttled.",

@@ -50,7 +50,7 @@ LATENESS_SECONDS = 0.02
 #: The same for a slot among others' slots: seconds, and as a share of the slot; later, the next one is taken.
 LATE_SECONDS, LATE_SHARE = 0.05, 0.1
 
-#: What the running task calls for, as :attr:`RateLimiter.choose` is given it; tasks that it creates inherit it.
+#: What the running task polls for, as :attr:`RateLimiter.choose` gets it; tasks that it creates inherit it.
 CALLER: ContextVar[object] = ContextVar("quickbi_rate_limit_caller", default=None)
 
 
@@ -67,7 +67,7 @@ class RateLimiter:
     :param sleep: how callers of an event loop wait, in seconds.
     """
 
-    #: Whether reserving a slot takes more than the blink of an eye.
+    #: Whether reserving a slot takes a request to another machine.
     remote: ClassVar[bool] = False
 
     def __init__(
@@ -92,8 +92,8 @@ class RateLimiter:
         self._throttled_at = self._calm_from = self._not_before = -math.inf
         self._refused_in_a_row = 0
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
-        #: Given what the waiting callers call for (:data:`CALLER`), the longest waiting first, it returns the position
-        #: of the one that gets the slot; it must not raise. ``None`` for the first.
+        #: Gets what the waiting callers poll for (:data:`CALLER`), the longest waiting first, and returns the position
+        #: of the one that gets the slot; it must not raise. ``None``: the first.
         self.choose: Callable[[Sequence[object]], int] | None = None
 
     @property
@@ -104,7 +104,7 @@ class RateLimiter:
     def try_acquire(self) -> float:
         """Take the next call, or say how long it is until there is one.
 
-        :returns: 0 if the call may be made now, else seconds until asking again makes sense.
+        :returns: 0 if the call may be made now, else seconds until trying again makes sense.
         """
         with self._guard:
             now = self._clock()
