@@ -27,7 +27,7 @@ _SENT_AFTER = 90.0
 _IDLE_SECONDS = 20.0
 _TIMEOUT = 1500.0
 _PARALLELISM = 8
-_WORKER_START = re.compile(r'"?PATCH /execution/task-instances/[0-9a-f-]+/run\b')
+_WORKER_START = re.compile(r"method=PATCH path=/execution/task-instances/[0-9a-f-]+/run query= status_code=200")
 NAMES = {
     "ours": "this provider",
     "ours_from_worker": "this provider with start_in_triggerer=False",
@@ -272,6 +272,4 @@ def _cpu_seconds(airflow: Airflow) -> float:
 
 def _worker_starts(airflow: Airflow) -> int:
     """Return how many task processes have registered with the API server so far."""
-    return sum(
-        len(_WORKER_START.findall(program.log.read_text(errors="replace"))) for program in airflow.programs
-    )
+    return sum(len(_WORKER_START.findall(program.log.read_text(errors="replace"))) for program in airflow.programs)
