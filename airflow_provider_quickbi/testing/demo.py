@@ -15,7 +15,7 @@ SCHEDULE_SECONDS = 180.0
 
 
 def add_demo_data(quickbi: QuickBISimulator) -> None:
-    """Add seven mail tasks, of each kind that a DAG meets.
+    """Add a dataset, and seven mail tasks, of each kind that a DAG meets.
 
     Two ran an hour ago, two never ran, one is paused, one runs by itself every three minutes, and one fails every other
     time.
@@ -38,6 +38,7 @@ def add_demo_data(quickbi: QuickBISimulator) -> None:
         mail_id="flaky-report",
         owner=_CHEN[0],
         owner_id=_CHEN[1],
-        run_outcome=["FAILED", "SENT"] * 500,
     )
+    quickbi.set_manual_start("flaky-report", outcome=["FAILED", "SENT"] * 500)
+    quickbi.datasets.add("Sales", dataset_id="sales-dataset", workspace_id="sales-workspace")
     quickbi.add_schedule("frequent-sales", every=SCHEDULE_SECONDS)
