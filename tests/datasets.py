@@ -6,6 +6,7 @@ the operations on datasets are answered as Quick BI documents them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from datetime import datetime
@@ -58,8 +59,18 @@ class Datasets:
 
     # What a test says
 
-    def fail(self, action: str | None, *faults: Any, **options: Any) -> Any:
-        return self._quickbi.fail(ACTIONS.get(action or "", action), *faults, **options)
+    def fail(
+        self, action: str | None, *faults: Any, times: int | None = 1, mail_id: str | None = None, **options: Any
+    ) -> Any:
+        translated = ACTIONS.get(action or "", action)
+        if mail_id is None:
+            return self._quickbi.fail(translated, *faults, times=times, **options)
+        in_turn = itertools.cycle(faults)
+
+        def choose(call: Any) -> Any:
+            return next(in_turn) if call.params.get("CubeId") == mail_id else None
+
+        return self._quickbi.fail(translated, choose, times=None if times is None else times * len(faults), **options)
 
     def count(self, action: str | None = None, code: str | None = None) -> int:
         return self._quickbi.count(ACTIONS.get(action or "", action), code)
@@ -77,9 +88,9 @@ class Datasets:
             for run in list(self._quickbi._store.mail(mail_id).runs)
         ]
 
-    def xcom(self, mail_id: str) -> dict[str, Any]:
-        """Return the XCom that the newest refresh should give."""
-        return self._xcom(self._quickbi._store.mail(mail_id).runs[-1])
+    def xcom(self, mail_id: str, position: int = -1) -> dict[str, Any]:
+        """Return the XCom that the newest refresh, or another one, should give."""
+        return self._xcom(self._quickbi._store.mail(mail_id).runs[position])
 
     def _xcom(self, run: Any) -> dict[str, Any]:
         status = self._status(run).strip()
