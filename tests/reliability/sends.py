@@ -1,4 +1,4 @@
-"""Sends and refreshes as they live: the operators in process, a store that survives a crash, and crashes at every step."""
+"""Sends and refreshes as they live: the operators in process, a store that survives a crash, and crashes everywhere."""
 
 from __future__ import annotations
 
