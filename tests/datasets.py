@@ -1,36 +1,27 @@
 """A local Quick BI seen as one of datasets: what a test says of a mail task and its runs happens to a dataset.
 
-So one test proves what holds for both. A dataset is a mail task in the simulator's store, and its refreshes are runs;
-the operations on datasets are answered as Quick BI documents them.
+So one test proves what holds for both.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.testing import LocalQuickBI
-from airflow_provider_quickbi.testing.errors import Refusal
+from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+from airflow_provider_quickbi.testing.datasets import LocalDatasets
 
 #: Marks a test of what holds for mails and for refreshes.
 both = pytest.mark.parametrize("kind", ["mail", "dataset"], indirect=True)
 
 ACTIONS = {"ManualRunMailTask": "AllotDatasetAccelerationTask", "GetMailTaskStatus": "QueryLastAccelerationEngineJob"}
-#: The documentation's own sample has the blank.
-STATUSES = {"SENT": "SUCCESS ", "FAILED": "FAILURE", "PROCESSING": "RUNNING"}
+STATUSES = {"SENT": "SUCCESS", "FAILED": "FAILURE", "PROCESSING": "RUNNING"}
 CODES = {"MailTask.Already.Running": "Repeat.Running.Job", "Mail.Not.Found": "Cube.Not.Exist"}
 LOG = "java.sql.SQLException: Access denied\n  for the reader of the source"
 WORKSPACE = "workspace-1"
-
-
-def job_id(task_id: Any) -> str:
-    """Return the JobHistoryId that stands for a run."""
-    return f"{int(task_id):032x}"
 
 
 class Datasets:
@@ -41,23 +32,73 @@ class Datasets:
 
     def __init__(self, quickbi: LocalQuickBI) -> None:
         self._quickbi = quickbi
-        self._logs = 0
-        self._register()
+        self.cubes = LocalDatasets(quickbi)
+        self.cubes.log = LOG
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._quickbi, name)
 
-    def _register(self) -> None:
-        self._quickbi.register("AllotDatasetAccelerationTask", self._start)
-        self._quickbi.register("QueryLastAccelerationEngineJob", self._latest)
-        self._quickbi.register("QueryAccelerationLogByCubeId", self._logs_of)
-        self._quickbi.register("QueryDatasetList", self._list)
-
     def reset(self) -> None:
         self._quickbi.reset()
-        self._register()
+        self.cubes.reset()
 
-    # What a test says
+    def add_mail_task(
+        self,
+        name: str,
+        *,
+        mail_id: str | None = None,
+        run_duration: float | None = None,
+        run_appears_after: float | None = None,
+        refuse_while_running: bool | None = None,
+        **_owner: Any,
+    ) -> str:
+        added = self.cubes.add_dataset(name, dataset_id=mail_id, workspace_id=WORKSPACE)
+        self.cubes.set_refresh(
+            added, duration=run_duration, appears_after=run_appears_after, refuse_while_running=refuse_while_running
+        )
+        return added
+
+    def remove_mail_task(self, mail_id: str) -> None:
+        self.cubes.remove_dataset(mail_id)
+
+    def set_manual_start(self, mail_id: str, *, outcome: str | Sequence[str] | None = None, **how: Any) -> None:
+        given = [outcome] if isinstance(outcome, str) else outcome
+        translated = None if given is None else [STATUSES.get(one, one) for one in given]
+        self.cubes.set_refresh(mail_id, outcome=translated, **how)
+
+    def refuse_manual_start(self, mail_id: str, code: str, *, times: int | None = 1) -> None:
+        self.cubes.refuse_refresh(mail_id, CODES.get(code, code), times=times)
+
+    def limit_manual_starts(self, mail_id: str, *, calls: int, announced_minutes: int) -> None:
+        """Throttle starts for minutes: a refresh knows no other limit."""
+        throttled = Fault.throttled(retry_after_ms=announced_minutes * 60_000)
+        self.fail("ManualRunMailTask", throttled, times=calls, mail_id=mail_id)
+
+    def add_run(
+        self, mail_id: str, *, exec_time: Any = None, status: str | None = None, outcome: str = "SENT", **how: Any
+    ) -> str:
+        return self.cubes.add_refresh(
+            mail_id,
+            started_at=exec_time,
+            status=STATUSES.get(status, status) if status else None,
+            outcome=STATUSES.get(outcome, outcome),
+            **how,
+        )
+
+    def finish_run(self, task_id: str, status: str = "SENT") -> None:
+        self.cubes.finish_refresh(task_id, STATUSES.get(status, status))
+
+    def runs(self, mail_id: str) -> list[dict[str, Any]]:
+        """Return the refreshes, each with its id as that of a run, too."""
+        return [{**refresh, "task_id": refresh["job_id"]} for refresh in self.cubes.refreshes(mail_id)]
+
+    def xcom(self, mail_id: str, position: int = -1) -> dict[str, Any]:
+        """Return the XCom that the newest refresh, or another one, should give."""
+        refresh = self.cubes.refreshes(mail_id)[position]
+        return {"dataset_id": mail_id, **{key: value for key, value in refresh.items() if key != "origin"}}
+
+    def starts(self, mail_id: str) -> int:
+        return self.cubes.starts(mail_id)
 
     def fail(
         self, action: str | None, *faults: Any, times: int | None = 1, mail_id: str | None = None, **options: Any
@@ -77,85 +118,3 @@ class Datasets:
 
     def when_called(self, action: str | None, callback: Any, *, nth: int | None = None) -> None:
         self._quickbi.when_called(ACTIONS.get(action or "", action), callback, nth=nth)
-
-    def refuse_manual_start(self, mail_id: str, code: str, *, times: int | None = 1) -> None:
-        self._quickbi.refuse_manual_start(mail_id, CODES.get(code, code), times=times)
-
-    def runs(self, mail_id: str) -> list[dict[str, Any]]:
-        """Return the refreshes as their XComs show them, with ``task_id`` as their id in the simulator."""
-        return [
-            {"task_id": str(run.task_id), "origin": run.origin, **self._xcom(run)}
-            for run in list(self._quickbi._store.mail(mail_id).runs)
-        ]
-
-    def xcom(self, mail_id: str, position: int = -1) -> dict[str, Any]:
-        """Return the XCom that the newest refresh, or another one, should give."""
-        return self._xcom(self._quickbi._store.mail(mail_id).runs[position])
-
-    def _xcom(self, run: Any) -> dict[str, Any]:
-        status = self._status(run).strip()
-        finished = status in ("SUCCESS", "FAILURE", "CANCELED")
-        started = self._quickbi._store.exec_time(run)
-        return {
-            "dataset_id": run.mail_id,
-            "job_id": job_id(run.task_id),
-            "status": status,
-            "started_at": started.isoformat(),
-            "ended_at": self._ended(run).isoformat() if finished else None,
-        }
-
-    def _status(self, run: Any) -> str:
-        status = run.status_at(self._quickbi.clock.time())
-        return STATUSES.get(status, status)
-
-    def _ended(self, run: Any) -> datetime:
-        ends_at = run.ends_at if run.final_status is None and math.isfinite(run.ends_at) else run.started_at
-        return datetime.fromtimestamp(math.floor(ends_at), self._quickbi._store.zone)
-
-    # What Quick BI answers
-
-    def _cube(self, params: Mapping[str, str]) -> Any:
-        found = self._quickbi._store.find_mail(params.get("CubeId", ""))
-        if found is None:
-            raise Refusal("Cube.Not.Exist", "The cube does not exist.")
-        return found
-
-    def _start(self, params: Mapping[str, str]) -> bool:
-        cube = self._cube(params)
-        try:
-            self._quickbi._store.start_manually(cube)
-        except Refusal as refusal:
-            raise Refusal(CODES.get(refusal.code, refusal.code), refusal.message) from None
-        return True
-
-    def _latest(self, params: Mapping[str, str]) -> dict[str, Any] | None:
-        runs = self._quickbi._store.latest_runs(self._cube(params))
-        if not runs:
-            return None
-        (run,) = runs
-        zone = self._quickbi._store.zone
-        written = "%Y-%m-%d %H:%M:%S"
-        return {
-            "JobHistoryId": job_id(run.task_id),
-            "Status": self._status(run),
-            "GmtCreate": datetime.fromtimestamp(math.floor(run.started_at), zone).strftime(written),
-            "GmtModified": self._ended(run).strftime(written),
-        }
-
-    def _logs_of(self, params: Mapping[str, str]) -> dict[str, Any]:
-        span = params["StartDate"], params["EndDate"]
-        logs = [
-            {"JobId": "1", "JobHistoryId": job_id(run.task_id), "JobStatus": "3", "Log": LOG}
-            for run in self._cube(params).runs
-            if span[0] <= self._quickbi._store.exec_time(run).strftime("%Y-%m-%d %H:%M:%S") <= span[1]
-            and self._status(run) in ("FAILURE", "CANCELED")
-        ]
-        return {"PageNum": 1, "PageSize": 10, "TotalNum": len(logs), "Data": logs}
-
-    def _list(self, params: Mapping[str, str]) -> dict[str, Any]:
-        found = [
-            {"DatasetId": cube.mail_id, "DatasetName": cube.subscribe_name, "OpenOfflineAcceleration": not cube.paused}
-            for cube in self._quickbi._store.mails()
-            if params.get("WorkspaceId") == WORKSPACE and params.get("Keyword", "") in cube.subscribe_name
-        ]
-        return {"PageNum": 1, "PageSize": 100, "TotalNum": len(found), "Data": found}

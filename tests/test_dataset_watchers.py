@@ -40,8 +40,9 @@ def cubes(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Datasets:
     monkeypatch.setattr(watching, "HAND_OVER_SECONDS", 0.0)
     monkeypatch.setattr(watching, "_STORING", RetryPolicy(attempts=2, first_delay=0.001))
     monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
-    quickbi.add_mail_task("Sales", mail_id="cube")
-    return Datasets(quickbi)
+    cubes = Datasets(quickbi)
+    cubes.add_mail_task("Sales", mail_id="cube")
+    return cubes
 
 
 def watcher(**arguments: Any) -> QuickBIDatasetRefreshEventTrigger:
@@ -134,7 +135,7 @@ def test_a_dataset_does_not_wait_in_the_queue_of_mail_tasks(cubes: Datasets) -> 
     async def scenario() -> tuple[float, Any]:
         mails = []
         for number in range(30):
-            cubes.add_mail_task(f"Report {number}", mail_id=f"report-{number}")
+            cubes._quickbi.add_mail_task(f"Report {number}", mail_id=f"report-{number}")
             mails.append(asyncio.create_task(first_event(trigger(MailTaskSubject(f"report-{number}")))))
         await until(lambda: cubes._quickbi.count("GetMailTaskStatus") >= 1)
         cubes.when_called("GetMailTaskStatus", lambda call: cubes.add_run("cube") and None, nth=4)

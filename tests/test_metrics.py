@@ -156,9 +156,10 @@ def test_a_mail_that_is_started_is_counted(quickbi: LocalQuickBI, stats: Recorde
 def test_a_refresh_that_is_started_is_counted_and_is_no_mail(
     quickbi: LocalQuickBI, stats: Recorded, deferrable: bool
 ) -> None:
-    Datasets(quickbi).add_mail_task("Sales", mail_id="cube", run_duration=0.1)
+    cubes = Datasets(quickbi)
+    cubes.add_mail_task("Sales", mail_id="cube", run_duration=0.1)
     run(QuickBIRefreshDatasetOperator(task_id="r", dataset_id="cube", deferrable=deferrable, poll_interval=0.02))
-    assert stats.count("quickbi.refreshes_started") == quickbi.starts("cube") == 1
+    assert stats.count("quickbi.refreshes_started") == cubes.starts("cube") == 1
     assert stats.count("quickbi.refreshes") == stats.count("quickbi.waits", outcome="succeeded") == 1
     assert stats.count("quickbi.mails_started") == stats.count("quickbi.deliveries") == 0
 

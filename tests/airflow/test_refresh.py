@@ -13,7 +13,7 @@ MODES = pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "h
 def cubes(quickbi):
     """Datasets beside mail tasks, in one Quick BI."""
     cubes = Datasets(quickbi)
-    quickbi.add_mail_task("Sales cube", mail_id="cube", run_duration=1)
+    cubes.add_mail_task("Sales cube", mail_id="cube", run_duration=1)
     quickbi.add_mail_task("Report", mail_id="report", run_duration=1)
     return cubes
 
@@ -59,14 +59,14 @@ def test_refresh_send_wait_and_then_go_on(airflow, quickbi, cubes, deferrable, r
     assert xcoms["sent"] == run_of("report")
     assert xcoms["announce"] == ["SUCCESS", "SENT"]
     assert xcoms["refresh"]["ended_at"] <= xcoms["sent"]["exec_time"]
-    assert (quickbi.starts("cube"), quickbi.starts("report")) == (1, 1)
+    assert (cubes.starts("cube"), quickbi.starts("report")) == (1, 1)
 
 
 @MODES
 def test_an_extraction_that_fails_sends_nothing_and_shows_why(airflow, quickbi, cubes, deferrable):
     from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
 
-    quickbi.set_manual_start("cube", outcome="FAILED")
+    cubes.set_manual_start("cube", outcome="FAILED")
 
     ran = airflow.run(lambda: refresh(deferrable) >> QuickBIRunMailTaskOperator(task_id="send", mail_id="report"))
 
@@ -127,7 +127,7 @@ def test_a_dataset_that_is_rendered_to_nothing_fails_for_good_and_starts_nothing
 def test_the_sensor_renders_its_dataset_and_refuses_one_that_is_empty(airflow, quickbi, cubes):
     from airflow_provider_quickbi.sensors.quickbi import QuickBIDatasetRefreshSensor
 
-    quickbi.add_run("cube")
+    cubes.add_run("cube")
 
     ran = airflow.run(
         lambda: [

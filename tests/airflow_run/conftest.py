@@ -378,7 +378,7 @@ def newest(quickbi: Any, mail_id: str, kind: str) -> Callable[[], dict[str, str]
 @pytest.fixture
 def run_id(kind: str) -> Callable[[dict[str, str]], str]:
     """Return the id that an XCom names, as the simulator knows it."""
-    return lambda xcom: xcom["task_id"] if kind == "mail" else str(int(xcom["job_id"], 16))
+    return lambda xcom: xcom["task_id"] if kind == "mail" else xcom["job_id"]
 
 
 @pytest.fixture

@@ -27,12 +27,12 @@ def cubes(quickbi: LocalQuickBI) -> Datasets:
 
 
 @pytest.fixture
-def prepared(cubes: Datasets, request: pytest.FixtureRequest) -> dict[str, Any]:
+def prepared(quickbi: LocalQuickBI, cubes: Datasets, request: pytest.FixtureRequest) -> dict[str, Any]:
     """A dataset and a mail task for one DAG run, and its configuration."""
     name = request.node.name.replace("[", "-").rstrip("]")
     cube, mail = f"cube-{name}", f"mail-{name}"
     cubes.add_mail_task("Sales cube", mail_id=cube, run_duration=4, run_appears_after=1)
-    cubes.add_mail_task("Report on it", mail_id=mail, run_duration=3)
+    quickbi.add_mail_task("Report on it", mail_id=mail, run_duration=3)
     return {"dataset_id": cube, "mail_id": mail, "since": datetime.now(UTC).replace(microsecond=0).isoformat()}
 
 
@@ -48,7 +48,7 @@ def succeeded(run: Run, cubes: Datasets, prepared: dict[str, Any]) -> None:
     assert run.xcom("sent")["task_id"] == mail["task_id"]
     assert run.xcom("announce") == ["SUCCESS", "SENT"]
     assert job["ended_at"] <= mail["exec_time"]
-    assert (cubes.starts(prepared["dataset_id"]), cubes.starts(prepared["mail_id"])) == (1, 1)
+    assert (cubes.starts(prepared["dataset_id"]), cubes._quickbi.starts(prepared["mail_id"])) == (1, 1)
 
 
 @MODES
@@ -103,4 +103,4 @@ def test_an_extraction_that_fails_sends_no_report_and_says_why(
     assert run.tasks("refresh")[0]["try_number"] == 1
     assert "QuickBIDatasetRefreshFailed" in run.logs() or "Its log ends" in run.logs()
     assert "java.sql.SQLException: Access denied for the reader of the source" in run.logs()
-    assert cubes.starts(prepared["mail_id"]) == 0
+    assert cubes._quickbi.starts(prepared["mail_id"]) == 0

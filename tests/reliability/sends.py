@@ -31,6 +31,7 @@ from airflow_provider_quickbi.api.flow import Send, Step
 from airflow_provider_quickbi.exceptions import QuickBIRunFailed, QuickBIStartUnknown, QuickBIUnavailable
 from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.operators.starting import StartOperator
+from tests.datasets import Datasets
 
 from .faulty import FaultyQuickBI
 from .waits import Triggerer, through_json
@@ -230,9 +231,12 @@ class Senders:
             _current.crashes = None
         self.counts["crashes of a worker"] += crashes.happened
         wrong = list(self._wrong(plan, end, result))
-        self.quickbi.remove_mail_task(plan.mail_id)
+        self._target(plan).remove_mail_task(plan.mail_id)
         self.quickbi.forget(plan.mail_id)
         return plan, end, wrong
+
+    def _target(self, plan: SendPlan) -> FaultyQuickBI | Datasets:
+        return self.quickbi.datasets if plan.refreshes else self.quickbi
 
     def _prepare(self, plan: SendPlan, dice: random.Random) -> None:
         profile = self.quickbi.profile(plan.mail_id)
@@ -243,14 +247,15 @@ class Senders:
             from airflow_provider_quickbi.testing import Fault
 
             profile.refusal = Fault.error(plan.denied)
-        self.quickbi.add_mail_task(plan.mail_id, mail_id=plan.mail_id)
-        self.quickbi.set_manual_start(
+        target = self._target(plan)
+        target.add_mail_task(plan.mail_id, mail_id=plan.mail_id)
+        target.set_manual_start(
             plan.mail_id, duration=plan.duration, appears_after=dice.uniform(0.0, 0.3), outcome=plan.outcomes
         )
         for _ in range(dice.randrange(2)):
-            self.quickbi.add_run(plan.mail_id, exec_time=datetime(2026, 1, 1, tzinfo=UTC))
+            target.add_run(plan.mail_id, exec_time=datetime(2026, 1, 1, tzinfo=UTC))
         if plan.other is not None:
-            self.quickbi.add_run(plan.mail_id, duration=plan.other)
+            target.add_run(plan.mail_id, duration=plan.other)
 
     def _tries(
         self, plan: SendPlan, store: Store, dice: random.Random, loop: asyncio.AbstractEventLoop
@@ -292,9 +297,9 @@ class Senders:
 
     def _wrong(self, plan: SendPlan, end: str, result: Any) -> Iterator[str]:
         """Give what is wrong with the end of a send, by what the server itself counted."""
-        starts = self.quickbi.starts(plan.mail_id)
-        runs = self.quickbi.runs(plan.mail_id)
-        sent = [run for run in runs if run["origin"] == "manual" and run["status"] == "SENT"]
+        starts = self._target(plan).starts(plan.mail_id)
+        runs = self._target(plan).runs(plan.mail_id)
+        sent = [run for run in runs if run["origin"] == "manual" and run["status"] in ("SENT", "SUCCESS")]
         what = "refresh" if plan.refreshes else "send"
         shown = f"{what} {plan.name!r} ({plan.mail_id}) ended {end} with {starts} starts and {len(sent)} mails"
         if end not in plan.ends:
@@ -304,10 +309,10 @@ class Senders:
         if len(sent) > 1:
             yield f"{shown}: it was sent twice"
         if result is not None:
-            named = str(int(result["job_id"], 16)) if plan.refreshes else result["task_id"]
+            named = result["job_id" if plan.refreshes else "task_id"]
             truth = {run["task_id"]: run for run in runs}.get(named)
             ours = truth is not None and (truth["origin"] == "manual" or plan.name == "attached")
-            if not ours or (end in ("SENT", "SUCCESS") and truth["status"] != "SENT"):
+            if not ours or (end in ("SENT", "SUCCESS") and truth["status"] != end):
                 yield f"{shown}; the run that it names is {truth}"
 
 
