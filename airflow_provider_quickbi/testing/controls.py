@@ -42,7 +42,18 @@ PARTS: Final[dict[str, tuple[type, tuple[str, ...]]]] = {
     "clock": (Clock, ("advance", "freeze", "frozen", "now", "set", "set_skew", "skew", "time", "unfreeze")),
     "datasets": (
         DatasetStore,
-        ("add", "add_run", "add_schedule", "finish_run", "refuse_start", "runs", "set_start", "starts", "succeeded"),
+        (
+            "add",
+            "add_run",
+            "add_schedule",
+            "finish_run",
+            "refuse_start",
+            "remove",
+            "runs",
+            "set_start",
+            "starts",
+            "succeeded",
+        ),
     ),
 }
 PART_OF: Final = {name: part for part, (_, names) in CONTROLS.items() for name in names}

@@ -6,7 +6,7 @@ import math
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_quickbi.testing.errors import Refusal
 from airflow_provider_quickbi.testing.mails import change_rules
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.testing.shapes import Shapes
 
 _LOG_ZONE = timezone(timedelta(hours=8))
+_FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
 #: Status to its code in logs.
 _LOG_STATUS = {"TODO": "0", "RUNNING": "1", "SUCCESS": "2", "FAILURE": "3", "CANCELED": "4"}
 
@@ -40,6 +41,8 @@ class DatasetStore(RunStore[Dataset]):
     success_status: ClassVar = "SUCCESS"
     failure_status: ClassVar = "FAILURE"
     already_running: ClassVar = "Repeat.Running.Job"
+    failure_log: str = "the source table does not exist"
+    """What QueryAccelerationLogByCubeId says of a refresh that failed."""
 
     def add(
         self,
@@ -65,6 +68,34 @@ class DatasetStore(RunStore[Dataset]):
         self._add(Dataset(id=dataset_id, name=name, rules=rules, workspace_id=workspace_id, accelerated=accelerated))
         self.set_start(dataset_id, duration=run_duration)
         return dataset_id
+
+    def remove(self, dataset_id: str) -> None:
+        """Remove a dataset with its refreshes and schedules."""
+        self._remove(dataset_id)
+
+    def runs(self, subject_id: str) -> list[dict[str, Any]]:
+        """Return the refreshes of a dataset, the oldest first, including those that have not appeared yet.
+
+        :param subject_id: of which dataset.
+        :returns: for each ``job_id``, ``status``, ``started_at``, ``ended_at`` (``None`` before) and ``origin``.
+        :raises KeyError: there is no such dataset.
+        """
+        now = self.clock.time()
+        return [
+            {
+                "job_id": str(run.run_id),
+                "status": run.status_at(now),
+                "started_at": self.exec_time(run).isoformat(),
+                "ended_at": self.changed_at(run).isoformat() if run.status_at(now) in _FINISHED else None,
+                "origin": run.origin,
+            }
+            for run in self.get(subject_id).runs
+        ]
+
+    def changed_at(self, run: Run) -> datetime:
+        """Return when the status of a refresh changed last."""
+        changed = run.ends_at if run.ends_at <= self.clock.time() else run.started_at
+        return datetime.fromtimestamp(math.floor(changed), self.zone)
 
     def set_start(
         self,
@@ -112,10 +143,6 @@ def _required_dataset(params: Mapping[str, str], datasets: DatasetStore) -> Data
     return dataset
 
 
-def _ended_at(run: Run, datasets: DatasetStore) -> datetime:
-    return datetime.fromtimestamp(math.floor(min(run.ends_at, datasets.clock.time())), datasets.zone)
-
-
 def allot_dataset_acceleration_task(params: Mapping[str, str], datasets: DatasetStore, _shapes: Shapes) -> bool:
     """Carry out AllotDatasetAccelerationTask: start a refresh; the result is only true."""
     datasets.start_run(_required_dataset(params, datasets))
@@ -134,7 +161,7 @@ def query_last_acceleration_engine_job(
             if status == datasets.success_status
             else status,  # the documentation's sample has a blank
             "GmtCreate": datasets.exec_time(run).replace(tzinfo=None).isoformat(" "),
-            "GmtModified": _ended_at(run, datasets).replace(tzinfo=None).isoformat(" "),
+            "GmtModified": datasets.changed_at(run).replace(tzinfo=None).isoformat(" "),
         }
     return {}
 
@@ -161,9 +188,8 @@ def query_acceleration_log_by_cube_id(
                     "JobHistoryId": str(run.run_id),
                     "JobStatus": _LOG_STATUS.get(status, "5"),
                     "JonStartDate": started.strftime("%Y/%m/%d %H:%M:%S"),
-                    "Duration": int((_ended_at(run, datasets) - started).total_seconds()),
-                    "Log": f"extraction of {dataset.name}\n"
-                    + ("the source table does not exist" if status == datasets.failure_status else status.lower()),
+                    "Duration": int((datasets.changed_at(run) - started).total_seconds()),
+                    "Log": datasets.failure_log if status == datasets.failure_status else status.lower(),
                 }
             )
     return write_page(logs, read_number(params, "PageNo", 1), read_number(params, "PageSize", 10))

@@ -7,7 +7,7 @@ import threading
 from bisect import insort
 from datetime import datetime
 from itertools import count, islice
-from typing import TYPE_CHECKING, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from airflow_provider_quickbi.testing.clock import Clock, When, to_timestamp
 from airflow_provider_quickbi.testing.errors import Refusal
@@ -149,7 +149,7 @@ class RunStore(Generic[S]):
             run.ends_at = min(run.ends_at, now)
             run.appears_at = min(run.appears_at, now)
 
-    def runs(self, subject_id: str) -> list[dict[str, str]]:
+    def runs(self, subject_id: str) -> list[dict[str, Any]]:
         """Return the runs of a mail task or dataset, the oldest first, including those that have not appeared yet.
 
         :param subject_id: of which.

@@ -37,7 +37,7 @@ def test_a_dataset_is_added_and_refreshed_from_afar(quickbi: LocalQuickBI, remot
     dataset_id = remote.datasets.add("Sales", run_duration=float("inf"))
     assert call("AllotDatasetAccelerationTask", CubeId=dataset_id) is True
     (run,) = remote.datasets.runs(dataset_id)
-    remote.datasets.finish_run(run["task_id"], "FAILURE")
+    remote.datasets.finish_run(run["job_id"], "FAILURE")
     assert call("QueryLastAccelerationEngineJob", CubeId=dataset_id)["Status"] == "FAILURE"
     assert remote.datasets.starts(dataset_id) == quickbi.datasets.starts(dataset_id) == 1
 
