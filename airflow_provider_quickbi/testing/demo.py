@@ -1,9 +1,11 @@
-"""Sample mail tasks, with the ids of the documentation and of the example DAGs."""
+"""Sample mail tasks and a dataset, with the ids of the documentation and of the example DAGs."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from airflow_provider_quickbi.testing.datasets import LocalDatasets
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi.testing.simulator import QuickBISimulator
@@ -15,7 +17,7 @@ SCHEDULE_SECONDS = 180.0
 
 
 def add_demo_data(quickbi: QuickBISimulator) -> None:
-    """Add seven mail tasks, of each kind that a DAG meets.
+    """Add seven mail tasks, of each kind that a DAG meets, and a dataset.
 
     Two ran an hour ago, two never ran, one is paused, one runs by itself every three minutes, and one fails every other
     time.
@@ -41,3 +43,4 @@ def add_demo_data(quickbi: QuickBISimulator) -> None:
         run_outcome=["FAILED", "SENT"] * 500,
     )
     quickbi.add_schedule("frequent-sales", every=SCHEDULE_SECONDS)
+    LocalDatasets(quickbi).add_dataset("Sales", dataset_id="sales-cube")
