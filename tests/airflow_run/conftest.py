@@ -27,8 +27,9 @@ from airflow_provider_quickbi._wait import aio, deferral, shared_client, start, 
 from airflow_provider_quickbi.api import rate_limit
 from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK
 from airflow_provider_quickbi.operators import starting
-from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.triggers import quickbi as triggers
+from tests.datasets import ACTIONS, Datasets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,6 +188,7 @@ class Task:
     store: Store | None
     retries: int = 3
     retry_delay: float = 60.0
+    kind: str = "mail"
     try_number: int = 1
     max_tries: int = 0
     dag_run: Any = None
@@ -201,7 +203,8 @@ class Task:
         self.dag_run = self.dag_run or SimpleNamespace(start_date=datetime.fromtimestamp(self.world.now, UTC))
 
     def operator(self) -> Any:
-        return QuickBIRunMailTaskOperator(task_id="send", retries=self.retries, **self.arguments)
+        operator = QuickBIRunMailTaskOperator if self.kind == "mail" else QuickBIRefreshDatasetOperator
+        return operator(task_id="send", retries=self.retries, **self.arguments)
 
     def context(self) -> dict[str, Any]:
         task_instance = SimpleNamespace(
@@ -294,12 +297,18 @@ async def first_event(trigger: Any) -> Any:
 
 
 @pytest.fixture
-def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuickBI:
+def kind(request: pytest.FixtureRequest) -> str:
+    """What is started: ``mail``, or for tests marked with ``both`` also ``dataset``."""
+    return str(getattr(request, "param", "mail"))
+
+
+@pytest.fixture
+def quickbi(quickbi: LocalQuickBI, kind: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A Quick BI for each test, without the documented pace and with a client that soon gives up."""
     connection = quickbi.connection_json(status_calls_per_second=1000, read_timeout=0.3)
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
     monkeypatch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
-    return quickbi
+    return quickbi if kind == "mail" else Datasets(quickbi)
 
 
 @pytest.fixture
@@ -330,13 +339,13 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def make_task(world: World, mail_id: str) -> Callable[..., Task]:
-    """Make a task that sends the mail; without a store it is one of an Airflow below 3.3."""
+def make_task(world: World, mail_id: str, kind: str) -> Callable[..., Task]:
+    """Make a task that sends the mail or refreshes the dataset; without a store it is one of an Airflow below 3.3."""
 
     def make(*, store: Store | None = None, retries: int = 3, **arguments: Any) -> Task:
-        if "subscribe_name" not in arguments:
-            arguments.setdefault("mail_id", mail_id)
-        return Task(world, {"poll_interval": 60, **arguments}, store, retries=retries)
+        if not arguments.keys() & {"subscribe_name", "dataset_name"}:
+            arguments.setdefault("mail_id" if kind == "mail" else "dataset_id", mail_id)
+        return Task(world, {"poll_interval": 60, **arguments}, store, retries=retries, kind=kind)
 
     return make
 
@@ -354,14 +363,22 @@ def starts(quickbi: LocalQuickBI, mail_id: str) -> Callable[[], int]:
 
 
 @pytest.fixture
-def newest(quickbi: LocalQuickBI, mail_id: str) -> Callable[[], dict[str, str]]:
+def newest(quickbi: Any, mail_id: str, kind: str) -> Callable[[], dict[str, str]]:
     """Return the XCom that the newest run should give."""
 
     def describe() -> dict[str, str]:
+        if kind == "dataset":
+            return dict(quickbi.xcom(mail_id))
         run = quickbi.runs(mail_id)[-1]
         return {"mail_id": mail_id, **{key: run[key] for key in ("task_id", "status", "exec_time")}}
 
     return describe
+
+
+@pytest.fixture
+def run_id(kind: str) -> Callable[[dict[str, str]], str]:
+    """Return the id that an XCom names, as the simulator knows it."""
+    return lambda xcom: xcom["task_id"] if kind == "mail" else xcom["job_id"]
 
 
 @pytest.fixture
@@ -388,16 +405,17 @@ def event_of() -> Callable[[Any], Any]:
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """What the task logged, from INFO on."""
-    monkeypatch.setattr(QuickBIRunMailTaskOperator, "log", logging.getLogger("send"))
+    monkeypatch.setattr(starting.StartOperator, "log", logging.getLogger("send"))
     caplog.set_level(logging.INFO, "send")
     return caplog
 
 
 @pytest.fixture
-def die_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def die_at(monkeypatch: pytest.MonkeyPatch, kind: str) -> Callable[..., None]:
     """Let the process die at the nth call of a method, or of a client's operation, before or after it has done it."""
 
     def arm(owner: Any, name: str, nth: int = 1, *, after: bool = False, of: type[BaseException] = Crash) -> None:
+        name = ACTIONS.get(name, name) if kind == "dataset" else name
         method = name if hasattr(owner, name) else "do"
         real = getattr(owner, method)
         calls = itertools.count(1)

@@ -250,7 +250,7 @@ def _with_limits(wait: dict[str, Any], now: float) -> dict[str, Any]:
 
 def named_run(story: Story, plan: WaitPlan) -> PlannedRun | None:
     """Return the run that a wait names, whose TaskId is only known once it has begun."""
-    written = plan.wait.selector.task_id
+    written = plan.wait.selector.run_id
     return story.runs[int(written.removeprefix("run "))] if written and written.startswith("run ") else None
 
 
@@ -299,8 +299,8 @@ class Oracle:
 
     def pins(self, selector: RunSelector) -> set[str]:
         """Return the runs on which a wait may have settled: for each answer, the one that counts in it."""
-        if selector.task_id is not None:
-            return {selector.task_id}
+        if selector.run_id is not None:
+            return {selector.run_id}
         pins = set()
         for response in self.notified:
             counting = sorted(
