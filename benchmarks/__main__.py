@@ -19,8 +19,8 @@ from benchmarks import report
 from dev.standalone import ending_on
 
 #: Sections in the order of the table; the last ones take so long that they must be asked for by name.
-SECTIONS = ("pacing", "sharing", "several", "learnt", "cost", "scale", "paging", "imports", "whole")
-LONG = ("whole",)
+SECTIONS = ("pacing", "sharing", "several", "learnt", "cost", "scale", "paging", "imports", "whole", "distributed")
+LONG = ("whole", "distributed")
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
