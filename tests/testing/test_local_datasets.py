@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.errors import AlreadyRunningError, PermanentError, TransientError
+from airflow_provider_quickbi.exceptions import QuickBIRequestError
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 from airflow_provider_quickbi.testing.datasets import LocalDatasets
@@ -120,3 +121,19 @@ def test_the_official_sdk_reads_the_same(quickbi: LocalQuickBI, cubes: LocalData
     result = official.query_last_acceleration_engine_job(latest).body.result
     assert result.job_history_id == cubes.refreshes("cube")[0]["job_id"]
     assert result.status == "SUCCESS "
+
+
+def test_the_hook_finds_starts_and_reads_refreshes(quickbi: LocalQuickBI, cubes: LocalDatasets) -> None:
+    with QuickBIHook() as hook:
+        assert hook.find_dataset("Sales", "w") == ("cube", "Sales")
+        assert hook.get_last_refresh("cube") is None
+        assert hook.refresh_dataset("cube")
+        latest = hook.get_last_refresh("cube")
+        assert latest is not None
+        assert latest.job_id == cubes.refreshes("cube")[0]["job_id"]
+        quickbi.deny("User.OperationPermission.Error", action="AllotDatasetAccelerationTask")
+        with pytest.raises(QuickBIRequestError, match="organisation administrator"):
+            hook.refresh_dataset("cube")
+        with pytest.raises(QuickBIRequestError, match=r"Cube\.Not\.Exist"):
+            hook.get_last_refresh("nobody")
+    assert cubes.starts("cube") == 1
