@@ -17,12 +17,12 @@ from shutil import copyfile
 from typing import TYPE_CHECKING
 
 from airflow_provider_quickbi.testing import LocalQuickBI
-from airflow_provider_quickbi.testing.datasets import LocalDatasets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_quickbi.testing import Call
+    from airflow_provider_quickbi.testing.datasets import DatasetStore
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
@@ -77,16 +77,16 @@ def main() -> int:
 
     with LocalQuickBI() as quickbi:
         since = _add_mail_tasks(quickbi)
-        datasets = LocalDatasets(quickbi)
-        datasets.add_dataset("董事会数据", dataset_id=FIGURES)
-        datasets.set_refresh(FIGURES, duration=4)
+        datasets = quickbi.datasets
+        datasets.add("董事会数据", dataset_id=FIGURES)
+        datasets.set_start(FIGURES, duration=4)
         environment["AIRFLOW_CONN_QUICKBI_DEFAULT"] = json.dumps(quickbi.connection(status_calls_per_second=20))
         transcript.add("Quick BI", f"listens on {quickbi.url} with 3 mail tasks and 1 dataset; yesterday's run is SENT")
         transcript.add("Airflow", "runs the DAG quickbi_demo; loading it takes some seconds")
         quickbi.when_called(None, _recorder(transcript, quickbi, datasets))
         status, finished = _run_dag(airflow, environment, since, transcript)
         sales, board, starts = quickbi.mails_sent(SALES), quickbi.mails_sent(BOARD), quickbi.starts(BOARD)
-        (figures,) = datasets.refreshes(FIGURES) or [{"ended_at": None}]
+        (figures,) = datasets.runs(FIGURES) or [{"ended_at": None}]
         fresh = figures["ended_at"] is not None and figures["ended_at"] <= quickbi.runs(BOARD)[0]["exec_time"]
     if (status, sales, board, starts, fresh) == (0, 2, 1, 1, True) and finished >= DOWNSTREAM:
         print("\nBoth reports were sent before downstream work started. The board's figures were refreshed first,")
@@ -135,14 +135,14 @@ def _add_mail_tasks(quickbi: LocalQuickBI) -> datetime:
     return now - timedelta(hours=1)
 
 
-def _recorder(transcript: Transcript, quickbi: LocalQuickBI, datasets: LocalDatasets) -> Callable[[Call], None]:
+def _recorder(transcript: Transcript, quickbi: LocalQuickBI, datasets: DatasetStore) -> Callable[[Call], None]:
     """Return a callback that prints each request whose response differs from the last one to the same request."""
     known: dict[str, str] = {}
 
     def record(call: Call) -> None:
         dataset_id = call.params.get("CubeId")
         subject_id = call.mail_id or dataset_id or ""
-        runs = datasets.refreshes(dataset_id) if dataset_id else quickbi.runs(subject_id) if subject_id else []
+        runs = datasets.runs(dataset_id) if dataset_id else quickbi.runs(subject_id) if subject_id else []
         status = str(runs[-1]["status"]) if runs else "no run yet"
         request = f"{call.action} {subject_id}".strip()
         if call.action not in ("GetMailTaskStatus", "QueryLastAccelerationEngineJob"):

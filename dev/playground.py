@@ -15,10 +15,10 @@ import requests
 
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.testing import DOCUMENTED_CALLS_PER_SECOND, LocalQuickBI
-from airflow_provider_quickbi.testing.datasets import LocalDatasets
 from dev.standalone import Airflow, AirflowDidNotStartError, ending_on, free_port
 
 if TYPE_CHECKING:
+    from airflow_provider_quickbi.testing.datasets import DatasetStore
     from dev.standalone import Api
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,16 +144,16 @@ def add_mail_tasks(quickbi: LocalQuickBI) -> None:
     quickbi.add_mail_task("Daily cash (paused)", mail_id="daily-cash", owner="Li Wei", paused=True)
 
 
-def add_datasets(quickbi: LocalQuickBI) -> LocalDatasets:
+def add_datasets(quickbi: LocalQuickBI) -> DatasetStore:
     """Add the datasets of the example DAGs and of the documentation.
 
     :param quickbi: where to add them.
     :returns: the datasets.
     """
-    datasets = LocalDatasets(quickbi)
+    datasets = quickbi.datasets
     for dataset_id, name in DATASETS:
-        datasets.add_dataset(name, dataset_id=dataset_id)
-        datasets.set_refresh(dataset_id, duration=RUN_DURATION, appears_after=RUN_APPEARS_AFTER)
+        datasets.add(name, dataset_id=dataset_id)
+        datasets.set_start(dataset_id, duration=RUN_DURATION, appears_after=RUN_APPEARS_AFTER)
     return datasets
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
-from airflow_provider_quickbi.testing.datasets import LocalDatasets
 
 #: Marks a test of what holds for mails and for refreshes.
 both = pytest.mark.parametrize("kind", ["mail", "dataset"], indirect=True)
@@ -32,15 +31,11 @@ class Datasets:
 
     def __init__(self, quickbi: LocalQuickBI) -> None:
         self._quickbi = quickbi
-        self.cubes = LocalDatasets(quickbi)
-        self.cubes.log = LOG
+        self.cubes = quickbi.datasets
+        self.cubes.failure_log = LOG
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._quickbi, name)
-
-    def reset(self) -> None:
-        self._quickbi.reset()
-        self.cubes.reset()
 
     def add_mail_task(
         self,
@@ -52,22 +47,22 @@ class Datasets:
         refuse_while_running: bool | None = None,
         **_owner: Any,
     ) -> str:
-        added = self.cubes.add_dataset(name, dataset_id=mail_id, workspace_id=WORKSPACE)
-        self.cubes.set_refresh(
+        added = self.cubes.add(name, dataset_id=mail_id, workspace_id=WORKSPACE)
+        self.cubes.set_start(
             added, duration=run_duration, appears_after=run_appears_after, refuse_while_running=refuse_while_running
         )
         return added
 
     def remove_mail_task(self, mail_id: str) -> None:
-        self.cubes.remove_dataset(mail_id)
+        self.cubes.remove(mail_id)
 
     def set_manual_start(self, mail_id: str, *, outcome: str | Sequence[str] | None = None, **how: Any) -> None:
         given = [outcome] if isinstance(outcome, str) else outcome
         translated = None if given is None else [STATUSES.get(one, one) for one in given]
-        self.cubes.set_refresh(mail_id, outcome=translated, **how)
+        self.cubes.set_start(mail_id, outcome=translated, **how)
 
     def refuse_manual_start(self, mail_id: str, code: str, *, times: int | None = 1) -> None:
-        self.cubes.refuse_refresh(mail_id, CODES.get(code, code), times=times)
+        self.cubes.refuse_start(mail_id, CODES.get(code, code), times=times)
 
     def limit_manual_starts(self, mail_id: str, *, calls: int, announced_minutes: int) -> None:
         """Throttle starts for minutes: a refresh knows no other limit."""
@@ -77,24 +72,24 @@ class Datasets:
     def add_run(
         self, mail_id: str, *, exec_time: Any = None, status: str | None = None, outcome: str = "SENT", **how: Any
     ) -> str:
-        return self.cubes.add_refresh(
+        return self.cubes.add_run(
             mail_id,
-            started_at=exec_time,
+            exec_time=exec_time,
             status=STATUSES.get(status, status) if status else None,
             outcome=STATUSES.get(outcome, outcome),
             **how,
         )
 
     def finish_run(self, task_id: str, status: str = "SENT") -> None:
-        self.cubes.finish_refresh(task_id, STATUSES.get(status, status))
+        self.cubes.finish_run(task_id, STATUSES.get(status, status))
 
     def runs(self, mail_id: str) -> list[dict[str, Any]]:
         """Return the refreshes, each with its id as that of a run, too."""
-        return [{**refresh, "task_id": refresh["job_id"]} for refresh in self.cubes.refreshes(mail_id)]
+        return [{**refresh, "task_id": refresh["job_id"]} for refresh in self.cubes.runs(mail_id)]
 
     def xcom(self, mail_id: str, position: int = -1) -> dict[str, Any]:
         """Return the XCom that the newest refresh, or another one, should give."""
-        refresh = self.cubes.refreshes(mail_id)[position]
+        refresh = self.cubes.runs(mail_id)[position]
         return {"dataset_id": mail_id, **{key: value for key, value in refresh.items() if key != "origin"}}
 
     def starts(self, mail_id: str) -> int:

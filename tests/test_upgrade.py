@@ -26,7 +26,6 @@ from airflow_provider_quickbi._watch import stream
 from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.sensors.quickbi import QuickBIDatasetRefreshSensor, QuickBIMailTaskSensor
 from airflow_provider_quickbi.testing import LocalQuickBI
-from airflow_provider_quickbi.testing.datasets import LocalDatasets
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
 # Airflow and its dependencies warn about each other when a connection is read first.
@@ -97,7 +96,7 @@ class World:
 
     def __init__(self, quickbi: LocalQuickBI) -> None:
         self.quickbi = quickbi
-        self.cubes = LocalDatasets(quickbi)
+        self.cubes = quickbi.datasets
         self.run = self.earlier = self.refresh = ""
 
     def prepare(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -108,8 +107,8 @@ class World:
         self.earlier = self.quickbi.add_run("daily-sales", exec_time="2026-06-30T08:05:00")
         status = "FAILED" if sample["ends"] in ("FAILED", "QuickBIMailTaskFailed") else "SENT"
         self.run = self.quickbi.add_run("daily-sales", exec_time="2026-07-01T08:05:00", status=status)
-        self.cubes.add_dataset("Sales", dataset_id="sales-cube")
-        self.refresh = self.cubes.add_refresh("sales-cube", started_at="2026-07-01T08:05:00")
+        self.cubes.add("Sales", dataset_id="sales-cube")
+        self.refresh = self.cubes.add_run("sales-cube", exec_time="2026-07-01T08:05:00")
         written = json.dumps(sample).replace(RUN, self.run).replace(EARLIER, self.earlier)
         return json.loads(written.replace(REFRESH, self.refresh))
 
@@ -256,7 +255,7 @@ def test_a_watcher_goes_on_where_it_was(world: World, name: str, change: Callabl
 @pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
 def test_a_watcher_of_a_dataset_goes_on_where_it_was(world: World, change: Callable[[Any], Any]) -> None:
     sample = world.prepare(stored("1.0/dataset-watcher"))
-    state = world.cubes.refreshes("sales-cube") and stored("1.0/state-dataset-watcher")["kept"]
+    state = world.cubes.runs("sales-cube") and stored("1.0/state-dataset-watcher")["kept"]
     trigger = inflated(sample["kept"])
     trigger.asset_state_store = Store(change(json.loads(json.dumps(state).replace(REFRESH, world.refresh))))
     payload = asyncio.run(first_event(trigger))
@@ -337,14 +336,14 @@ def test_todays_tasks_and_triggers_store_what_the_samples_hold(world: World) -> 
     world.quickbi.finish_run(world.quickbi.runs("daily-sales")[-1]["task_id"])
     event = asyncio.run(first_event(inflated(following)))
     assert fits(event, stored("1.0/event-sent-to-send")["kept"])
-    world.cubes.set_refresh("sales-cube", duration=3600)
+    world.cubes.set_start("sales-cube", duration=3600)
     store = Store()
     refreshing = deferred(task_of({"task": "refresh", "kept": {}}), store)
     assert fits(refreshing, stored("1.0/refresh-monitoring")["kept"])
     assert fits(dict(store), stored("1.0/state-record-refresh")["kept"])
     refreshed = deferred(task_of({"task": "refresh sensor", "kept": {}}))
     assert fits(refreshed, stored("1.0/refresh-sensor")["kept"])
-    world.cubes.finish_refresh(world.cubes.refreshes("sales-cube")[-1]["job_id"] or "")
+    world.cubes.finish_run(world.cubes.runs("sales-cube")[-1]["job_id"] or "")
     assert fits(asyncio.run(first_event(inflated(refreshing))), stored("1.0/event-refreshed")["kept"])
 
     pause = triggers.QuickBIPauseTrigger(until=0.0, carry=following["kwargs"]["carry"])

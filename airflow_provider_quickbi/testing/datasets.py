@@ -1,80 +1,103 @@
-"""Datasets of a local Quick BI: refreshes that start, run and end as its clock passes, and the operations on them.
-
-A refresh goes as a run of a mail task does, so it is kept in a store of its own of the same kind.
-"""
+"""Datasets, and the operations on them: parameters in, the documented ``Result`` out."""
 
 from __future__ import annotations
 
 import math
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import ZoneInfo
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_quickbi.testing.errors import Refusal
-from airflow_provider_quickbi.testing.state import FAILED, PROCESSING, SENT, MailStore, MailTask, Run
+from airflow_provider_quickbi.testing.mails import change_rules
+from airflow_provider_quickbi.testing.parameters import read_number, write_page
+from airflow_provider_quickbi.testing.runs import Run, Subject
+from airflow_provider_quickbi.testing.store import RunStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow_provider_quickbi.testing.simulator import QuickBISimulator
+    from airflow_provider_quickbi.testing.shapes import Shapes
 
-#: How the store calls what Quick BI calls the status of a refresh.
-_STATUSES: Final = {"SUCCESS": SENT, "FAILURE": FAILED, "RUNNING": PROCESSING}
-_WRITTEN: Final = {kept: written for written, kept in _STATUSES.items()}
-_FINISHED: Final = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
-_CODES: Final = {"MailTask.Already.Running": ("Repeat.Running.Job", "The job is already running.")}
-_TIME: Final = "%Y-%m-%d %H:%M:%S"
+_LOG_ZONE = timezone(timedelta(hours=8))
+_FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
+#: Status to its code in logs.
+_LOG_STATUS = {"TODO": "0", "RUNNING": "1", "SUCCESS": "2", "FAILURE": "3", "CANCELED": "4"}
 
 
-class LocalDatasets:
-    """The datasets of a local Quick BI, which answers the operations on them from now on.
+@dataclass(slots=True, kw_only=True)
+class Dataset(Subject):
+    """A dataset ("cube")."""
 
-    :param quickbi: the local Quick BI; its :meth:`reset` forgets the operations, :meth:`reset` here brings them back.
-    """
+    workspace_id: str
+    accelerated: bool
 
-    def __init__(self, quickbi: QuickBISimulator) -> None:
-        self._quickbi = quickbi
-        self.log = "Extraction failed: the data source did not answer."
-        """What QueryAccelerationLogByCubeId says of a refresh that failed."""
-        self.reset()
 
-    def reset(self) -> None:
-        """Forget every dataset, and answer the operations on datasets."""
-        self._workspaces: dict[str, str] = {}
-        self._zone = ZoneInfo(self._quickbi.timezone)
-        self._store = MailStore(self._quickbi.clock, self._zone)
-        for action, handler in (
-            ("AllotDatasetAccelerationTask", self._start),
-            ("QueryLastAccelerationEngineJob", self._latest),
-            ("QueryAccelerationLogByCubeId", self._logs),
-            ("QueryDatasetList", self._list),
-        ):
-            self._quickbi.register(action, handler)
+class DatasetStore(RunStore[Dataset]):
+    """The datasets of an organisation; a run is a refresh, its id the ``JobHistoryId``."""
 
-    def add_dataset(
-        self, name: str, *, dataset_id: str | None = None, workspace_id: str = "workspace", extracted: bool = True
+    kind: ClassVar = "dataset"
+    running_status: ClassVar = "RUNNING"
+    success_status: ClassVar = "SUCCESS"
+    failure_status: ClassVar = "FAILURE"
+    already_running: ClassVar = "Repeat.Running.Job"
+    failure_log: str = "the source table does not exist"
+    """What QueryAccelerationLogByCubeId says of a refresh that failed."""
+
+    def add(
+        self,
+        name: str,
+        *,
+        dataset_id: str | None = None,
+        workspace_id: str = "workspace",
+        accelerated: bool = True,
+        run_duration: float | None = None,
     ) -> str:
-        """Add a dataset and return its id.
+        """Add a dataset.
 
-        :param name: its name; names need not be unique.
-        :param dataset_id: its id; default a new UUID.
-        :param workspace_id: the workspace that it belongs to.
-        :param extracted: whether extraction is enabled; if not, no refresh can be started.
+        :param name: its ``DatasetName``; names need not be unique.
+        :param dataset_id: its ``DatasetId``; default a new UUID.
+        :param workspace_id: its ``WorkspaceId``.
+        :param accelerated: whether it is extracted into the Quick engine; only then can it be refreshed.
+        :param run_duration: as ``duration`` of :meth:`set_start`.
+        :returns: its ``DatasetId``.
         :raises ValueError: there is a dataset with this id already.
         """
-        added = self._store.add_mail(name, mail_id=dataset_id, paused=not extracted)
-        self._workspaces[added.mail_id] = workspace_id
-        return added.mail_id
+        dataset_id = dataset_id or str(uuid.uuid4())
+        rules = self._new_rules()
+        self._add(Dataset(id=dataset_id, name=name, rules=rules, workspace_id=workspace_id, accelerated=accelerated))
+        self.set_start(dataset_id, duration=run_duration)
+        return dataset_id
 
-    def remove_dataset(self, dataset_id: str) -> None:
-        """Remove a dataset with its refreshes.
+    def remove(self, dataset_id: str) -> None:
+        """Remove a dataset with its refreshes and schedules."""
+        self._remove(dataset_id)
 
+    def runs(self, subject_id: str) -> list[dict[str, Any]]:
+        """Return the refreshes of a dataset, the oldest first, including those that have not appeared yet.
+
+        :param subject_id: of which dataset.
+        :returns: for each ``job_id``, ``status``, ``started_at``, ``ended_at`` (``None`` before) and ``origin``.
         :raises KeyError: there is no such dataset.
         """
-        self._store.remove_mail(dataset_id)
-        del self._workspaces[dataset_id]
+        now = self.clock.time()
+        return [
+            {
+                "job_id": str(run.run_id),
+                "status": run.status_at(now),
+                "started_at": self.exec_time(run).isoformat(),
+                "ended_at": self.changed_at(run).isoformat() if run.status_at(now) in _FINISHED else None,
+                "origin": run.origin,
+            }
+            for run in self.get(subject_id).runs
+        ]
 
-    def set_refresh(
+    def changed_at(self, run: Run) -> datetime:
+        """Return when the status of a refresh changed last."""
+        changed = run.ends_at if run.ends_at <= self.clock.time() else run.started_at
+        return datetime.fromtimestamp(math.floor(changed), self.zone)
+
+    def set_start(
         self,
         dataset_id: str,
         *,
@@ -82,168 +105,117 @@ class LocalDatasets:
         appears_after: float | None = None,
         outcome: str | Sequence[str] | None = None,
         refuse_while_running: bool | None = None,
+        refuse_after_failure: bool | None = None,
     ) -> None:
-        """Decide how the refreshes that are started go; what is not given stays as it is.
+        """Decide how the refreshes that AllotDatasetAccelerationTask starts go; what is not given stays as it is.
 
         :param dataset_id: of which dataset.
-        :param duration: seconds that a refresh runs once it appeared; ``math.inf`` until :meth:`finish_refresh`.
-        :param appears_after: seconds until it shows up.
-        :param outcome: the status it ends with; a sequence gives one to each refresh in turn, the last one stays.
-        :param refuse_while_running: whether a start is refused with ``Repeat.Running.Job`` while one runs; default yes.
-        :raises KeyError: there is no such dataset.
+        :param duration: seconds that a refresh runs once it appeared.
+        :param appears_after: seconds until its JobHistoryId appears.
+        :param outcome: the status a refresh ends with; a sequence gives one to each in turn, the last one stays.
+        :param refuse_while_running: whether a start is refused while a refresh is running; default it is.
+        :param refuse_after_failure: whether a start is refused with ``Last.Job.Failed`` after a failed refresh, as the
+            documentation reads literally; default it is not.
         """
-        given = [outcome] if isinstance(outcome, str) else outcome
-        self._store.set_manual_start(
-            dataset_id,
-            duration=duration,
-            appears_after=appears_after,
-            outcome=None if given is None else [_STATUSES.get(one, one) for one in given],
-            refuse_while_running=refuse_while_running,
-        )
+        dataset = self.get(dataset_id)
+        change_rules(dataset, duration, appears_after, outcome, refuse_while_running)
+        if refuse_after_failure is not None:
+            dataset.rules.refuse_after_failure = refuse_after_failure
 
-    def refuse_refresh(self, dataset_id: str, code: str, *, times: int | None = 1) -> None:
-        """Refuse starts with a code such as ``Last.Job.Failed``.
+    def refuse_start(self, dataset_id: str, code: str, *, times: int | None = 1) -> None:
+        """Refuse starts with a code; ``times=None`` for every one from now on."""
+        self.get(dataset_id).rules.refusals.append((code, math.inf if times is None else times))
 
-        :param dataset_id: of which dataset.
-        :param code: the ``Code`` of the refusal.
-        :param times: how many calls to refuse; None for every one from now on.
-        :raises KeyError: there is no such dataset.
-        """
-        self._store.refuse_manual_start(dataset_id, code, times=times)
+    def _check_start(self, subject: Dataset, now: float) -> None:
+        if not subject.accelerated:
+            raise Refusal("Quick.Job.NotExist")
+        super()._check_start(subject, now)
+        if subject.rules.refuse_after_failure and any(
+            run.status_at(now) == self.failure_status for run in self.latest_runs(subject)
+        ):
+            raise Refusal("Last.Job.Failed")
 
-    def add_refresh(
-        self,
-        dataset_id: str,
-        *,
-        started_at: datetime | str | None = None,
-        status: str | None = None,
-        duration: float | None = None,
-        outcome: str = "SUCCESS",
-        appears_after: float = 0.0,
-    ) -> str:
-        """Add a refresh, as if something had started it, and return its JobHistoryId.
 
-        :param dataset_id: of which dataset.
-        :param started_at: when it starts: a datetime or an ISO 8601 string; default now.
-        :param status: its status; with ``duration``, the one while it runs.
-        :param duration: seconds from its appearance until it ends with ``outcome``; default 0.
-        :param outcome: its status once the duration is over.
-        :param appears_after: seconds from its start until it shows up.
-        :raises KeyError: there is no such dataset.
-        """
-        run = self._store.add_run(
-            dataset_id,
-            exec_time=started_at,
-            status=None if status is None else _STATUSES.get(status, status),
-            duration=duration,
-            outcome=_STATUSES.get(outcome, outcome),
-            appears_after=appears_after,
-        )
-        return _job_id(run)
+def _required_dataset(params: Mapping[str, str], datasets: DatasetStore) -> Dataset:
+    dataset = datasets.find(params.get("CubeId", ""))
+    if dataset is None:
+        raise Refusal("Cube.Not.Exist")
+    return dataset
 
-    def finish_refresh(self, job_id: str, status: str = "SUCCESS") -> None:
-        """Give a refresh a status from now on, whatever its duration says.
 
-        :param job_id: which refresh.
-        :param status: ``SUCCESS``, ``FAILURE``, ``CANCELED`` or anything else.
-        :raises KeyError: there is no such refresh.
-        """
-        self._store.finish_run(int(job_id, 16), _STATUSES.get(status, status))
+def allot_dataset_acceleration_task(params: Mapping[str, str], datasets: DatasetStore, _shapes: Shapes) -> bool:
+    """Carry out AllotDatasetAccelerationTask: start a refresh; the result is only true."""
+    datasets.start_run(_required_dataset(params, datasets))
+    return True
 
-    def refreshes(self, dataset_id: str) -> list[dict[str, str | None]]:
-        """Return the refreshes of a dataset, the oldest first, including those that have not appeared yet.
 
-        :param dataset_id: of which dataset.
-        :returns: for each ``job_id``, ``status``, ``started_at``, ``ended_at`` (ISO 8601) and ``origin``.
-        :raises KeyError: there is no such dataset.
-        """
-        return [
-            {
-                "job_id": _job_id(run),
-                "status": self._status(run),
-                "started_at": self._store.exec_time(run).isoformat(),
-                "ended_at": self._ended(run).isoformat() if self._status(run) in _FINISHED else None,
-                "origin": run.origin,
-            }
-            for run in list(self._store.mail(dataset_id).runs)
-        ]
-
-    def starts(self, dataset_id: str) -> int:
-        """Count the starts of a refresh that were accepted, whether or not the client got to know.
-
-        :raises KeyError: there is no such dataset.
-        """
-        return self._store.mail(dataset_id).starts
-
-    # Answering
-
-    def _cube(self, params: Mapping[str, str]) -> MailTask:
-        found = self._store.find_mail(params.get("CubeId", ""))
-        if found is None:
-            raise Refusal("Cube.Not.Exist", "The cube does not exist.")
-        return found
-
-    def _start(self, params: Mapping[str, str]) -> bool:
-        cube = self._cube(params)
-        if cube.paused:
-            raise Refusal("Quick.Job.NotExist", "The quick engine job does not exist.")
-        try:
-            self._store.start_manually(cube)
-        except Refusal as refusal:
-            code, message = _CODES.get(refusal.code, (refusal.code, refusal.message))
-            raise Refusal(code, message) from None
-        return True
-
-    def _latest(self, params: Mapping[str, str]) -> dict[str, str] | None:
-        for run in self._store.latest_runs(self._cube(params)):
-            return {
-                "JobHistoryId": _job_id(run),
-                "Status": f"{self._status(run)} ",  # the blank is documented
-                "GmtCreate": self._store.exec_time(run).strftime(_TIME),
-                "GmtModified": self._ended(run).strftime(_TIME),
-            }
-        return None
-
-    def _logs(self, params: Mapping[str, str]) -> dict[str, Any]:
-        begin, end = params.get("StartDate", ""), params.get("EndDate", "9")
-        logs = [
-            {"JobId": "1", "JobHistoryId": _job_id(run), "JobStatus": "3", "Log": self.log}
-            for run in self._cube(params).runs
-            if begin <= self._store.exec_time(run).strftime(_TIME) <= end
-            and self._status(run) in _FINISHED - {"SUCCESS"}
-        ]
-        return {"PageNum": 1, "PageSize": 10, "TotalNum": len(logs), "Data": logs}
-
-    def _list(self, params: Mapping[str, str]) -> dict[str, Any]:
-        found = [
-            {
-                "DatasetId": cube.mail_id,
-                "DatasetName": cube.subscribe_name,
-                "WorkspaceId": self._workspaces[cube.mail_id],
-                "OpenOfflineAcceleration": not cube.paused,
-            }
-            for cube in self._store.mails()
-            if self._workspaces[cube.mail_id] == params.get("WorkspaceId")
-            and params.get("Keyword", "") in cube.subscribe_name
-        ]
-        size = int(params.get("PageSize") or 10)
-        begin = (int(params.get("PageNum") or 1) - 1) * size
+def query_last_acceleration_engine_job(
+    params: Mapping[str, str], datasets: DatasetStore, _shapes: Shapes
+) -> dict[str, object]:
+    """Carry out QueryLastAccelerationEngineJob: the latest refresh; an empty object if there is none."""
+    for run in datasets.latest_runs(_required_dataset(params, datasets)):
+        status = run.status_at(datasets.clock.time())
         return {
-            "PageNum": begin // size + 1,
-            "PageSize": size,
-            "TotalNum": len(found),
-            "Data": found[begin : begin + size],
+            "JobHistoryId": str(run.run_id),
+            "Status": f"{status} "
+            if status == datasets.success_status
+            else status,  # the documentation's sample has a blank
+            "GmtCreate": datasets.exec_time(run).replace(tzinfo=None).isoformat(" "),
+            "GmtModified": datasets.changed_at(run).replace(tzinfo=None).isoformat(" "),
         }
-
-    def _status(self, run: Run) -> str:
-        status = run.status_at(self._quickbi.clock.time())
-        return _WRITTEN.get(status, status)
-
-    def _ended(self, run: Run) -> datetime:
-        """Return when a refresh ended; one that :meth:`finish_refresh` ended has no duration."""
-        ends_at = run.started_at if run.final_status is not None or math.isinf(run.ends_at) else run.ends_at
-        return datetime.fromtimestamp(math.floor(ends_at), self._zone)
+    return {}
 
 
-def _job_id(run: Run) -> str:
-    return f"{run.task_id:032x}"
+def query_acceleration_log_by_cube_id(
+    params: Mapping[str, str], datasets: DatasetStore, _shapes: Shapes
+) -> dict[str, object]:
+    """Carry out QueryAccelerationLogByCubeId: the logs of the refreshes that started within a time span."""
+    dataset = _required_dataset(params, datasets)
+    try:
+        first, last = (
+            datetime.fromisoformat(params[name]).replace(tzinfo=_LOG_ZONE) for name in ("StartDate", "EndDate")
+        )
+    except (KeyError, ValueError):
+        raise Refusal("Invalid.Parameter", "StartDate and EndDate must be times such as 2026-07-01 08:00:00.") from None
+    logs = []
+    for run in datasets.latest_runs(dataset, len(dataset.runs)):
+        started = datetime.fromtimestamp(math.floor(run.started_at), UTC).astimezone(_LOG_ZONE)
+        if first <= started <= last:
+            status = run.status_at(datasets.clock.time())
+            logs.append(
+                {
+                    "JobId": dataset.id,
+                    "JobHistoryId": str(run.run_id),
+                    "JobStatus": _LOG_STATUS.get(status, "5"),
+                    "JonStartDate": started.strftime("%Y/%m/%d %H:%M:%S"),
+                    "Duration": int((datasets.changed_at(run) - started).total_seconds()),
+                    "Log": datasets.failure_log if status == datasets.failure_status else status.lower(),
+                }
+            )
+    return write_page(logs, read_number(params, "PageNo", 1), read_number(params, "PageSize", 10))
+
+
+def query_dataset_list(params: Mapping[str, str], datasets: DatasetStore, _shapes: Shapes) -> dict[str, object]:
+    """Carry out QueryDatasetList: one page of a workspace's datasets."""
+    keyword, workspace_id = params.get("Keyword", ""), params.get("WorkspaceId", "")
+    if not workspace_id:
+        raise Refusal("Invalid.Parameter", "The parameter WorkspaceId is required.")
+    found = [
+        {
+            "DatasetId": dataset.id,
+            "DatasetName": dataset.name,
+            "WorkspaceId": dataset.workspace_id,
+            "OpenOfflineAcceleration": dataset.accelerated,
+        }
+        for dataset in datasets.all()
+        if dataset.workspace_id == workspace_id and keyword in dataset.name
+    ]
+    return write_page(found, read_number(params, "PageNum", 1), read_number(params, "PageSize", 10))
+
+
+DATASET_OPERATIONS = {
+    "AllotDatasetAccelerationTask": allot_dataset_acceleration_task,
+    "QueryAccelerationLogByCubeId": query_acceleration_log_by_cube_id,
+    "QueryDatasetList": query_dataset_list,
+    "QueryLastAccelerationEngineJob": query_last_acceleration_engine_job,
+}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from airflow_provider_quickbi.testing.datasets import LocalDatasets
-
 if TYPE_CHECKING:
     from airflow_provider_quickbi.testing.simulator import QuickBISimulator
 
@@ -40,7 +38,7 @@ def add_demo_data(quickbi: QuickBISimulator) -> None:
         mail_id="flaky-report",
         owner=_CHEN[0],
         owner_id=_CHEN[1],
-        run_outcome=["FAILED", "SENT"] * 500,
     )
+    quickbi.set_manual_start("flaky-report", outcome=["FAILED", "SENT"] * 500)
     quickbi.add_schedule("frequent-sales", every=SCHEDULE_SECONDS)
-    LocalDatasets(quickbi).add_dataset("Sales", dataset_id="sales-cube")
+    quickbi.datasets.add("Sales", dataset_id="sales-cube")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
-import struct
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
@@ -14,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 from aiohttp import web
 
-from airflow_provider_quickbi.testing.control import CONTROL_PREFIX, answer_control
+from airflow_provider_quickbi.testing import wire
+from airflow_provider_quickbi.testing.control import CONTROL_PREFIX, respond_to_control
 from airflow_provider_quickbi.testing.errors import Refusal
 from airflow_provider_quickbi.testing.faults import Fault
-from airflow_provider_quickbi.testing.simulator import Answer, QuickBISimulator, SimulatorSettings
+from airflow_provider_quickbi.testing.simulator import QuickBISimulator, Response, SimulatorSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,9 +36,6 @@ STOP_TIMEOUT: Final = 10.0
 
 _HANDLER_TIMEOUT: Final = 1.0
 _POLL_SECONDS: Final = 0.05
-_CHUNK: Final = 64 * 1024
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-_JSON: Final = "application/json;charset=utf-8"
 
 
 class _CountingServer(web.Server):
@@ -51,10 +47,13 @@ class _CountingServer(web.Server):
         self._origins: dict[Any, tuple[int, int]] = {}
         self._transports: dict[Any, asyncio.Transport] = {}
         self._controls: set[Any] = set()
+        self._number = 0
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         peer = transport.get_extra_info("peername")
-        self._origins[handler] = (self._simulator.note_connection(), peer[1] if peer else 0)
+        self._simulator.connections_opened += 1
+        self._number += 1
+        self._origins[handler] = (self._number, peer[1] if peer else 0)
         self._transports[handler] = transport
         super().connection_made(handler, transport)
 
@@ -79,7 +78,7 @@ class _CountingServer(web.Server):
         """Do not count a connection any more: it serves to control the simulator."""
         if handler not in self._controls:
             self._controls.add(handler)
-            self._simulator.forget_connection()
+            self._simulator.connections_opened -= 1
 
 
 class LocalQuickBI(QuickBISimulator):
@@ -93,16 +92,13 @@ class LocalQuickBI(QuickBISimulator):
             ...
             assert quickbi.mails_sent(mail_id) == 1
 
-    It verifies signatures and answers as Quick BI documents it, over real connections. Nothing is limited and every run
-    is over at once unless it is told otherwise, so a test need not wait. It may be stopped and started again: it keeps
-    its state and its port.
+    It verifies signatures and responds as Quick BI documents it, over real connections. Unless told otherwise, nothing
+    is limited and every run finishes at once. It may be stopped and started again: it keeps its state and its port.
 
     :param host: the address to listen on; default ``127.0.0.1``.
     :param port: the port to listen on; default 0: any free one.
     :param ssl_context: a server-side context, to speak HTTPS; default HTTP.
-    :param settings: the keyword arguments of
-        :class:`~airflow_provider_quickbi.testing.simulator.QuickBISimulator`, which documents them and every method
-        that is not about the server.
+    :param settings: see :class:`~airflow_provider_quickbi.testing.simulator.SimulatorSettings`.
     """
 
     def __init__(
@@ -289,7 +285,7 @@ class LocalQuickBI(QuickBISimulator):
         if request.raw_path.startswith(CONTROL_PREFIX):
             if self._server is not None:
                 self._server.note_control(request.protocol)
-            return await answer_control(self, request)
+            return await respond_to_control(self, request)
         body = await request.read() if request.body_exists else b""
         connection_id, remote_port = self._server.origin(request.protocol) if self._server else (0, 0)
         signed, call = self.receive(
@@ -304,7 +300,7 @@ class LocalQuickBI(QuickBISimulator):
             fault = await self._run_callbacks(call) or self.faults.choose(call)
             if fault is not None:
                 return await self._go_wrong(fault, signed, call, request)
-            return self._respond(self.answer(signed, call), call)
+            return self._respond(self.respond(signed, call), call)
         except Exception as error:
             self.callback_errors.append(error)
             logger.exception("A callback or handler for %s failed", call.action)
@@ -321,52 +317,54 @@ class LocalQuickBI(QuickBISimulator):
         self, fault: Fault, signed: SignedRequest, call: Call, request: web.BaseRequest
     ) -> web.StreamResponse:
         call.fault, call.code = fault.kind, fault.code
-        if fault.wire == "answer" and not fault.processed and not await self._wait(fault.seconds, request):
+        if fault.wire == "whole" and not fault.processed and not await self._wait(fault.seconds, request):
             return self._cut_off(call, request)
         if fault.processed or fault.kind == "delay":
-            answer = self.answer(signed, call)
+            response = self.respond(signed, call)
         else:
-            answer = self._faulty_answer(fault, signed, call)
+            response = self._faulty_response(fault, signed, call)
         if fault.wire in ("reset", "hang", "half_body"):
             call.http_status = None
             self._note(call)
-            return await self._break_off(fault, answer, request)
+            return await self._break_off(fault, response, request)
         if fault.wire == "oversized":
             self._note(call)
-            return await _send_oversized(fault.size, request)
+            return await wire.send_oversized(fault.size, request)
         if fault.processed and not await self._wait(fault.seconds, request):
             return self._cut_off(call, request)
-        return self._respond(_spoil(fault, answer, call), call)
+        return self._respond(wire.spoil(fault, response, call), call)
 
-    async def _break_off(self, fault: Fault, answer: Answer, request: web.BaseRequest) -> web.Response:
+    async def _break_off(self, fault: Fault, response: Response, request: web.BaseRequest) -> web.Response:
         if fault.wire == "half_body":
-            return _send_half(answer, request)
+            return wire.send_half(response, request)
         if fault.wire == "hang":
             patient = await self._wait(fault.seconds or None, request)
             if patient and request.transport is not None:
                 request.transport.close()
-        return _abort(request)
+        return wire.abort(request)
 
-    def _faulty_answer(self, fault: Fault, signed: SignedRequest, call: Call) -> Answer:
+    def _faulty_response(self, fault: Fault, signed: SignedRequest, call: Call) -> Response:
         if fault.refusal is not None:
             return self.refuse(fault.make_refusal(), signed, call)
         call.http_status = fault.status or 200
-        return Answer(call.http_status, fault.body or b"", dict(fault.headers))
+        return Response(call.http_status, fault.body or b"", dict(fault.headers))
 
-    def _respond(self, answer: Answer, call: Call) -> web.Response:
+    def _respond(self, response: Response, call: Call) -> web.Response:
         self._note(call)
-        return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": _JSON, **answer.headers})
+        return web.Response(
+            status=response.status, body=response.body, headers={"Content-Type": wire.JSON, **response.headers}
+        )
 
     def _cut_off(self, call: Call, request: web.BaseRequest) -> web.Response:
         call.http_status = None
         self._note(call)
-        return _abort(request)
+        return wire.abort(request)
 
     def _note(self, call: Call) -> None:
-        self.log(call)
+        self.call_log.add(call)
         if logger.isEnabledFor(logging.INFO):
             fault = f" [{call.fault}]" if call.fault else ""
-            status = call.http_status or "no answer"
+            status = call.http_status or "no response"
             logger.info("%s %s -> %s %s%s", call.action, dict(call.params), status, call.code, fault)
 
     async def _wait(self, seconds: float | None, request: web.BaseRequest) -> bool:
@@ -382,7 +380,7 @@ class LocalQuickBI(QuickBISimulator):
             pause = _POLL_SECONDS if end is None else min(_POLL_SECONDS, max(0.0, end - loop.time()))
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), pause)
-            if stopping.is_set() or _is_gone(request):
+            if stopping.is_set() or wire.is_gone(request):
                 return False
         return True
 
@@ -421,74 +419,3 @@ async def _in_thread(callback: Callable[[Call], Fault | None], call: Call) -> Fa
 
     threading.Thread(target=run, name="local-quickbi-callback", daemon=True).start()
     return await outcome
-
-
-def _is_gone(request: web.BaseRequest) -> bool:
-    transport = request.transport
-    return transport is None or transport.is_closing()
-
-
-def _abort(request: web.BaseRequest) -> web.Response:
-    transport = request.transport
-    if transport is not None and not transport.is_closing():
-        connection = transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        transport.abort()
-    return web.Response()  # never sent: the connection is gone
-
-
-def _send_half(answer: Answer, request: web.BaseRequest) -> web.Response:
-    transport = request.transport
-    if transport is not None:
-        head = f"HTTP/1.1 {answer.status} OK\r\nContent-Type: {_JSON}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
-        transport.write(head.encode() + answer.body[: len(answer.body) // 2])
-        transport.close()
-    return web.Response()  # never sent: the connection is closed
-
-
-async def _send_oversized(size: int, request: web.BaseRequest) -> web.StreamResponse:
-    head, tail = b'{"RequestId":"', b'","Result":[],"Success":true}'
-    response = web.StreamResponse(headers={"Content-Type": _JSON})
-    response.content_length = max(size, len(head) + len(tail))
-    with suppress(ConnectionError):  # the client had enough
-        await response.prepare(request)
-        await response.write(head)
-        left = response.content_length - len(head) - len(tail)
-        while left > 0:
-            await response.write(b"A" * min(left, _CHUNK))
-            left -= _CHUNK
-        await response.write(tail)
-        await response.write_eof()
-    return response
-
-
-def _spoil(fault: Fault, answer: Answer, call: Call) -> Answer:
-    """Return what a fault makes of an answer that is sent in full."""
-    if fault.wire == "half_json":
-        return Answer(answer.status, answer.body[: len(answer.body) // 2], answer.headers)
-    if fault.wire == "wrong_types":
-        return _change_types(answer)
-    if not fault.processed or (fault.status is None and fault.body is None):
-        return answer
-    call.http_status = answer.status if fault.status is None else fault.status
-    return Answer(call.http_status, answer.body if fault.body is None else fault.body, dict(fault.headers))
-
-
-def _change_types(answer: Answer) -> Answer:
-    changed = {"RequestId": 7, "Result": _change_type(json.loads(answer.body).get("Result")), "Success": "yes"}
-    return Answer(answer.status, json.dumps(changed).encode(), answer.headers)
-
-
-def _change_type(value: object) -> object:
-    match value:
-        case dict():
-            return [_change_type(inner) for inner in value.values()]
-        case list():
-            return {str(number): _change_type(inner) for number, inner in enumerate(value)}
-        case bool() | None:
-            return {"value": value}
-        case int() | float():
-            return [value]
-        case _:
-            return {"text": value}

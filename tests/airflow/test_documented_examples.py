@@ -21,7 +21,6 @@ from airflow_provider_quickbi import connection
 from airflow_provider_quickbi.hooks import quickbi as hooks
 from airflow_provider_quickbi.operators import quickbi as operators
 from airflow_provider_quickbi.sensors import quickbi as sensors
-from airflow_provider_quickbi.testing.datasets import LocalDatasets
 from airflow_provider_quickbi.testing.demo import add_demo_data
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
@@ -98,9 +97,9 @@ def delivered(quickbi):
 @pytest.fixture(autouse=True)
 def cubes(quickbi):
     """The dataset that the examples name, with a refresh that has succeeded."""
-    cubes = LocalDatasets(quickbi)
-    cubes.add_dataset("Sales", dataset_id="sales-cube")
-    cubes.add_refresh("sales-cube")
+    cubes = quickbi.datasets
+    cubes.add("Sales", dataset_id="sales-cube")
+    cubes.add_run("sales-cube")
     return cubes
 
 
@@ -117,6 +116,7 @@ def test_every_example_is_a_whole_program_that_is_run_here():
 
 
 def test_every_mail_task_of_the_documentation_is_one_of_the_simulator(quickbi):
+    quickbi.reset()
     add_demo_data(quickbi)
     seeded = {mail["mail_id"] for mail in quickbi.mail_tasks()}
     pages = [*PAGES, ROOT / "README.zh-CN.md", *(ROOT / "example_dags").glob("*.py")]
@@ -170,7 +170,7 @@ def test_a_dag_of_the_documentation_is_scheduled_by_a_delivery(block, airflow, a
     watcher.poll_interval = 0.01
 
     if isinstance(watcher, triggers.QuickBIDatasetRefreshEventTrigger):
-        action, deliver = "QueryLastAccelerationEngineJob", lambda: cubes.add_refresh(watcher.dataset_id)
+        action, deliver = "QueryLastAccelerationEngineJob", lambda: cubes.add_run(watcher.dataset_id)
     else:
         action, deliver = "GetMailTaskStatus", lambda: delivered.add_run(watcher.mail_id)
     payload = asyncio.run(first_event(watcher, delivered, action, deliver))

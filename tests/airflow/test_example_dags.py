@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_quickbi.testing import LocalQuickBI
-from airflow_provider_quickbi.testing.datasets import LocalDatasets
 from dev.playground import DATASETS, add_mail_tasks
 
 ROOT = Path(__file__).parents[2]
@@ -81,8 +80,8 @@ def reports(quickbi):
 @pytest.fixture
 def datasets(quickbi):
     """Every dataset that an example names."""
-    datasets = LocalDatasets(quickbi)
-    datasets.add_dataset("Sales", dataset_id="sales-cube")
+    datasets = quickbi.datasets
+    datasets.add("Sales", dataset_id="sales-cube")
     return datasets
 
 

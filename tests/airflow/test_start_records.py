@@ -103,7 +103,9 @@ def test_a_retry_after_a_lost_try_attaches_to_the_run(
 
 @pytest.mark.usefixtures("_needs_store")
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "held"])
-def test_clearing_a_task_that_was_successful_sends_a_new_mail(deferrable: bool, parse: Any, airflow: Any, quickbi: Any) -> None:
+def test_clearing_a_task_that_was_successful_sends_a_new_mail(
+    deferrable: bool, parse: Any, airflow: Any, quickbi: Any
+) -> None:
     from airflow.models.taskinstance import TaskInstance, clear_task_instances
     from airflow.sdk.definitions.dag import _run_task
     from airflow.utils.session import create_session

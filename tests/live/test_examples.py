@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from airflow_provider_quickbi.testing.datasets import LocalDatasets
 from dev.standalone import AirflowDidNotStartError
 from tests.live.conftest import BY_ASSET, EXAMPLES
 from tests.live.runs import Run, status_calls, until
@@ -101,7 +100,7 @@ def world(quickbi: LocalQuickBI, airflow: Airflow, api: Api) -> World:
     for mail_id, name in WAITS.items():
         quickbi.add_mail_task(name, mail_id=mail_id)
     quickbi.add_mail_task("Weekly review", mail_id="weekly-review", run_duration=1)
-    LocalDatasets(quickbi).add_dataset("Sales", dataset_id="sales-cube")
+    quickbi.datasets.add("Sales", dataset_id="sales-cube")
     world = World(quickbi, airflow, api)
     world.send(world.due + timedelta(minutes=5))
     for dag_id in TIMED:

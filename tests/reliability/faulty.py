@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_quickbi.testing import Call, Fault, LocalQuickBI
-from airflow_provider_quickbi.testing.operations import Shapes, get_mail_task_status
+from airflow_provider_quickbi.testing.mails import get_mail_task_status
+from airflow_provider_quickbi.testing.shapes import Shapes
 from tests.datasets import ACTIONS, Datasets
 
 STATUS, START = "GetMailTaskStatus", "ManualRunMailTask"
@@ -123,7 +124,7 @@ class FaultyQuickBI(LocalQuickBI):
         self._profiles_guard = threading.Lock()
         self.fail(None, self._choose, times=None)
         self.register(STATUS, self._status)
-        self.datasets = Datasets(self)
+        self.as_mail_tasks = Datasets(self)
 
     def profile(self, mail_id: str) -> Profile:
         """Return how calls for a mail task go, to be changed before it is asked for."""
@@ -147,7 +148,7 @@ class FaultyQuickBI(LocalQuickBI):
         self.calm = False
         self.fail(None, self._choose, times=None)
         self.register(STATUS, self._status)
-        self.datasets = Datasets(self)
+        self.as_mail_tasks = Datasets(self)
 
     @property
     def open_connections(self) -> int:
@@ -181,15 +182,13 @@ class FaultyQuickBI(LocalQuickBI):
     def _status(self, params: Mapping[str, str]) -> object:
         mail_id = params.get("MailId", "")
         profile = self.profile(mail_id)
-        account = self._accounts.find(self.access_key_id)
-        assert account is not None
         shapes = Shapes(status_list=profile.listed)
-        runs = get_mail_task_status(params, self._store, account, shapes)
+        runs = get_mail_task_status(params, self.mails, shapes)
         if not params.get("TaskId"):
             seen = tuple(
                 Seen(
                     str(run["taskId"]),
-                    datetime.fromisoformat(str(run["execTime"])).replace(tzinfo=self._zone),
+                    datetime.fromisoformat(str(run["execTime"])).replace(tzinfo=self.mails.zone),
                     str(run["status"]),
                 )
                 for run in runs
@@ -200,7 +199,7 @@ class FaultyQuickBI(LocalQuickBI):
             return runs
         if params.get("TaskId") and dice.random() < 0.3:
             self.oddities["other runs than the one asked for"] += 1
-            runs = runs + get_mail_task_status({"MailId": mail_id}, self._store, account, shapes)
+            runs = runs + get_mail_task_status({"MailId": mail_id}, self.mails, shapes)
         return self._make_odd(runs, dice)
 
     def _make_odd(self, runs: list[dict[str, object]], dice: random.Random) -> list[dict[str, object]]:

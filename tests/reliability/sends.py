@@ -236,7 +236,7 @@ class Senders:
         return plan, end, wrong
 
     def _target(self, plan: SendPlan) -> FaultyQuickBI | Datasets:
-        return self.quickbi.datasets if plan.refreshes else self.quickbi
+        return self.quickbi.as_mail_tasks if plan.refreshes else self.quickbi
 
     def _prepare(self, plan: SendPlan, dice: random.Random) -> None:
         profile = self.quickbi.profile(plan.mail_id)
