@@ -19,8 +19,8 @@ from benchmarks import report
 from dev.standalone import ending_on
 
 #: Sections in the order of the table; the last ones take so long that they must be asked for by name.
-SECTIONS = ("pacing", "sharing", "several", "learnt", "cost", "scale", "paging", "imports", "whole")
-LONG = ("whole",)
+SECTIONS = ("pacing", "sharing", "several", "learnt", "cost", "scale", "paging", "imports", "whole", "distributed")
+LONG = ("whole", "distributed")
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
@@ -74,10 +74,9 @@ def _page(sections: list[report.Section]) -> str:
     airflow = version("apache-airflow")
     return f"""# Benchmarks
 
-What the provider does with few calls a second and many waits, what it costs, and how waits that are written in the
-usual way fare beside it. The figures of each section are of one run of `make bench` on one machine ({machine},
-Airflow {airflow}), against the local Quick BI in a process of its own. Ratios say more than absolute figures, which
-depend on the machine.
+How fast the provider detects reports when calls are scarce, and what it costs, beside waits written in the usual way.
+Each section is one run of `make bench` or `make bench SECTIONS=...` on one machine ({machine}, Airflow {airflow}), against the
+local Quick BI in a process of its own. Compare the ratios: absolute figures depend on the machine.
 
 {report.summary(sections)}
 

@@ -60,10 +60,10 @@ def run(quick: bool) -> Section:
     return Section(
         TITLE,
         rows,
-        "The processes share the mails and the limit of one account, and begin at the same moment at "
-        "the full rate, so the throttled calls with which they find their parts are counted as well. "
+        "The processes share the mail tasks and the limit of one account. They start at the same moment at "
+        "the full rate, so the throttled calls with which they find their shares count as well. "
         "The *mean detection of each process* shows how evenly the limit is shared. "
-        "*Last detection* is that of the slowest. *Redis* is a server that the benchmark starts, where one is installed.",
+        "*Last detection* is that of the slowest process. *Redis* is a server that the benchmark starts.",
     )
 
 

@@ -22,6 +22,7 @@ from dev.standalone import Airflow, Api
 
 TITLE = "In a whole Airflow"
 _ROOT = Path(__file__).parent.parent
+DAGS = _ROOT / "benchmarks" / "dags"
 #: Seconds from the start of the DAG run until all mails are sent.
 _SENT_AFTER = 90.0
 _IDLE_SECONDS = 20.0
@@ -171,12 +172,13 @@ def standalone(waits: int, server: Server) -> Iterator[Airflow]:
     :param server: what ``quickbi_default`` leads to.
     """
     settings = airflow_settings(waits) | {
+        "PYTHONPATH": str(_ROOT),
         "AIRFLOW_CONN_QUICKBI_DEFAULT": server.connection(),
         "AIRFLOW__CORE__PARALLELISM": str(_PARALLELISM),
     }
     with (
         tempfile.TemporaryDirectory(prefix="quickbi-benchmark-", ignore_cleanup_errors=True) as home,
-        Airflow(Path(home), _ROOT / "benchmarks" / "dags", settings=settings) as airflow,
+        Airflow(Path(home), DAGS, settings=settings) as airflow,
     ):
         airflow.start("standalone")
         airflow.wait_until_healthy()
@@ -189,7 +191,6 @@ def airflow_settings(waits: int) -> dict[str, str]:
     :param waits: how many each has.
     """
     return {
-        "PYTHONPATH": str(_ROOT),
         "QUICKBI_BENCHMARK_WAITS": str(waits),
         "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
         "AIRFLOW__LOGGING__FAB_LOGGING_LEVEL": "WARNING",

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_quickbi.testing.demo import add_demo_data
+from airflow_provider_quickbi.testing.exchange import logger
 from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND, CallsPerSecond
 from airflow_provider_quickbi.testing.schedules import cron_times
-from airflow_provider_quickbi.testing.server import LocalQuickBI, logger
+from airflow_provider_quickbi.testing.server import LocalQuickBI
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

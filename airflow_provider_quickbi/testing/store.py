@@ -25,13 +25,7 @@ S = TypeVar("S", bound=Subject)
 
 
 class RunStore(Generic[S]):
-    """Subjects of one kind, and their runs. Safe to use from several threads.
-
-    :param clock: decides when runs appear, end and are due.
-    :param zone: the time zone of execution times, and of times given without an offset.
-    :param run_duration: seconds that a run started through the API or by a schedule takes by default.
-    :param run_appears_after: seconds until such a run appears by default.
-    """
+    """Subjects of one kind, and their runs. Safe to use from several threads."""
 
     kind: ClassVar[str]
     running_status: ClassVar[str]
@@ -150,12 +144,10 @@ class RunStore(Generic[S]):
             run.appears_at = min(run.appears_at, now)
 
     def runs(self, subject_id: str) -> list[dict[str, Any]]:
-        """Return the runs of a mail task or dataset, the oldest first, including those that have not appeared yet.
+        """Return the runs, the oldest first, including those that have not appeared yet.
 
-        :param subject_id: of which.
-        :returns: for each run ``task_id``, ``status``, ``exec_time`` (ISO 8601) and ``origin`` (``manual``,
-            ``schedule`` or ``added``).
-        :raises KeyError: there is no such mail task or dataset.
+        :returns: for each ``task_id``, ``status``, ``exec_time`` (ISO 8601) and ``origin`` (``manual``, ``schedule`` or
+            ``added``).
         """
         with self._lock:
             now = self.clock.time()
@@ -174,12 +166,7 @@ class RunStore(Generic[S]):
         return self.get(subject_id).rules.accepted
 
     def succeeded(self, subject_id: str, origin: str | None = None) -> int:
-        """Count the runs that have succeeded.
-
-        :param subject_id: of which mail task or dataset.
-        :param origin: only runs started like this: ``"manual"``, ``"schedule"`` or ``"added"``; default all.
-        :raises KeyError: there is no such mail task or dataset.
-        """
+        """Count the runs that have succeeded: all, or those of origin ``manual``, ``schedule`` or ``added``."""
         return sum(
             run["status"] == self.success_status for run in self.runs(subject_id) if origin in (None, run["origin"])
         )

@@ -1,4 +1,4 @@
-"""What leaves the server when a call goes wrong: half a body, no end, other types, or a reset."""
+"""The connections of the server, and what leaves them when a call goes wrong: half a body, other types, a reset."""
 
 from __future__ import annotations
 
@@ -6,19 +6,68 @@ import json
 import socket
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
 from airflow_provider_quickbi.testing.simulator import Response
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
     from airflow_provider_quickbi.testing.calls import Call
     from airflow_provider_quickbi.testing.faults import Fault
+    from airflow_provider_quickbi.testing.simulator import QuickBISimulator
 
 JSON: Final = "application/json;charset=utf-8"
 _CHUNK: Final = 64 * 1024
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+class CountingServer(web.Server):
+    """Numbers the connections in the order in which they are accepted."""
+
+    def __init__(self, simulator: QuickBISimulator, handler: Callable[..., Any], **kwargs: Any) -> None:
+        super().__init__(handler, **kwargs)
+        self._simulator = simulator
+        self._origins: dict[Any, tuple[int, int]] = {}
+        self._transports: dict[Any, asyncio.Transport] = {}
+        self._controls: set[Any] = set()
+        self._number = 0
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        """Give a connection a number."""
+        peer = transport.get_extra_info("peername")
+        self._simulator.connections_opened += 1
+        self._number += 1
+        self._origins[handler] = (self._number, peer[1] if peer else 0)
+        self._transports[handler] = transport
+        super().connection_made(handler, transport)
+
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+        """Forget a connection."""
+        self._origins.pop(handler, None)
+        self._transports.pop(handler, None)
+        self._controls.discard(handler)
+        super().connection_lost(handler, exc)
+
+    def origin(self, handler: Any) -> tuple[int, int]:
+        """Return the number of a connection and the client's port."""
+        return self._origins.get(handler, (0, 0))
+
+    def abort(self, kept: object = None) -> int:
+        """Close every connection at once, but the one that is kept; returns how many were closed."""
+        aborted = [transport for handler, transport in self._transports.items() if handler is not kept]
+        for transport in aborted:
+            transport.abort()
+        return len(aborted)
+
+    def note_control(self, handler: Any) -> None:
+        """Do not count a connection any more: it serves to control the simulator."""
+        if handler not in self._controls:
+            self._controls.add(handler)
+            self._simulator.connections_opened -= 1
 
 
 def is_gone(request: web.BaseRequest) -> bool:

@@ -1,4 +1,4 @@
-"""What a distributed Airflow loses when a triggerer and a worker are killed: no wait, and no mail twice."""
+"""What a distributed Airflow loses when its Redis, a triggerer and a worker go away: no wait, and no mail twice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+from tests.api.shared.conftest import Redis
 from tests.distributed import services
 from tests.distributed.cluster import TRIGGERER_CAPACITY, TRIGGERERS, WORKER_SLOTS, WORKERS, Cluster
 from tests.live.runs import Run, start_calls
@@ -17,8 +18,14 @@ WAITS = 60
 SENDS = 6
 
 
-def test_waits_end_and_mails_go_out_once_although_a_triggerer_and_a_worker_are_killed(
-    cluster: Cluster, quickbi: LocalQuickBI, notify: Callable[[str], None]
+def throttled_share(quickbi: LocalQuickBI) -> float:
+    """Return the share of all status calls so far that were throttled."""
+    outcomes = quickbi.counters()["GetMailTaskStatus"]
+    return sum(count for code, count in outcomes.items() if code.startswith("Throttling")) / sum(outcomes.values())
+
+
+def test_waits_end_and_mails_go_out_once_although_redis_a_triggerer_and_a_worker_go_away(
+    cluster: Cluster, quickbi: LocalQuickBI, pacing: Redis, notify: Callable[[str], None]
 ) -> None:
     since = datetime.now(UTC).replace(microsecond=0)
     counts = {}
@@ -45,6 +52,14 @@ def test_waits_end_and_mails_go_out_once_although_a_triggerer_and_a_worker_are_k
         lambda: cluster.states("distributed_waits", "wait") == {"deferred": WAITS - third, "success": third},
         "a third of the waits has ended",
     )
+
+    shared = throttled_share(quickbi)
+    assert shared < 0.01
+    pacing.stop()
+    calls = quickbi.count("GetMailTaskStatus")
+    cluster.until(lambda: quickbi.count("GetMailTaskStatus") >= calls + WAITS - third, "waits poll without Redis")
+    pacing.start()
+    notify(f"{shared:.1%} of the calls were throttled with Redis; it was taken away and given back")
 
     quickbi.fail("ManualRunMailTask", *[Fault.hang(processed=True)] * (WORKER_SLOTS * len(WORKERS)))
     sending = Run.triggered(cluster, api, "distributed_sends")
