@@ -1,4 +1,4 @@
-"""The run operator in Airflow itself: its record is in Airflow's store, survives a retry, and is finished at the end."""
+"""The run operator in Airflow itself: its record is in the store of Airflow, survives a retry and ends finished."""
 
 from __future__ import annotations
 
