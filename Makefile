@@ -38,7 +38,7 @@ $(VENV)/.installed-%: $(VENV)/.installed
 demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
 	@$(BIN)/python -m dev.demo
 
-test: $(VENV)/.installed ## run the test suite on all cores (AIRFLOW=2.11 for another version, TESTS=... for a part, JOBS=0 for one process)
+test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part, JOBS=0 in one process)
 	@$(BIN)/python -m pytest $(IN_PARALLEL) $(TESTS)
 
 coverage: $(VENV)/.installed ## run the test suite and say which lines and branches it does not reach
