@@ -601,7 +601,7 @@ def test_every_state_of_a_delivery_survives_json(responses: list[Any]):
 
 
 #: Kept by version 1 in trigger arguments and in the task's state; later releases must be able to go on from here.
-VERSION_1 = {
+VERSION_1: dict[str, Any] = {
     "waits": [
         {
             "mail_id": "m",
@@ -648,6 +648,7 @@ def test_what_version_1_has_kept_is_read_and_goes_on():
     assert again == again | {"required": VERSION_1["required"], "late_at": VERSION_1["late_at"]}
     assert again["waits"][0] == again["waits"][0] | VERSION_1["waits"][0]
     [waiting] = group.waits
+    assert waiting.run is not None
     assert waiting.status_query(NOW + 1000) == StatusQuery("m", "7218865303929605212")
     sent = evaluate_group(group, 0, [replace(waiting.run, status="SENT")], NOW + 1000)
     assert sent.evaluation.outcome is Outcome.SENT

@@ -160,8 +160,8 @@ def test_an_end_for_want_of_an_answer_or_of_time_has_its_reason(wait: WaitState,
             assert isinstance(response, PermanentError)
         if evaluation.outcome is Outcome.UNAVAILABLE:
             assert after.error is not None
-            silent = isinstance(after.error, TransientError) and after.unreachable_since is not None
-            assert (silent and now - after.unreachable_since >= wait.unreachable_timeout) or (
+            since = after.unreachable_since if isinstance(after.error, TransientError) else None
+            assert (since is not None and now - since >= wait.unreachable_timeout) or (
                 wait.finish_by is not None and now >= wait.finish_by
             )
         if evaluation.outcome is Outcome.TIMED_OUT:

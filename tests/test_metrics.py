@@ -7,9 +7,10 @@ import inspect
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,13 +81,13 @@ def context() -> dict[str, Any]:
 def run(task: Any) -> Any:
     """Run a task to its end, with its deferrals."""
     given = context()
-    call = lambda: inspect.unwrap(type(task).execute)(task, given)  # noqa: E731 - one step of several
+    call = partial(inspect.unwrap(type(task).execute), task, given)
     while True:
         try:
             return call()
         except TaskDeferred as deferred:
             event = asyncio.run(_event(deferred.trigger))
-            call = lambda event=event: task.execute_complete(given, event=event)  # noqa: E731 - one step of several
+            call = partial(task.execute_complete, given, event=event)
 
 
 async def _event(trigger: Any) -> Any:
@@ -101,7 +102,7 @@ def sensor(deferrable: bool, mail_id: str = "report", **arguments: Any) -> Any:
 
 
 @pytest.fixture
-def ends_at_look(quickbi: LocalQuickBI) -> Iterator[Any]:
+def ends_at_look(quickbi: LocalQuickBI) -> Callable[..., None]:
     """Let a run end when it is asked for the nth time."""
 
     def arrange(nth: int, status: str = "SENT") -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,7 +109,7 @@ class World:
 
 
 @pytest.fixture
-def world(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> World:
     """A Quick BI for each test; nobody waits long before the first look."""
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=1000))
     for name in ("FIRST_POLL_SECONDS", "MAX_SPREAD_SECONDS"):
@@ -166,7 +167,7 @@ def ended(call: Callable[[], Any], sample: dict[str, Any], context: dict[str, An
             path, kwargs = deferred.trigger.serialize()
             event = asyncio.run(first_event(inflated({"classpath": path, "kwargs": json.loads(json.dumps(kwargs))})))
             method = getattr(task_of(sample), deferred.method_name)
-            call = lambda method=method, event=event: method(context, event=event)  # noqa: E731 - one step of several
+            call = partial(method, context, event=event)
         except (Exception, AirflowTaskTimeout) as error:  # noqa: BLE001 - whatever a task raises
             return error
 

@@ -138,7 +138,7 @@ def test_mapped_waits_are_named_by_their_mail_task(run_example, reports):
 def test_the_playground_has_every_mail_task_that_examples_and_documentation_name():
     with LocalQuickBI() as quickbi:
         add_mail_tasks(quickbi)
-        seeded = {mail["mail_id"] for mail in quickbi.mail_tasks()}
+        seeded = {str(mail["mail_id"]) for mail in quickbi.mail_tasks()}
         never_sent_by_schedule = {mail_id for mail_id in seeded if not quickbi.runs(mail_id)}
     examples = "".join(path.read_text() for path in (*EXAMPLES.glob("*.py"), *(ROOT / "dev" / "dags").glob("*.py")))
     pages = "".join(path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))

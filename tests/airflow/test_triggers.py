@@ -218,7 +218,7 @@ def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_l
     quickbi.add_mail_task("report", mail_id="report")
     if limit == "unreachable_timeout":
         monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 50.0)
-        monkeypatch.setattr(aio.random, "uniform", lambda low, high: low)
+        monkeypatch.setattr("random.uniform", lambda low, high: low)
         quickbi.fail("GetMailTaskStatus", Fault.reset())
     at_look("report", 2, lambda: quickbi.add_run("report"))
     limits = {"late_at": time.time() + 2, "finish_by": time.time() + 2, "start_timeout": 2, "unreachable_timeout": 2}
@@ -323,7 +323,7 @@ def test_a_clock_that_is_set_forward_is_noticed_soon(due, trigger, quickbi, repo
     from airflow_provider_quickbi.triggers import quickbi as triggers
 
     monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 3600.0)
-    monkeypatch.setattr(aio.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr("random.uniform", lambda low, high: high)
     later = time.time() + 3600
 
     async def main():
@@ -520,6 +520,8 @@ def deceived(airflow_session):
 
     from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 
+    module = sys.modules["quickbi_dag_of_this_test"]
+
     class LyingTrigger(BaseTrigger):
         def __init__(self, payload):
             super().__init__()
@@ -540,8 +542,7 @@ def deceived(airflow_session):
         def execute(self, context):
             self.defer(trigger=LyingTrigger(self.payload), method_name="execute_complete")
 
-    module = sys.modules["quickbi_dag_of_this_test"]
-    module.LyingTrigger = LyingTrigger
+    vars(module)["LyingTrigger"] = LyingTrigger
     return DeceivedSensor
 
 

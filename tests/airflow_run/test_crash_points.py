@@ -97,7 +97,7 @@ def test_an_end_that_is_not_recorded_is_come_to_again(
 def test_a_failure_that_is_not_recorded_is_come_to_again(
     end: str, make_task: Any, new_store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, crash: Any
 ) -> None:
-    shapes = {
+    shapes: dict[str, dict[str, Any]] = {
         "failed": {"outcome": "FAILED"},
         "timeout": {"duration": math.inf},
         "none appeared": {"appears_after": 10**6},

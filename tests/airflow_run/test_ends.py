@@ -71,6 +71,7 @@ def test_a_run_that_failed_is_final(task: Any, quickbi: Any, mail_id: str, start
     with pytest.raises(QuickBIMailTaskFailed) as raised:
         task.run()
     assert len(task.errors) == 1
+    assert raised.value.run is not None
     assert raised.value.run.task_id == quickbi.runs(mail_id)[-1]["task_id"]
     assert starts() == 1
     assert not task.noted

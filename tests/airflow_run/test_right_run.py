@@ -306,6 +306,7 @@ def test_a_note_is_read_back_as_it_was_written_and_nothing_else_is_taken_for_one
     )
     record = StartRecord.of(mail_id, [run], 1)
     assert StartRecord.from_dict(record.as_dict()) == record
+    garbage: Any
     for garbage in (
         None,
         [],

@@ -19,9 +19,9 @@ from airflow_provider_quickbi._check.replay import imitate
 from airflow_provider_quickbi._check.report import Level, Report
 from airflow_provider_quickbi._check.sending import start_once
 from airflow_provider_quickbi._send.record import StartResult
-from airflow_provider_quickbi._wait.evaluate import OnFailed, evaluate
+from airflow_provider_quickbi._wait.evaluate import evaluate
 from airflow_provider_quickbi._wait.selector import RunSelector
-from airflow_provider_quickbi._wait.state import Outcome, WaitState
+from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitState
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.clock import Clock as ClientClock
 from airflow_provider_quickbi.api.credentials import CredentialSpec
@@ -37,10 +37,6 @@ READINGS = {
 TABLE = HERE.parent.parent / "docs" / "unknowns.md"
 MAIL = "0123456789abcdef0123456789abcdef"
 UNKNOWN_TASK_ID = "9223372036854775807"
-
-
-def void(_: object) -> None:
-    """Return nothing."""
 
 
 class Account:
@@ -81,7 +77,11 @@ class Account:
     @property
     def clock(self) -> Clock:
         now = self.quickbi.clock
-        return Clock(time=now.time, monotonic=now.time, sleep=lambda seconds: void(now.advance(seconds)))
+
+        def sleep(seconds: float) -> None:
+            now.advance(seconds)
+
+        return Clock(time=now.time, monotonic=now.time, sleep=sleep)
 
     def outcome(self) -> str:
         """Do what the reading's scenario says and return how the wait ends."""
@@ -114,7 +114,8 @@ class Account:
         )
         while True:
             if then is not None and self.quickbi.clock.time() - begun >= at:
-                then = void(then())
+                then()
+                then = None
             query = wait.status_query(self.quickbi.clock.time())
             response: Any = None
             if query is not None:

@@ -298,8 +298,11 @@ class Senders:
             yield f"{shown}: it was sent twice"
         if result is not None:
             truth = {run["task_id"]: run for run in runs}.get(result["task_id"])
-            ours = truth is not None and (truth["origin"] == "manual" or plan.name == "attached")
-            if not ours or (end == "SENT" and truth["status"] != "SENT"):
+            if (
+                truth is None
+                or (truth["origin"] != "manual" and plan.name != "attached")
+                or (end == "SENT" and truth["status"] != "SENT")
+            ):
                 yield f"{shown}; the run that it names is {truth}"
 
 
