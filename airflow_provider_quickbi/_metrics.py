@@ -22,6 +22,10 @@ from datetime import timedelta
 from airflow.providers.common.compat.sdk import Stats
 
 from airflow_provider_quickbi._wait.state import Outcome, WaitGroup
+from airflow_provider_quickbi._wait.subject import DatasetSubject, MailTaskSubject, Subject
+
+_SUCCESSES = {MailTaskSubject.kind: "quickbi.deliveries", DatasetSubject.kind: "quickbi.refreshes"}
+_STARTS = {MailTaskSubject.kind: "quickbi.mails_started", DatasetSubject.kind: "quickbi.refreshes_started"}
 
 
 def count_call(action: str, result: str) -> None:
@@ -42,16 +46,19 @@ def count_outcome(group: WaitGroup) -> None:
 
     :param group: that is finished.
     """
-    for evaluation in group.evaluations:
+    for wait, evaluation in zip(group.waits, group.evaluations, strict=True):
         if evaluation.outcome.final:
             Stats.incr("quickbi.waits", tags={"outcome": evaluation.outcome.value})
-        if evaluation.outcome is Outcome.SENT:
-            Stats.incr("quickbi.deliveries")
+        if evaluation.outcome is Outcome.SUCCEEDED:
+            Stats.incr(_SUCCESSES[wait.subject.kind])
 
 
-def count_start() -> None:
-    """Count a mail that was started."""
-    Stats.incr("quickbi.mails_started")
+def count_start(subject: Subject) -> None:
+    """Count a start.
+
+    :param subject: the mail task or the dataset.
+    """
+    Stats.incr(_STARTS[subject.kind])
 
 
 class DetectionDelay:
@@ -69,7 +76,7 @@ class DetectionDelay:
         :param position: of the wait that was polled.
         :param now: seconds since the epoch.
         """
-        if group.evaluations[position].outcome in (Outcome.SENT, Outcome.FAILED):
+        if group.evaluations[position].outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
             if (unfinished_at := self._unfinished_at.pop(position, None)) is not None:
                 Stats.timing("quickbi.detection_delay", timedelta(seconds=now - unfinished_at))
         elif group.waits[position].error is None:

@@ -15,8 +15,10 @@ T = TypeVar("T")
 U = TypeVar("U")
 E = TypeVar("E", bound=StrEnum)
 
+_WALL_TIME_WANTED = "write the time and the name of a time zone, for example 09:00 Asia/Shanghai"
 _EXAMPLE = "{{ data_interval_end }} or 2026-01-31T09:00:00+08:00"
 _WALL_TIME = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?)(?:\s+([A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*))?")
+_BEGINS_WITH_TIME = re.compile(r"\d{1,2}(:|\s*[ap]\.?m\b)", re.IGNORECASE)
 
 MAX_ID_LENGTH = 256
 
@@ -207,13 +209,11 @@ def instant(name: str, value: Any, zone: tzinfo = UTC) -> datetime | None:
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise OptionError(
-                f"{name} is {value[:60]!r}, which is not a valid datetime, for example {_EXAMPLE}"
-            ) from None
+            wrong = f"{value[:60]!r}, which is not a valid datetime, for example {_EXAMPLE}"
+            raise OptionError(f"{name} is {wrong}") from None
     if not isinstance(value, datetime):
-        raise OptionError(
-            f"{name} must be a datetime or ISO 8601 text, for example {_EXAMPLE}, not {type(value).__name__}"
-        )
+        wanted = f"a datetime or ISO 8601 text, for example {_EXAMPLE}"
+        raise OptionError(f"{name} must be {wanted}, not {type(value).__name__}")
     aware = value if value.tzinfo is not None else value.replace(tzinfo=zone)
     try:
         aware.timestamp()
@@ -238,22 +238,23 @@ def deadline(name: str, value: Any, day_of: datetime, zone: tzinfo = UTC) -> dat
         try:
             wall = time.fromisoformat(f"0{written}" if written[1] == ":" else written)
         except ValueError:
-            raise OptionError(
-                f"{name} is {value[:60]!r}, which is no time of day, for example 09:00 Asia/Shanghai"
-            ) from None
+            raise OptionError(f"{name} is {value[:60]!r}, which is no time of day: {_WALL_TIME_WANTED}") from None
         try:
             wall_zone = ZoneInfo(zone_name)
         except (KeyError, ValueError, OSError):
-            raise OptionError(
-                f"{name} names the unknown time zone {zone_name[:60]!r}{_nearest_zone(zone_name)}"
-            ) from None
+            unknown = f"the unknown time zone {zone_name[:60]!r}{_nearest_zone(zone_name)}"
+            raise OptionError(f"{name} names {unknown}") from None
         return datetime.combine(day_of.astimezone(wall_zone).date(), wall, wall_zone)
+    if isinstance(value, str) and _BEGINS_WITH_TIME.match(value.strip()):
+        raise OptionError(f"{name} is {value.strip()[:60]!r}: {_WALL_TIME_WANTED}")
     return instant(name, value, zone)
 
 
 def _nearest_zone(name: str) -> str:
-    found = get_close_matches(name, available_timezones(), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
+    zones = sorted(available_timezones())  # a city alone is enough
+    known = {key: zone for zone in zones for key in (zone.lower(), zone.rpartition("/")[2].lower())}
+    found = get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+    return f"; did you mean {known[found[0]]}?" if found else "; write an IANA name, for example Asia/Shanghai"
 
 
 def run_id(name: str, value: Any) -> str | None:

@@ -7,16 +7,20 @@ The retryable ones are no ``AirflowException``, because that class skips after a
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_quickbi._options import OptionError
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome
+from airflow_provider_quickbi.api.datasets import DatasetRefreshJob
 from airflow_provider_quickbi.api.errors import PermanentError, QuickBIError, TransientError
 
 if TYPE_CHECKING:
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from collections.abc import Iterator
+
+    from airflow_provider_quickbi.api.models import Run
 
 
 class QuickBIMailTaskFailed(AirflowFailException):
@@ -26,25 +30,37 @@ class QuickBIMailTaskFailed(AirflowFailException):
     :param run: the run; ``None`` if several mail tasks were waited for.
     """
 
-    def __init__(self, message: str, run: MailTaskRun | None = None) -> None:
+    def __init__(self, message: str, run: Run | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class QuickBIDatasetRefreshFailed(AirflowFailException):
+    """The matching refresh is ``FAILURE`` or ``CANCELED``: the dataset holds what it held before.
+
+    :param message: says which refresh, and the end of its log where Quick BI gave it.
+    :param run: the refresh; ``None`` if several datasets were waited for.
+    """
+
+    def __init__(self, message: str, run: Run | None = None) -> None:
         super().__init__(message)
         self.run = run
 
 
 class QuickBIRunMissed(AirflowFailException):
-    """The latest run started after the window, so a run inside it can no longer be seen.
+    """The latest run started after the window, or after the run that was waited for, which can no longer be seen.
 
     :param message: names the window, the latest run and the arguments that help.
     :param run: the latest run; ``None`` if several mail tasks were waited for.
     """
 
-    def __init__(self, message: str, run: MailTaskRun | None = None) -> None:
+    def __init__(self, message: str, run: Run | None = None) -> None:
         super().__init__(message)
         self.run = run
 
 
 class QuickBIRequestError(AirflowFailException):
-    """Quick BI refused the request: denied, wrong credentials, unknown mail task, bad request.
+    """Quick BI refused the request: denied, wrong credentials, unknown mail task or dataset, bad request.
 
     :param message: holds Code, Message, RequestId and what to do.
     :param code: the service's ``Code``.
@@ -66,7 +82,7 @@ class QuickBIArgumentError(AirflowFailException, OptionError):
 
 
 class QuickBIUnavailable(RuntimeError):
-    """Quick BI could not be reached; this says nothing about the report. Airflow's ``retries`` apply."""
+    """Quick BI could not be reached; this says nothing about the report or the data. Airflow's ``retries`` apply."""
 
 
 class QuickBIConnectionUnreadable(TransientError, QuickBIUnavailable):
@@ -77,11 +93,11 @@ class QuickBIConnectionUnreadable(TransientError, QuickBIUnavailable):
 
 
 class QuickBIRunFailed(RuntimeError):
-    """The run started by this task is ``FAILED`` and ``on_failed="retry"``: Airflow's ``retries`` send anew."""
+    """The run started by this task has failed and ``on_failed="retry"``: Airflow's ``retries`` start anew."""
 
 
 class QuickBIStartUnknown(RuntimeError):
-    """It is not known whether the mail was started; a retry looks for its run before it starts another."""
+    """It is not known whether a run was started; a retry looks for its run before it starts another."""
 
 
 def task_error(error: QuickBIError) -> Exception:
@@ -94,14 +110,25 @@ def task_error(error: QuickBIError) -> Exception:
     return QuickBIUnavailable(f"Quick BI is unreachable: {error}")
 
 
+@contextmanager
+def task_errors() -> Iterator[None]:
+    """Raise permanent errors as ``QuickBIRequestError``, which fails a task without a retry."""
+    try:
+        yield
+    except PermanentError as error:
+        raise QuickBIRequestError(str(error), code=error.code, request_id=error.request_id) from None
+
+
 def outcome_error(evaluation: Evaluation) -> Exception:
-    """Return what a task raises for an outcome other than ``SENT``.
+    """Return what a task raises for an outcome other than ``SUCCEEDED``.
 
     :param evaluation: of a wait group that is finished.
     """
     message, error = evaluation.message, evaluation.error
     match evaluation.outcome:
         case Outcome.FAILED:
+            if isinstance(evaluation.run, DatasetRefreshJob):
+                return QuickBIDatasetRefreshFailed(message, evaluation.run)
             return QuickBIMailTaskFailed(message, evaluation.run)
         case Outcome.MISSED:
             return QuickBIRunMissed(message, evaluation.run)

@@ -18,7 +18,9 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-quickbi",
         "name": _INTEGRATION,
-        "description": "List, start and wait for mail tasks (subscriptions) of Alibaba Cloud Quick BI.",
+        "description": (
+            "List, start and wait for mail tasks (subscriptions) of Alibaba Cloud Quick BI, and refresh its datasets."
+        ),
         "versions": [__version__],
         "integrations": [
             {

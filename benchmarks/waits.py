@@ -20,6 +20,7 @@ from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.events import EventKind
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Outcome, WaitGroup, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
 _TICK = 0.005
@@ -68,7 +69,9 @@ def trigger_arguments(mail_id: str, poke_interval: float) -> dict[str, Any]:
     """
     since = time.time()
     selector = RunSelector(executed_after=datetime.now(UTC) - timedelta(days=1))
-    group = WaitGroup.of([WaitState(mail_id=mail_id, selector=selector, since=since, finish_by=since + 3600)])
+    group = WaitGroup.of(
+        [WaitState(subject=MailTaskSubject(mail_id), selector=selector, since=since, finish_by=since + 3600)]
+    )
     trigger = QuickBIMailTaskTrigger(
         quickbi_conn_id="quickbi_default", group=encode_group(group), poke_interval=poke_interval
     )
@@ -162,7 +165,7 @@ async def _run(trigger: QuickBIMailTaskTrigger, outcomes: Outcomes) -> None:
                 await _run(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt), outcomes)
                 return
             evaluations = event.payload["group"]["evaluations"]
-            if [evaluation["outcome"] for evaluation in evaluations] == [Outcome.SENT]:
+            if [evaluation["outcome"] for evaluation in evaluations] == [Outcome.SUCCEEDED]:
                 outcomes.seen_at.append(time.time())
             else:
                 outcomes.failed += 1

@@ -118,7 +118,7 @@ def _add_mail_tasks(quickbi: LocalQuickBI) -> datetime:
     now = datetime.now(UTC).replace(microsecond=0)
     quickbi.add_mail_task("Daily sales", mail_id=SALES, owner="Wang Fang")
     quickbi.add_mail_task("董事会月报", mail_id=BOARD, owner="Li Lei")
-    quickbi.add_mail_task("Stock levels", mail_id="stock-levels", owner="Wang Fang", paused=True)
+    quickbi.add_mail_task("Stock levels", mail_id="stock-alert", owner="Wang Fang", paused=True)
     quickbi.add_run(SALES, exec_time=now - timedelta(days=1), status="SENT")
     quickbi.set_manual_start(BOARD, duration=6, outcome="SENT")
 

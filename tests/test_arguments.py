@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -402,6 +403,21 @@ def test_a_wall_time_without_a_zone_and_a_misspelt_zone_get_what_to_write():
         _options.deadline("deadline", "09:00", DAY)
     with pytest.raises(OptionError, match=r"unknown time zone 'Asia/Shanghia'; did you mean Asia/Shanghai\?"):
         _options.deadline("deadline", "09:00 Asia/Shanghia", DAY)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("09:00 shanghai", "'shanghai'; did you mean Asia/Shanghai?"),
+        ("09:00 CST", "'CST'; write an IANA name, for example Asia/Shanghai"),
+        ("09:00+08:00", "'09:00+08:00': write the time and the name of a time zone, for example 09:00 Asia/Shanghai"),
+        ("09:00 UTC+8", "'09:00 UTC+8': write the time and the name of a time zone"),
+        ("9am Asia/Shanghai", "'9am Asia/Shanghai': write the time and the name of a time zone"),
+    ],
+)
+def test_a_wall_time_in_another_notation_gets_what_to_write(value: str, said: str):
+    with pytest.raises(OptionError, match=re.escape(said)):
+        _options.deadline("deadline", value, DAY)
 
 
 def test_a_naive_time_is_in_the_zone_that_airflow_reads_naive_times_in():

@@ -28,6 +28,7 @@ from airflow_provider_quickbi._wait.state import (
     WaitGroup,
     WaitState,
 )
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
     ErrorKind,
@@ -37,7 +38,10 @@ from airflow_provider_quickbi.api.errors import (
     ThrottledError,
     TransientError,
 )
-from airflow_provider_quickbi.api.models import MailTaskRun, StatusQuery
+from airflow_provider_quickbi.api.models import MailTaskRun
+from airflow_provider_quickbi.api.operations import StatusQuery
+
+M = MailTaskSubject("m")
 
 SHANGHAI = timezone(timedelta(hours=8))
 EIGHT = datetime(2026, 7, 1, 8, 0, tzinfo=SHANGHAI)
@@ -57,7 +61,7 @@ def run(status: str = "SENT", minutes: float = 0, task_id: str = "10", mail_id: 
 
 def wait(**changes: Any) -> WaitState:
     """A wait that began at eight."""
-    return WaitState(**{"mail_id": "m", "selector": RunSelector(), "since": NOW, "clock_skew": 86400.0, **changes})
+    return WaitState(**{"subject": M, "selector": RunSelector(), "since": NOW, "clock_skew": 86400.0, **changes})
 
 
 def poll_once(waiting: WaitState, *responses: Any, every: float = 60.0) -> tuple[WaitState, Evaluation]:
@@ -74,7 +78,7 @@ def poll_once(waiting: WaitState, *responses: Any, every: float = 60.0) -> tuple
 
 def test_a_run_that_is_sent_is_the_success():
     _, evaluation = poll_once(wait(), [run("SENT")])
-    assert (evaluation.outcome, evaluation.run) == (Outcome.SENT, run("SENT"))
+    assert (evaluation.outcome, evaluation.run) == (Outcome.SUCCEEDED, run("SENT"))
     assert evaluation.message == "Mail task m: run 10 of 2026-07-01T08:00:00+08:00 is SENT."
 
 
@@ -95,7 +99,7 @@ def test_an_answer_with_runs_of_other_mail_tasks_only_is_told():
 def test_a_run_that_failed_ends_the_wait():
     _, evaluation = poll_once(wait(), [run("FAILED")])
     assert (evaluation.outcome, evaluation.run) == (Outcome.FAILED, run("FAILED"))
-    assert "run 10 of 2026-07-01T08:00:00+08:00 FAILED: Quick BI did not send the report." in evaluation.message
+    assert "run 10 of 2026-07-01T08:00:00+08:00 is FAILED: Quick BI did not send the report." in evaluation.message
 
 
 @pytest.mark.parametrize("status", ["PROCESSING", "QUEUED", "SENDING", "???"])
@@ -226,7 +230,7 @@ def test_a_run_that_was_seen_stops_the_clock_of_the_start_for_good():
 def test_what_could_not_be_asked_is_not_known_not_to_have_started():
     waiting, evaluation = poll_once(wait(start_timeout=300.0), *[BROKEN] * 10)
     assert evaluation.outcome is Outcome.WAITING
-    assert evaluate(waiting, [run("SENT")], NOW + 3600)[1].outcome is Outcome.SENT
+    assert evaluate(waiting, [run("SENT")], NOW + 3600)[1].outcome is Outcome.SUCCEEDED
     assert evaluate(waiting, [], NOW + 3600)[1].outcome is Outcome.NOT_STARTED
 
 
@@ -271,7 +275,7 @@ def test_a_clock_that_is_set_back_does_not_keep_a_wait_from_asking():
 @pytest.mark.parametrize(
     "limits", [{"finish_by": NOW + 60}, {"start_timeout": 60.0}, {"unreachable_timeout": 0.0}, {"finish_by": NOW - 60}]
 )
-@pytest.mark.parametrize(("status", "outcome"), [("SENT", Outcome.SENT), ("FAILED", Outcome.FAILED)])
+@pytest.mark.parametrize(("status", "outcome"), [("SENT", Outcome.SUCCEEDED), ("FAILED", Outcome.FAILED)])
 def test_the_state_is_looked_at_before_any_deadline(limits: dict[str, Any], status: str, outcome: Outcome):
     waiting, _ = evaluate(wait(**limits), None, NOW)
     assert evaluate(waiting, [run(status)], NOW + 100_000)[1].outcome is outcome
@@ -296,20 +300,20 @@ def test_the_next_instant_at_which_it_ends_is_that_of_the_first_limit():
 
 def test_without_a_fence_the_latest_run_counts_whatever_its_age():
     _, evaluation = poll_once(wait(), [run("SENT", -1440, "9"), run("FAILED", -60, "10")])
-    assert (evaluation.outcome, evaluation.run.task_id if evaluation.run else None) == (Outcome.FAILED, "10")
+    assert (evaluation.outcome, evaluation.run.run_id if evaluation.run else None) == (Outcome.FAILED, "10")
 
 
 def test_of_several_runs_in_the_window_the_latest_matches_as_the_service_shows_it():
     selector = RunSelector(executed_after=EIGHT)
     response = [run("SENT", 30, "12"), run("FAILED", 20, "11"), run("SENT", -1, "9")]
     _, evaluation = poll_once(wait(selector=selector), response)
-    assert (evaluation.outcome, evaluation.run.task_id if evaluation.run else None) == (Outcome.SENT, "12")
+    assert (evaluation.outcome, evaluation.run.run_id if evaluation.run else None) == (Outcome.SUCCEEDED, "12")
 
 
 def test_of_several_runs_after_a_baseline_the_first_matches():
     response = [run("SENT", 30, "12"), run("FAILED", 20, "11"), run("SENT", -1, "9")]
     _, evaluation = poll_once(wait(selector=RunSelector(other_than=("9",))), response)
-    assert (evaluation.outcome, evaluation.run.task_id if evaluation.run else None) == (Outcome.FAILED, "11")
+    assert (evaluation.outcome, evaluation.run.run_id if evaluation.run else None) == (Outcome.FAILED, "11")
 
 
 @pytest.mark.parametrize(
@@ -328,11 +332,11 @@ def test_of_several_runs_after_a_baseline_the_first_matches():
 def test_the_fence_is_an_instant_whatever_the_zones(exec_time: datetime, counts: bool, fence_zone: timezone):
     selector = RunSelector(executed_after=EIGHT.astimezone(fence_zone))
     _, evaluation = poll_once(wait(selector=selector), [MailTaskRun("m", "10", "SENT", exec_time)])
-    assert (evaluation.outcome is Outcome.SENT) is counts
+    assert (evaluation.outcome is Outcome.SUCCEEDED) is counts
 
 
 def test_exactly_the_run_that_is_named_counts():
-    waiting = wait(selector=RunSelector(task_id="9"))
+    waiting = wait(selector=RunSelector(run_id="9"))
     assert waiting.status_query(NOW) == StatusQuery("m", "9")
     waiting, evaluation = poll_once(waiting, [run("SENT", 0, "10")])
     assert (evaluation.outcome, waiting.ignored_run) == (Outcome.WAITING, run("SENT", 0, "10"))
@@ -345,7 +349,7 @@ def test_a_run_that_was_there_before_does_not_count():
     waiting, evaluation = poll_once(wait(selector=selector), [run("SENT", 0, "10")])
     assert evaluation.outcome is Outcome.WAITING
     assert "No matching run yet" in evaluation.message
-    assert evaluate(waiting, [run("SENT", 1, "11"), run("SENT", 0, "10")], NOW)[1].outcome is Outcome.SENT
+    assert evaluate(waiting, [run("SENT", 1, "11"), run("SENT", 0, "10")], NOW)[1].outcome is Outcome.SUCCEEDED
 
 
 def test_a_run_of_another_mail_task_never_counts():
@@ -368,7 +372,7 @@ def test_once_seen_the_wait_is_pinned_to_the_run():
     assert (evaluation.outcome, waiting.run) == (Outcome.WAITING, run("PROCESSING", 0, "10"))
     waiting, evaluation = evaluate(waiting, [], NOW + 120)
     assert (evaluation.outcome, waiting.run) == (Outcome.WAITING, run("PROCESSING", 0, "10"))
-    assert evaluate(waiting, [run("SENT", 0, "10")], NOW + 180)[1].outcome is Outcome.SENT
+    assert evaluate(waiting, [run("SENT", 0, "10")], NOW + 180)[1].outcome is Outcome.SUCCEEDED
 
 
 def test_a_wait_that_only_wants_to_see_a_run_is_over_then_whatever_its_state():
@@ -392,12 +396,12 @@ def test_a_later_run_is_waited_for():
     waiting, evaluation = evaluate(waiting, [run("FAILED", 0, "10")], NOW + 60)
     assert evaluation.outcome is Outcome.WAITING
     waiting, evaluation = evaluate(waiting, [run("SENT", 10, "11")], NOW + 700)
-    assert evaluation.outcome is Outcome.SENT
+    assert evaluation.outcome is Outcome.SUCCEEDED
 
 
 def test_there_is_no_later_run_than_the_one_that_is_named():
     _, evaluation = poll_once(
-        wait(selector=RunSelector(task_id="10"), on_failed=OnFailed.WAIT), [run("FAILED", 0, "10")]
+        wait(selector=RunSelector(run_id="10"), on_failed=OnFailed.WAIT), [run("FAILED", 0, "10")]
     )
     assert evaluation.outcome is Outcome.FAILED
 
@@ -429,7 +433,7 @@ def test_one_failed_run_after_the_other_is_waited_out_until_the_timeout():
         waiting, evaluation = evaluate(waiting, [run("FAILED", number, str(10 + number))], NOW + 60 * number)
         assert evaluation.outcome is Outcome.WAITING
     assert len(waiting.selector.other_than) == KNOWN_RUNS
-    assert evaluate(waiting, [run("SENT", 200, "500")], NOW + 20_000)[1].outcome is Outcome.SENT
+    assert evaluate(waiting, [run("SENT", 200, "500")], NOW + 20_000)[1].outcome is Outcome.SUCCEEDED
 
 
 # What is said
@@ -458,7 +462,7 @@ def test_the_sentence_changes_only_when_something_has_changed():
     ("selector", "said"),
     [
         (RunSelector(), "the latest run, whatever its age"),
-        (RunSelector(task_id="7"), "the run with TaskId 7"),
+        (RunSelector(run_id="7"), "the run with TaskId 7"),
         (RunSelector(executed_after=EIGHT), "a run started at or after 2026-07-01T08:00:00+08:00"),
         (RunSelector(other_than=("1",)), "a run other than 1"),
         (RunSelector(other_than=("1", "2", "3", "4")), "a run other than 1, 2, 3, ..."),
@@ -469,7 +473,7 @@ def test_the_sentence_changes_only_when_something_has_changed():
     ],
 )
 def test_a_fence_says_which_runs_count(selector: RunSelector, said: str):
-    assert selection(selector) == said
+    assert selection(wait(selector=selector)) == said
 
 
 # Several mail tasks
@@ -477,7 +481,7 @@ def test_a_fence_says_which_runs_count(selector: RunSelector, said: str):
 
 def several(*outcomes: Any, required: int | None = None) -> WaitGroup:
     """A delivery of one mail task for each answer, each judged once."""
-    waits = [wait(mail_id=f"m-{number}") for number in range(len(outcomes))]
+    waits = [wait(subject=MailTaskSubject(f"m-{number}")) for number in range(len(outcomes))]
     group = WaitGroup.of(waits, required=required)
     for number, response in enumerate(outcomes):
         if isinstance(response, str):
@@ -489,13 +493,13 @@ def several(*outcomes: Any, required: int | None = None) -> WaitGroup:
 @pytest.mark.parametrize(
     ("responses", "required", "outcome"),
     [
-        (["SENT", "SENT", "SENT"], None, Outcome.SENT),
+        (["SENT", "SENT", "SENT"], None, Outcome.SUCCEEDED),
         (["SENT", "SENT", "PROCESSING"], None, Outcome.WAITING),
         (["SENT", "FAILED", "PROCESSING"], None, Outcome.FAILED),
-        (["SENT", "SENT", "PROCESSING"], 2, Outcome.SENT),
+        (["SENT", "SENT", "PROCESSING"], 2, Outcome.SUCCEEDED),
         (["SENT", "FAILED", "PROCESSING"], 2, Outcome.WAITING),
         (["FAILED", "FAILED", "PROCESSING"], 2, Outcome.FAILED),
-        (["PROCESSING", "SENT", "FAILED"], 1, Outcome.SENT),
+        (["PROCESSING", "SENT", "FAILED"], 1, Outcome.SUCCEEDED),
         (["FAILED", "FAILED", "PROCESSING"], 1, Outcome.WAITING),
         (["FAILED", "FAILED", "FAILED"], 1, Outcome.FAILED),
         (["FAILED", DENIED, "FAILED"], 1, Outcome.REFUSED),
@@ -529,7 +533,9 @@ def test_the_order_of_reasons_is_refused_failed_not_started_timed_out_unavailabl
         for second in range(first, len(order)):
             for pair in ((order[first], order[second]), (order[second], order[first])):
                 evaluations = tuple(Evaluation(outcome, outcome.value) for outcome in pair)
-                group = WaitGroup(waits=(wait(), wait(mail_id="n")), evaluations=evaluations, required=2)
+                group = WaitGroup(
+                    waits=(wait(), wait(subject=MailTaskSubject("n"))), evaluations=evaluations, required=2
+                )
                 assert group.evaluation.outcome is order[first]
 
 
@@ -564,7 +570,7 @@ def test_a_delivery_is_late_once_and_only_while_it_is_waited_for():
 
 STATES = {
     "new": wait(),
-    "named run": wait(selector=RunSelector(task_id="7218865303929605212")),
+    "named run": wait(selector=RunSelector(run_id="7218865303929605212")),
     "after the fence": wait(selector=RunSelector(executed_after=EIGHT), start_timeout=60.0, finish_by=NOW + 600),
     "pinned": poll_once(wait(), [run("PROCESSING")])[0],
     "odd status": poll_once(wait(), [run("QUEUED")])[0],
@@ -604,8 +610,8 @@ def test_every_state_of_a_delivery_survives_json(responses: list[Any]):
 VERSION_1: dict[str, Any] = {
     "waits": [
         {
-            "mail_id": "m",
-            "task_id": None,
+            "subject": {"kind": "mail-task", "id": "m", "name": "", "scope": ""},
+            "run_id": None,
             "executed_after": "2026-07-01T00:00:00+00:00",
             "other_than": ["9"],
             "since": 1782864000.0,
@@ -648,14 +654,14 @@ def test_what_version_1_has_kept_is_read_and_goes_on():
     assert again == again | {"required": VERSION_1["required"], "late_at": VERSION_1["late_at"]}
     assert again["waits"][0] == again["waits"][0] | VERSION_1["waits"][0]
     [waiting] = group.waits
-    assert waiting.run is not None
+    assert isinstance(waiting.run, MailTaskRun)
     assert waiting.status_query(NOW + 1000) == StatusQuery("m", "7218865303929605212")
     sent = evaluate_group(group, 0, [replace(waiting.run, status="SENT")], NOW + 1000)
-    assert sent.evaluation.outcome is Outcome.SENT
+    assert sent.evaluation.outcome is Outcome.SUCCEEDED
 
 
 def test_what_an_earlier_version_did_not_keep_has_its_default():
-    least = {"mail_id": "m", "since": NOW}
+    least = {"subject": {"kind": "mail-task", "id": "m"}, "since": NOW}
     assert decode_wait(least) == wait(clock_skew=60.0)
 
 
@@ -693,7 +699,7 @@ def test_what_is_no_object_at_all_is_no_delivery_and_no_verdict(item: Any):
     with pytest.raises(ValueError, match="not a wait group"):
         decode_group(item)
     with pytest.raises(ValueError, match="not the evaluation"):
-        decode_evaluation(item)
+        decode_evaluation(item, M)
 
 
 @pytest.mark.parametrize("outcome", Outcome)
@@ -701,5 +707,5 @@ def test_only_waiting_is_not_the_end(outcome: Outcome):
     assert outcome.final is (outcome is not Outcome.WAITING)
     evaluation = Evaluation(outcome, "said", run(), DENIED)
     assert encode_evaluation(
-        decode_evaluation(json.loads(json.dumps(encode_evaluation(evaluation))))
+        decode_evaluation(json.loads(json.dumps(encode_evaluation(evaluation))), M)
     ) == encode_evaluation(evaluation)

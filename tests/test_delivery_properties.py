@@ -21,6 +21,8 @@ from airflow_provider_quickbi._wait.evaluate import evaluate, evaluate_group
 from airflow_provider_quickbi._wait.messages import describe
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Evaluation, OnFailed, Outcome, WaitGroup, WaitState
+from airflow_provider_quickbi._wait.subject import DatasetSubject, MailTaskSubject, Subject
+from airflow_provider_quickbi.api.datasets import DatasetRefreshJob
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
     ErrorKind,
@@ -29,12 +31,17 @@ from airflow_provider_quickbi.api.errors import (
     ThrottledError,
     TransientError,
 )
-from airflow_provider_quickbi.api.models import MailTaskRun
+from airflow_provider_quickbi.api.models import MailTaskRun, Run
 
 BEGIN = datetime(2026, 7, 1, tzinfo=UTC)
 NOW = BEGIN.timestamp()
-MAILS = ("m-1", "m-2")
-STATUSES = ("SENT", "FAILED", "PROCESSING", "QUEUED")
+IDS = ("m-1", "m-2")
+KINDS: tuple[type[Subject], ...] = (MailTaskSubject, DatasetSubject)
+#: Success, failures, and what has not finished.
+STATUSES = {
+    MailTaskSubject: ("SENT", "FAILED", "PROCESSING", "QUEUED"),
+    DatasetSubject: ("SUCCESS", "FAILURE", "CANCELED", "RUNNING", "TODO", "WARN"),
+}
 ZONES = (UTC, timezone(timedelta(hours=8)), timezone(timedelta(hours=-5, minutes=-30)))
 
 zones = st.sampled_from(ZONES)
@@ -42,11 +49,15 @@ minutes = st.integers(-30, 30)
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> MailTaskRun:
-    """A run. Its TaskId stands for its mail task and the time at which it began, as with the service."""
+def runs(draw: st.DrawFn, kind: type[Subject]) -> Run:
+    """A run. Its id stands for its subject and the time at which it began, as with the service."""
     number = draw(st.integers(0, 9))
-    exec_time = (BEGIN + timedelta(minutes=(number * 7) % 13 - 6, seconds=number % 3)).astimezone(draw(zones))
-    return MailTaskRun(MAILS[number % 2], str(number), draw(st.sampled_from(STATUSES)), exec_time)
+    began = (BEGIN + timedelta(minutes=(number * 7) % 13 - 6, seconds=number % 3)).astimezone(draw(zones))
+    status = draw(st.sampled_from(STATUSES[kind]))
+    if kind is MailTaskSubject:
+        return MailTaskRun(IDS[number % 2], str(number), status, began)
+    ended = began + timedelta(minutes=1) if status in ("SUCCESS", "FAILURE", "CANCELED") else None
+    return DatasetRefreshJob(IDS[number % 2], str(number), status, began, ended)
 
 
 errors = st.sampled_from(
@@ -61,10 +72,15 @@ errors = st.sampled_from(
         TransientError("of no kind"),
     ]
 )
-responses = st.lists(runs(), max_size=3) | errors | st.none()
+
+
+def responses(kind: type[Subject]) -> st.SearchStrategy[Any]:
+    return st.lists(runs(kind), max_size=3 if kind is MailTaskSubject else 1) | errors | st.none()
+
+
 selectors = st.builds(
     RunSelector,
-    task_id=st.none() | st.integers(0, 9).map(str),
+    run_id=st.none() | st.integers(0, 9).map(str),
     executed_after=st.none()
     | st.builds(lambda late, zone: (BEGIN + timedelta(minutes=late)).astimezone(zone), minutes, zones),
     other_than=st.lists(st.integers(0, 9).map(str), max_size=3, unique=True).map(tuple),
@@ -73,11 +89,11 @@ limits = st.none() | st.integers(0, 5000).map(float)
 
 
 @st.composite
-def waits(draw: st.DrawFn, mail_id: str | None = None) -> WaitState:
+def waits(draw: st.DrawFn, kind: type[Subject], subject_id: str | None = None) -> WaitState:
     """A wait of which nothing is known yet."""
     finish = draw(limits)
     return WaitState(
-        mail_id=mail_id or draw(st.sampled_from(MAILS)),
+        subject=kind(subject_id or draw(st.sampled_from(IDS))),
         selector=draw(selectors),
         since=NOW + draw(st.integers(-1000, 1000)),
         on_failed=draw(st.sampled_from(OnFailed)),
@@ -88,7 +104,15 @@ def waits(draw: st.DrawFn, mail_id: str | None = None) -> WaitState:
     )
 
 
-courses = st.lists(st.tuples(responses, st.integers(0, 600)), min_size=1, max_size=8)
+State = list[tuple[Any, int]]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[WaitState, State]:
+    """A wait of either kind, and what is answered to it in seconds after each other."""
+    kind = draw(st.sampled_from(KINDS))
+    state = st.lists(st.tuples(responses(kind), st.integers(0, 600)), min_size=1, max_size=8)
+    return draw(waits(kind)), draw(state)
 
 
 def followed(wait: WaitState, state: list[tuple[Any, int]]) -> list[tuple[WaitState, Evaluation, Any, float]]:
@@ -103,45 +127,47 @@ def followed(wait: WaitState, state: list[tuple[Any, int]]) -> list[tuple[WaitSt
     return after
 
 
-@given(wait=waits(), state=courses)
+@given(case=cases())
 @settings(max_examples=100, deadline=None)
-def test_a_run_that_does_not_match_the_selector_is_never_accepted(wait: WaitState, state: list[tuple[Any, int]]):
+def test_a_run_that_does_not_match_the_selector_is_never_accepted(case: tuple[WaitState, State]):
+    wait, state = case
     for after, evaluation, _, _ in followed(wait, state):
-        # A run that proves a wrong time zone is named, whichever it is.
-        named = None if evaluation.outcome is Outcome.WRONG_TIMEZONE else evaluation.run
-        for run in (after.run, named):
+        shown_only = evaluation.outcome in (Outcome.WRONG_TIMEZONE, Outcome.MISSED)
+        for run in (after.run, None if shown_only else evaluation.run):
             if run is not None:
                 assert wait.selector.matches(run)
-                assert run.mail_id == wait.mail_id
+                assert run.subject_id == wait.subject.id
 
 
-@given(wait=waits(), state=courses)
+@given(case=cases())
 @settings(max_examples=100, deadline=None)
-def test_nothing_but_a_sent_run_that_matches_gives_sent(wait: WaitState, state: list[tuple[Any, int]]):
+def test_nothing_but_a_sent_run_that_matches_gives_success(case: tuple[WaitState, State]):
+    wait, state = case
     for _, evaluation, response, _ in followed(wait, state):
-        if evaluation.outcome is Outcome.SENT:
+        if evaluation.outcome is Outcome.SUCCEEDED:
             assert evaluation.run in response
             assert evaluation.run is not None
-            assert evaluation.run.status == "SENT"
-            assert evaluation.run.mail_id == wait.mail_id
+            assert evaluation.run.status in ("SENT", "SUCCESS")
+            assert evaluation.run.subject_id == wait.subject.id
             assert wait.selector.matches(evaluation.run)
         if evaluation.outcome is Outcome.FAILED:
-            assert wait.on_failed is OnFailed.FAIL or wait.selector.task_id is not None
+            assert wait.on_failed is OnFailed.FAIL or wait.selector.run_id is not None
             assert evaluation.run in response
             assert evaluation.run is not None
-            assert evaluation.run.status == "FAILED"
+            assert evaluation.run.status in ("FAILED", "FAILURE", "CANCELED")
 
 
-@given(wait=waits(), state=courses)
+@given(case=cases())
 @settings(max_examples=100, deadline=None)
-def test_once_seen_only_that_run_decides_unless_a_failed_one_is_waited_out(
-    wait: WaitState, state: list[tuple[Any, int]]
-):
-    pinned: MailTaskRun | None = None
+def test_once_seen_only_that_run_decides_unless_a_failed_one_is_waited_out(case: tuple[WaitState, State]):
+    wait, state = case
+    pinned: Run | None = None
     for after, evaluation, response, _ in followed(wait, state):
         decided = evaluation.run or after.run
-        if pinned is not None and decided is not None and decided.task_id != pinned.task_id:
-            raise AssertionError(f"{decided} after {pinned}")
+        if pinned is not None and decided is not None and decided.run_id != pinned.run_id:
+            assert not wait.subject.shows_earlier_runs, f"{decided} after {pinned}"
+            assert decided.age_order > pinned.age_order
+            assert evaluation.outcome in (Outcome.MISSED, Outcome.WRONG_TIMEZONE) or wait.selector.matches(decided)
         pinned = after.run
         if (
             pinned is None
@@ -152,9 +178,10 @@ def test_once_seen_only_that_run_decides_unless_a_failed_one_is_waited_out(
             assert after.selector == wait.selector
 
 
-@given(wait=waits(), state=courses)
+@given(case=cases())
 @settings(max_examples=100, deadline=None)
-def test_an_end_for_want_of_an_answer_or_of_time_has_its_reason(wait: WaitState, state: list[tuple[Any, int]]):
+def test_an_end_for_want_of_an_answer_or_of_time_has_its_reason(case: tuple[WaitState, State]):
+    wait, state = case
     for after, evaluation, response, now in followed(wait, state):
         if evaluation.outcome is Outcome.REFUSED:
             assert isinstance(response, PermanentError)
@@ -176,9 +203,10 @@ def test_an_end_for_want_of_an_answer_or_of_time_has_its_reason(wait: WaitState,
             assert wait.until_seen
 
 
-@given(wait=waits(), state=courses)
+@given(case=cases())
 @settings(max_examples=100, deadline=None)
-def test_what_is_kept_goes_on_as_if_it_had_never_been_kept(wait: WaitState, state: list[tuple[Any, int]]):
+def test_what_is_kept_goes_on_as_if_it_had_never_been_kept(case: tuple[WaitState, State]):
+    wait, state = case
     kept = wait
     now = NOW
     for response, pause in state:
@@ -188,17 +216,18 @@ def test_what_is_kept_goes_on_as_if_it_had_never_been_kept(wait: WaitState, stat
         assert encode_wait(kept) == encode_wait(wait)
         assert encode_evaluation(kept_verdict) == encode_evaluation(evaluation)
         assert encode_evaluation(
-            decode_evaluation(json.loads(json.dumps(encode_evaluation(evaluation))))
+            decode_evaluation(json.loads(json.dumps(encode_evaluation(evaluation))), wait.subject)
         ) == encode_evaluation(evaluation)
         assert kept.status_query(now) == wait.status_query(now)
         assert kept.gives_up_at == wait.gives_up_at
 
 
-@given(wait=waits(), state=courses)
+@given(case=cases())
 @settings(max_examples=100, deadline=None)
-def test_a_wait_says_something_and_ends_by_itself_when_it_says_it_will(wait: WaitState, state: list[tuple[Any, int]]):
+def test_a_wait_says_something_and_ends_by_itself_when_it_says_it_will(case: tuple[WaitState, State]):
+    wait, state = case
     for after, evaluation, _, now in followed(wait, state):
-        assert evaluation.message.startswith(f"Mail task {wait.mail_id}: ")
+        assert evaluation.message.startswith(f"{wait.subject.words.subject.capitalize()} {wait.subject.id}: ")
         assert describe(after, now)
         if not evaluation.outcome.final and after.gives_up_at is not None:
             assert evaluate(after, None, max(now, after.gives_up_at))[1].outcome.final
@@ -206,15 +235,16 @@ def test_a_wait_says_something_and_ends_by_itself_when_it_says_it_will(wait: Wai
 
 @given(
     data=st.data(),
+    kind=st.sampled_from(KINDS),
     required=st.integers(1, 2),
-    state=st.lists(st.tuples(st.integers(0, 1), responses, st.integers(0, 600)), max_size=8),
     late_at=limits,
 )
 @settings(max_examples=100, deadline=None)
 def test_a_delivery_is_sent_only_if_enough_mails_are(
-    data: st.DataObject, required: int, state: list[tuple[int, Any, int]], late_at: float | None
+    data: st.DataObject, kind: type[Subject], required: int, late_at: float | None
 ):
-    starts = [data.draw(waits(mail_id)) for mail_id in MAILS]
+    state = data.draw(st.lists(st.tuples(st.integers(0, 1), responses(kind), st.integers(0, 600)), max_size=8))
+    starts = [data.draw(waits(kind, subject_id)) for subject_id in IDS]
     starts = [decode_wait({**encode_wait(wait), "until_seen": False}) for wait in starts]
     group, now = WaitGroup.of(starts, required=required, late_at=late_at), NOW
     for position, response, pause in state:
@@ -228,15 +258,15 @@ def test_a_delivery_is_sent_only_if_enough_mails_are(
     sent = [
         (start, evaluation.run)
         for start, evaluation in zip(starts, group.evaluations, strict=True)
-        if evaluation.outcome is Outcome.SENT
+        if evaluation.outcome is Outcome.SUCCEEDED
     ]
     for start, run in sent:
         assert run is not None
-        assert run.status == "SENT"
+        assert run.status in ("SENT", "SUCCESS")
         assert start.selector.matches(run)
-    assert (group.evaluation.outcome is Outcome.SENT) is (len(sent) >= required)
+    assert (group.evaluation.outcome is Outcome.SUCCEEDED) is (len(sent) >= required)
     lost = sum(evaluation.outcome.final for evaluation in group.evaluations) - len(sent)
-    assert group.evaluation.outcome.final is (len(sent) >= required or len(MAILS) - lost < required)
+    assert group.evaluation.outcome.final is (len(sent) >= required or len(IDS) - lost < required)
 
 
 anything = st.recursive(
@@ -253,7 +283,7 @@ anything = st.recursive(
     )
     | st.fixed_dictionaries(
         {
-            "waits": st.just([encode_wait(WaitState(mail_id="m", selector=RunSelector(), since=NOW))]),
+            "waits": st.just([encode_wait(WaitState(subject=MailTaskSubject("m"), selector=RunSelector(), since=NOW))]),
             "evaluations": st.lists(
                 st.fixed_dictionaries(
                     {"outcome": st.sampled_from([*Outcome, "sent!", None]), "message": anything},

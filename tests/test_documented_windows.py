@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from airflow_provider_quickbi._wait.evaluate import evaluate
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Outcome, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._wait.window import Cause, DueTime, Window, select_window
 from airflow_provider_quickbi.api.models import MailTaskRun
 
@@ -69,7 +70,7 @@ class Morning:
             for name, value in re.findall(r'`(\w+)="([^`]+)"`', advice)
         }
         if "quickbi_task_id" in given:
-            return RunSelector(task_id=given["quickbi_task_id"])
+            return RunSelector(run_id=given["quickbi_task_id"])
         if "executed_after" in given:
             return RunSelector(
                 executed_after=datetime.fromisoformat(given["executed_after"]),
@@ -130,7 +131,7 @@ def poll(cause: Cause, now: datetime, latest: MailTaskRun | None, due: datetime 
     due = at(MONDAY, "9:00") if due is None else due
     times = DueTime(cause, due, (due + DAY, due + 2 * DAY))
     selector, _ = select_window(Window.AUTO, times, timezone=SHANGHAI, clock_skew=SKEW, now=now)
-    wait = WaitState(mail_id="m", selector=selector, since=now.timestamp())
+    wait = WaitState(subject=MailTaskSubject("m"), selector=selector, since=now.timestamp())
     return evaluate(wait, [latest] if latest else [], now.timestamp())[1].outcome
 
 
@@ -141,40 +142,40 @@ OF_SUNDAY = run(at(SUNDAY, "9:30"))
 CASES: dict[str, list[tuple[Cause, datetime, MailTaskRun | None, Outcome]]] = {
     "Scheduled, on time": [
         (SCHEDULED, at(MONDAY, "9:00"), OF_SUNDAY, Outcome.WAITING),
-        (SCHEDULED, at(MONDAY, "9:31"), OF_MONDAY, Outcome.SENT),
+        (SCHEDULED, at(MONDAY, "9:31"), OF_MONDAY, Outcome.SUCCEEDED),
     ],
-    "Scheduled, but starts at 15:00 after an outage": [(SCHEDULED, at(MONDAY, "15:00"), OF_MONDAY, Outcome.SENT)],
+    "Scheduled, but starts at 15:00 after an outage": [(SCHEDULED, at(MONDAY, "15:00"), OF_MONDAY, Outcome.SUCCEEDED)],
     "Scheduled, but starts the next day at 08:00, before that day's report": [
-        (SCHEDULED, at(TUESDAY, "8:00"), OF_MONDAY, Outcome.SENT)
+        (SCHEDULED, at(TUESDAY, "8:00"), OF_MONDAY, Outcome.SUCCEEDED)
     ],
     "Scheduled, but starts the next day at 10:00, after that day's report": [
         (SCHEDULED, at(TUESDAY, "10:00"), OF_TUESDAY, Outcome.MISSED)
     ],
     "Backfill or `catchup=True` over three past days": [
         (SCHEDULED, at(WEDNESDAY, "12:00"), OF_WEDNESDAY, Outcome.MISSED),
-        (SCHEDULED, at(WEDNESDAY, "12:00"), OF_MONDAY, Outcome.SENT),
+        (SCHEDULED, at(WEDNESDAY, "12:00"), OF_MONDAY, Outcome.SUCCEEDED),
     ],
     "Backfill of a past day on which the mail task had its last run": [
-        (SCHEDULED, at(WEDNESDAY, "12:00"), OF_MONDAY, Outcome.SENT)
+        (SCHEDULED, at(WEDNESDAY, "12:00"), OF_MONDAY, Outcome.SUCCEEDED)
     ],
     "Backfill of a past day without any run since the day before": [
         (SCHEDULED, at(WEDNESDAY, "12:00"), OF_SUNDAY, Outcome.WINDOW_OVER),
         (SCHEDULED, at(WEDNESDAY, "12:00"), None, Outcome.WINDOW_OVER),
     ],
     "Backfill that includes today": [(SCHEDULED, at(MONDAY, "9:10"), OF_SUNDAY, Outcome.WAITING)],
-    "Started by hand or through the API": [(Cause.PERSON, at(WEDNESDAY, "12:00"), OF_SUNDAY, Outcome.SENT)],
+    "Started by hand or through the API": [(Cause.PERSON, at(WEDNESDAY, "12:00"), OF_SUNDAY, Outcome.SUCCEEDED)],
     "Triggered by an asset": [
         (Cause.ASSET, at(MONDAY, "9:00"), OF_SUNDAY, Outcome.WAITING),
-        (Cause.ASSET, at(MONDAY, "9:31"), OF_MONDAY, Outcome.SENT),
+        (Cause.ASSET, at(MONDAY, "9:31"), OF_MONDAY, Outcome.SUCCEEDED),
         (Cause.ASSET, at(TUESDAY, "10:00"), OF_TUESDAY, Outcome.MISSED),
     ],
     "Cleared on the same day": [
-        (SCHEDULED, at(MONDAY, "18:00"), OF_MONDAY, Outcome.SENT),
+        (SCHEDULED, at(MONDAY, "18:00"), OF_MONDAY, Outcome.SUCCEEDED),
         (SCHEDULED, at(MONDAY, "18:00"), run(at(MONDAY, "9:30"), "FAILED"), Outcome.FAILED),
     ],
     "Cleared on a later day": [
         (SCHEDULED, at(WEDNESDAY, "8:00"), OF_TUESDAY, Outcome.MISSED),
-        (SCHEDULED, at(WEDNESDAY, "8:00"), OF_MONDAY, Outcome.SENT),
+        (SCHEDULED, at(WEDNESDAY, "8:00"), OF_MONDAY, Outcome.SUCCEEDED),
     ],
 }
 #: What goes on from a stored state is tried where states are stored: tests/test_upgrade.py and tests/airflow.

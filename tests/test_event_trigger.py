@@ -13,6 +13,7 @@ from airflow_provider_quickbi._watch import stream as streams
 from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
+from airflow_provider_quickbi.triggers import watching
 from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskEventTrigger
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def connection(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQ
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=500))
     monkeypatch.setattr(streams, "_IDLE_SECONDS", 0.01)
     monkeypatch.setattr(streams, "_FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(triggers, "HAND_OVER_SECONDS", 0.0)
-    monkeypatch.setattr(triggers, "_STORING", RetryPolicy(attempts=2, first_delay=0.001))
+    monkeypatch.setattr(watching, "HAND_OVER_SECONDS", 0.0)
+    monkeypatch.setattr(watching, "_STORING", RetryPolicy(attempts=2, first_delay=0.001))
     quickbi.add_mail_task("Daily sales", mail_id="m", owner="Wang Fang")
     return quickbi
 
@@ -224,7 +225,7 @@ def test_what_was_seen_is_read_again_until_it_can_be(connection: LocalQuickBI) -
 def test_a_run_is_told_of_again_rather_than_lost_if_the_triggerer_ends_before_airflow_has_the_event(
     connection: LocalQuickBI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triggers, "HAND_OVER_SECONDS", 3600.0)
+    monkeypatch.setattr(watching, "HAND_OVER_SECONDS", 3600.0)
 
     async def scenario() -> None:
         store = KeptWithTheAsset()

@@ -24,7 +24,7 @@ from airflow_provider_quickbi.api.errors import (
     TransientError,
     error_from_dict,
 )
-from airflow_provider_quickbi.api.models import StatusQuery
+from airflow_provider_quickbi.api.operations import StatusQuery
 from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.exceptions import (
     QuickBIConnectionError,

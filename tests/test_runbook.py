@@ -8,9 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from airflow_provider_quickbi import exceptions
+from airflow_provider_quickbi._wait.subject import DatasetSubject, MailTaskSubject, Words
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+PLACEHOLDER = re.compile(r"%(?:\.\d)?[sdrf]")
 #: Methods of a logger with which something is said that a person may have to do something about.
 LOUD = {"warning", "error", "exception", "critical"}
 
@@ -22,13 +24,32 @@ def nodes() -> list[ast.AST]:
     return [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
 
 
-def written(node: ast.AST) -> str:
-    """Return a text with an ellipsis for what is filled in; empty if it is none."""
+def filled(node: ast.AST, words: Words) -> str | None:
+    """Return what an expression stands for if it is one of the words for a subject, ``None`` if it is not."""
+    match node:
+        case ast.Attribute(value=holder, attr=attr) if ast.unparse(holder).endswith("words"):
+            return str(getattr(words, attr))
+        case ast.Name(id="noun"):
+            return words.run
+        case ast.Call(func=ast.Attribute(value=word, attr="capitalize")):
+            return None if (found := filled(word, words)) is None else found.capitalize()
+    return None
+
+
+def written(node: ast.AST, words: Words = MailTaskSubject.words) -> str:
+    """Return a text with the words for a subject, and an ellipsis for what else is filled in; empty if it is none."""
     if isinstance(node, ast.JoinedStr):
-        text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        text = "".join(
+            str(part.value) if isinstance(part, ast.Constant) else filled(part.value, words) or "…"
+            for part in node.values
+            if isinstance(part, (ast.Constant, ast.FormattedValue))
+        )
+    elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        arguments = iter([filled(argument, words) or "…" for argument in node.args[1:]])
+        text = PLACEHOLDER.sub(lambda _: next(arguments, "…"), str(node.args[0].value))
     else:
         text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
-    return re.sub(r"…+", "…", re.sub(r"%(?:\.\d)?[sdrf]", "…", text))
+    return re.sub(r"…+", "…", PLACEHOLDER.sub("…", text))
 
 
 def fragments(line: str) -> list[str]:
@@ -43,7 +64,8 @@ def test_every_line_that_is_quoted_stands_in_the_code() -> None:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         and isinstance(node.body[0], ast.Expr)
     }
-    known = "\n".join({written(node) for node in nodes() if id(node) not in docstrings})
+    kinds = (MailTaskSubject.words, DatasetSubject.words)
+    known = "\n".join({written(node, words) for node in nodes() if id(node) not in docstrings for words in kinds})
     quoted = [line for line in re.findall(r"`([^`]+)`", RUNBOOK) if line.count(" ") >= 3]
     assert len(quoted) > 60
     assert [part for line in quoted for part in fragments(line) if part not in known] == []
@@ -51,7 +73,7 @@ def test_every_line_that_is_quoted_stands_in_the_code() -> None:
 
 def test_every_warning_is_in_the_runbook() -> None:
     warnings = {
-        written(node.args[0])
+        written(node)
         for node in nodes()
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)

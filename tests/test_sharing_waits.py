@@ -17,8 +17,9 @@ from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.events import EventKind
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api import status_poller
-from airflow_provider_quickbi.api.models import StatusQuery
+from airflow_provider_quickbi.api.operations import StatusQuery
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
@@ -51,7 +52,10 @@ def stored_and_revived(mail_id: str, poke_interval: float, executed_after: datet
     """Return a trigger as the triggerer restores it from the database."""
     now = time.time()
     wait = WaitState(
-        mail_id=mail_id, selector=RunSelector(executed_after=executed_after), since=now, finish_by=now + 60
+        subject=MailTaskSubject(mail_id),
+        selector=RunSelector(executed_after=executed_after),
+        since=now,
+        finish_by=now + 60,
     )
     trigger = QuickBIMailTaskTrigger(
         quickbi_conn_id="quickbi_default", group=encode_group(WaitGroup.of([wait])), poke_interval=poke_interval
@@ -87,7 +91,7 @@ def outcomes(
 
 def test_a_hundred_waits_for_five_mails_make_the_calls_of_five(quickbi: LocalQuickBI):
     mail_ids = mails(quickbi, 5, sent_at_poll=4)
-    assert outcomes(mail_ids * 20, poke_interval=0.5) == {"sent": 100}
+    assert outcomes(mail_ids * 20, poke_interval=0.5) == {"succeeded": 100}
     # A hundred waits with four polls each would be 400 calls; a busy machine may need a few more than 20.
     assert 20 <= quickbi.count(ASK) <= 40
 
@@ -113,7 +117,7 @@ def test_a_wait_reuses_responses_newer_than_its_last_poll(quickbi: LocalQuickBI)
 
 def test_first_polls_of_waits_that_start_together_are_spread(quickbi: LocalQuickBI):
     mail_ids = mails(quickbi, 60, sent_at_poll=1)
-    assert outcomes(mail_ids, poke_interval=1.0) == {"sent": 60}
+    assert outcomes(mail_ids, poke_interval=1.0) == {"succeeded": 60}
     begun = sorted(call.monotonic_time for call in quickbi.calls)
     assert begun[-1] - begun[0] > 0.2
 
@@ -123,13 +127,13 @@ def test_no_call_is_made_before_executed_after(quickbi: LocalQuickBI):
     after = datetime.fromtimestamp(int(time.time()) + 2, UTC)
     for mail_id in mail_ids:
         quickbi.add_run(mail_id, exec_time=after)
-    assert outcomes(mail_ids, poke_interval=0.2, executed_after=after) == {"sent": 20}
+    assert outcomes(mail_ids, poke_interval=0.2, executed_after=after) == {"succeeded": 20}
     assert min(call.wall_time for call in quickbi.calls) >= after.timestamp()
 
 
 def test_all_waits_use_the_same_few_connections(quickbi: LocalQuickBI):
     mail_ids = mails(quickbi, 20, sent_at_poll=5)
-    assert outcomes(mail_ids * 5, poke_interval=0.2) == {"sent": 100}
+    assert outcomes(mail_ids * 5, poke_interval=0.2) == {"succeeded": 100}
     assert quickbi.count(ASK) >= 100
     # One per mail at the same moment; a busy machine may need a few more.
     assert quickbi.connections_opened <= 40
@@ -142,7 +146,7 @@ def test_connections_are_closed_when_the_last_wait_ends(quickbi: LocalQuickBI):
     def poll_once() -> None:
         open_at_the_end.append(sum(len(pollers) for pollers in status_poller._pollers.values()))
 
-    assert outcomes(mail_ids * 4, poke_interval=0.1, then=poll_once) == {"sent": 20}
+    assert outcomes(mail_ids * 4, poke_interval=0.1, then=poll_once) == {"succeeded": 20}
     assert open_at_the_end == [0]
     until = time.monotonic() + 10
     while (still_open := quickbi.drop_connections()) and time.monotonic() < until:
@@ -153,5 +157,5 @@ def test_connections_are_closed_when_the_last_wait_ends(quickbi: LocalQuickBI):
 def test_throttled_first_polls_fail_no_wait(quickbi: LocalQuickBI):
     mail_ids = mails(quickbi, 10, sent_at_poll=2)
     quickbi.fail(ASK, Fault.throttled(), times=15)
-    assert outcomes(mail_ids * 3, poke_interval=0.2) == {"sent": 30}
+    assert outcomes(mail_ids * 3, poke_interval=0.2) == {"succeeded": 30}
     assert quickbi.count(ASK, "Throttling.User") == 15

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, is_active, latest
 from airflow_provider_quickbi._wait.selector import KNOWN_RUNS, RunSelector
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
     ErrorKind,
@@ -24,6 +25,8 @@ from airflow_provider_quickbi.api.errors import (
 )
 from airflow_provider_quickbi.api.models import MailTaskRun
 
+M = MailTaskSubject("m")
+
 BEGIN = datetime(2026, 7, 1, tzinfo=UTC)
 NOTED_AT = BEGIN.timestamp() + 0.75
 
@@ -34,7 +37,7 @@ def run(task_id: str, seconds: float = 0, status: str = "SENT") -> MailTaskRun:
 
 
 def noted(*runs: MailTaskRun, **changes: Any) -> StartRecord:
-    record = StartRecord.of("m", runs, NOTED_AT)
+    record = StartRecord.of(M, runs, NOTED_AT)
     return StartRecord(**{**{name: getattr(record, name) for name in StartRecord.__dataclass_fields__}, **changes})
 
 
@@ -44,7 +47,7 @@ def noted(*runs: MailTaskRun, **changes: Any) -> StartRecord:
 def test_the_latest_runs_are_noted_the_latest_first():
     record = noted(run("8", -20), run("10", -5), run("9", -5))
     assert record.known == ("10", "9", "8")
-    assert (record.mail_id, record.recorded_at, record.accepted, record.attached_to) == ("m", NOTED_AT, False, None)
+    assert (record.subject.id, record.recorded_at, record.accepted, record.attached_to) == ("m", NOTED_AT, False, None)
 
 
 def test_of_very_many_runs_only_the_latest_are_noted():
@@ -86,11 +89,11 @@ def test_how_far_the_clocks_may_differ_can_be_said():
 def test_of_several_new_runs_the_first_is_ours():
     chosen = noted(run("10", -5)).selector().select([run("12", 30), run("11", 2), run("10", -5)])
     assert chosen is not None
-    assert chosen.task_id == "11"
+    assert chosen.run_id == "11"
 
 
 def test_once_joined_only_that_run_is_ours():
-    assert noted(run("10", -5), attached_to="11").selector() == RunSelector(task_id="11")
+    assert noted(run("10", -5), attached_to="11").selector() == RunSelector(run_id="11")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_a_note_survives_json(record: StartRecord):
 
 def test_a_note_of_version_1_is_read():
     kept = {
-        "mail_id": "m",
+        "subject": {"kind": "mail-task", "id": "m", "name": "", "scope": ""},
         "recorded_at": 1782864000.75,
         "known": ["7218865303929605212"],
         "accepted": True,
@@ -119,10 +122,10 @@ def test_a_note_of_version_1_is_read():
     record = StartRecord.from_dict(kept)
     assert record is not None
     assert record.as_dict() == kept
-    assert record.selector() == RunSelector(task_id="7218865303929605213")
-    assert StartRecord.from_dict({"mail_id": "m", "recorded_at": 1782864000.0}) == StartRecord(
-        mail_id="m", recorded_at=1782864000.0
-    )
+    assert record.selector() == RunSelector(run_id="7218865303929605213")
+    assert StartRecord.from_dict(
+        {"subject": {"kind": "mail-task", "id": "m"}, "recorded_at": 1782864000.0}
+    ) == StartRecord(subject=M, recorded_at=1782864000.0)
 
 
 anything = st.recursive(

@@ -13,6 +13,7 @@ from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.hooks import lookup
 from airflow_provider_quickbi.testing import LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
@@ -65,7 +66,7 @@ def event_of(*mail_ids: str, **limits: Any) -> dict[str, Any]:
     """Return how a wait for these mail tasks ends, whose triggers are made of what is in the database."""
     now = time.time()
     waits = [
-        WaitState(mail_id=mail_id, selector=RunSelector(), since=now, finish_by=now + 600, **limits)
+        WaitState(subject=MailTaskSubject(mail_id), selector=RunSelector(), since=now, finish_by=now + 600, **limits)
         for mail_id in mail_ids
     ]
     learnt: dict[str, Any] = {"group": encode_group(WaitGroup.of(waits))}
@@ -92,7 +93,7 @@ def test_a_triggerer_that_starts_while_the_connection_cannot_be_read_waits_on(qu
 
     event = event_of("m", "n")
 
-    assert (event["kind"], outcomes(event)) == ("finished", ["sent", "sent"])
+    assert (event["kind"], outcomes(event)) == ("finished", ["succeeded", "succeeded"])
     assert backend.refused == 6
 
 
@@ -130,7 +131,7 @@ def test_a_secret_that_changed_is_taken_when_the_connection_can_be_read_again(
 
     event = event_of(*mail_ids)
 
-    assert (event["kind"], outcomes(event)) == ("finished", ["sent"] * len(mail_ids))
+    assert (event["kind"], outcomes(event)) == ("finished", ["succeeded"] * len(mail_ids))
     assert backend.refused == 3
 
 

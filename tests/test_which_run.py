@@ -15,8 +15,13 @@ from hypothesis import strategies as st
 from airflow_provider_quickbi._wait.evaluate import evaluate
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Evaluation, OnFailed, Outcome, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._wait.window import Cause, DueTime, Window, resolve_auto, select_window
 from airflow_provider_quickbi.api.models import MailTaskRun
+from airflow_provider_quickbi.api.operations import StatusQuery
+
+M = MailTaskSubject("m")
+OUTCOMES = {"SENT": Outcome.SUCCEEDED, "FAILED": Outcome.FAILED}
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -179,6 +184,7 @@ def wait_through(wait: WaitState, history: History, begin: datetime, every: time
     evaluation = Evaluation(Outcome.WAITING, "")
     while not evaluation.outcome.final:
         query = wait.status_query(now.timestamp())
+        assert query is None or isinstance(query, StatusQuery)
         response = None if query is None else history.show(now, query.task_id)
         wait, evaluation = evaluate(wait, response, now.timestamp())
         now += every
@@ -194,7 +200,7 @@ def test_for_every_history_the_outcome_is_what_the_true_history_allows(kind: str
     assert len(HISTORIES) == 1 + 3 * 4 + 6 * 16 + 10 * 64
     for history in HISTORIES:
         wait = WaitState(
-            mail_id="m",
+            subject=M,
             selector=selector,
             since=start.timestamp(),
             finish_by=last.timestamp(),
@@ -205,9 +211,9 @@ def test_for_every_history_the_outcome_is_what_the_true_history_allows(kind: str
         past = [run for run in history.runs if selector.is_past(run.seen(last))]
         about = (history.runs, evaluation)
         assert evaluation.outcome is not Outcome.WRONG_TIMEZONE, about
-        if evaluation.outcome is Outcome.SENT:
+        if evaluation.outcome is Outcome.SUCCEEDED:
             assert evaluation.run is not None, about
-            assert any(run.task_id == evaluation.run.task_id and run.end == "SENT" for run in inside), about
+            assert any(run.task_id == evaluation.run.run_id and run.end == "SENT" for run in inside), about
         if evaluation.outcome is Outcome.FAILED:
             assert on_failed is OnFailed.FAIL, about
             assert any(run.end == "FAILED" for run in inside), about
@@ -220,7 +226,7 @@ def test_for_every_history_the_outcome_is_what_the_true_history_allows(kind: str
         visible = history.show(max(start, selector.executed_after or start), None)
         if on_failed is OnFailed.FAIL and visible and selector.matches(visible[0]):
             expected = next(run.end for run in history.runs if run.task_id == visible[0].task_id)
-            assert evaluation.outcome == expected.lower(), about
+            assert evaluation.outcome is OUTCOMES[expected], about
 
 
 def test_a_backfill_of_past_days_does_not_turn_green_on_todays_run():
@@ -230,14 +236,14 @@ def test_a_backfill_of_past_days_does_not_turn_green_on_todays_run():
     for day in (1, 2, 3, 4):
         due = DueTime(Cause.SCHEDULE, datetime(2026, 7, day, 0, 30, tzinfo=UTC), ())
         selector = selected(Window.AUTO, due)
-        wait = WaitState(mail_id="m", selector=selector, since=now.timestamp(), finish_by=now.timestamp() + 3600)
+        wait = WaitState(subject=M, selector=selector, since=now.timestamp(), finish_by=now.timestamp() + 3600)
         outcomes.append(evaluate(wait, [today], now.timestamp())[1].outcome)
-    assert outcomes == [Outcome.MISSED, Outcome.MISSED, Outcome.MISSED, Outcome.SENT]
+    assert outcomes == [Outcome.MISSED, Outcome.MISSED, Outcome.MISSED, Outcome.SUCCEEDED]
 
 
 def test_a_missed_run_says_the_window_the_latest_run_and_what_helps():
     now = END + timedelta(hours=6)
-    wait = WaitState(mail_id="m", selector=SELECTORS["day"], since=now.timestamp(), window_reason='window="day": x')
+    wait = WaitState(subject=M, selector=SELECTORS["day"], since=now.timestamp(), window_reason='window="day": x')
     late = MailTaskRun("m", "99", "SENT", END + timedelta(hours=5))
     message = evaluate(wait, [late], now.timestamp())[1].message
     for part in (START.isoformat(), END.isoformat(), "99", "only the latest run", 'window="latest"', "quickbi_task_id"):
@@ -246,19 +252,19 @@ def test_a_missed_run_says_the_window_the_latest_run_and_what_helps():
 
 def test_a_pinned_run_is_monitored_past_the_end_of_the_window():
     now = END.timestamp() - 60
-    wait = WaitState(mail_id="m", selector=SELECTORS["day"], since=now, finish_by=now + 86400)
+    wait = WaitState(subject=M, selector=SELECTORS["day"], since=now, finish_by=now + 86400)
     active = MailTaskRun("m", "10", "PROCESSING", END - timedelta(minutes=5))
     wait, evaluation = evaluate(wait, [active], now)
     wait, evaluation = evaluate(wait, [active], now + 7200)
     assert evaluation.outcome is Outcome.WAITING
-    assert wait.status_query(now + 7200) == ("m", "10")
+    assert wait.status_query(now + 7200) == StatusQuery("m", "10")
     sent = MailTaskRun("m", "10", "SENT", active.exec_time)
-    assert evaluate(wait, [sent], now + 7300)[1].outcome is Outcome.SENT
+    assert evaluate(wait, [sent], now + 7300)[1].outcome is Outcome.SUCCEEDED
 
 
 def test_a_window_that_ends_without_a_run_ends_the_wait_at_once_and_not_on_an_outage():
     after = END.timestamp() + 60
-    wait = WaitState(mail_id="m", selector=SELECTORS["day"], since=END.timestamp() - 600, finish_by=after + 86400)
+    wait = WaitState(subject=M, selector=SELECTORS["day"], since=END.timestamp() - 600, finish_by=after + 86400)
     assert wait.gives_up_at == after
     assert evaluate(wait, [], after - 1)[1].outcome is Outcome.WAITING
     assert evaluate(wait, None, after + 1)[1].outcome is Outcome.WAITING
@@ -271,23 +277,23 @@ def test_a_window_that_ends_without_a_run_ends_the_wait_at_once_and_not_on_an_ou
 def test_a_run_seven_hours_in_the_future_is_a_wrong_timezone_and_the_zone_that_fits_is_named():
     now = datetime(2026, 7, 1, 1, 0, tzinfo=UTC)
     run = MailTaskRun("m", "10", "SENT", datetime(2026, 7, 1, 8, 0, tzinfo=UTC))
-    evaluation = evaluate(WaitState(mail_id="m", selector=RunSelector(), since=0.0), [run], now.timestamp())[1]
+    evaluation = evaluate(WaitState(subject=M, selector=RunSelector(), since=0.0), [run], now.timestamp())[1]
     assert evaluation.outcome is Outcome.WRONG_TIMEZONE
     for part in ("7.0 h in the future", "timezone (UTC+00:00)", "Set timezone to Asia/Shanghai"):
         assert part in evaluation.message
 
 
-@pytest.mark.parametrize(("seconds", "outcome"), [(120, Outcome.SENT), (121, Outcome.WRONG_TIMEZONE)])
+@pytest.mark.parametrize(("seconds", "outcome"), [(120, Outcome.SUCCEEDED), (121, Outcome.WRONG_TIMEZONE)])
 def test_clocks_may_differ_by_clock_skew_and_a_minute(seconds: int, outcome: Outcome):
     now = DUE.timestamp()
     run = MailTaskRun("m", "10", "SENT", DUE + timedelta(seconds=seconds))
-    assert evaluate(WaitState(mail_id="m", selector=RunSelector(), since=now), [run], now)[1].outcome is outcome
+    assert evaluate(WaitState(subject=M, selector=RunSelector(), since=now), [run], now)[1].outcome is outcome
 
 
 def test_a_new_run_dated_hours_before_its_start_is_this_tasks_run_in_another_zone():
     now = DUE.timestamp()
     selector = RunSelector(other_than=("9",), executed_after=DUE - SKEW)
-    wait = WaitState(mail_id="m", selector=selector, since=now, until_seen=True, start_requested_at=now)
+    wait = WaitState(subject=M, selector=selector, since=now, until_seen=True, start_requested_at=now)
     new = MailTaskRun("m", "10", "SENT", DUE - timedelta(hours=8, seconds=-5))
     evaluation = evaluate(wait, [new], now + 10)[1]
     assert evaluation.outcome is Outcome.WRONG_TIMEZONE
@@ -328,7 +334,7 @@ def test_no_success_outside_the_window_none_in_the_future_and_a_missed_run_is_ne
 ):
     selector = SELECTORS[kind]
     wait: Any = WaitState(
-        mail_id="m",
+        subject=M,
         selector=selector,
         since=begin.timestamp(),
         on_failed=on_failed,
@@ -349,10 +355,10 @@ def test_no_success_outside_the_window_none_in_the_future_and_a_missed_run_is_ne
             break
         now += timedelta(minutes=every)
     assert evaluation.outcome.final
-    if evaluation.outcome is Outcome.SENT:
+    if evaluation.outcome is Outcome.SUCCEEDED:
         assert evaluation.run is not None
         assert selector.matches(evaluation.run)
-        assert evaluation.run.exec_time <= now + 2 * SKEW
+        assert evaluation.run.started_at <= now + 2 * SKEW
     if evaluation.outcome is Outcome.MISSED:
         assert evaluation.run is not None
         assert selector.is_past(evaluation.run)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_quickbi._check import unknowns
 from airflow_provider_quickbi._check.behaviour import Behaviour
 from airflow_provider_quickbi._check.exchange import Clock, ObservedClient
-from airflow_provider_quickbi._check.experiments import Experiments
+from airflow_provider_quickbi._check.experiments import SendExperiment, WatchExperiment, report_unanswered
 from airflow_provider_quickbi._check.network import probe
 from airflow_provider_quickbi._check.refusals import finding_for
 from airflow_provider_quickbi._check.report import Level, Report, failed, ok, skipped, warning
@@ -132,11 +132,11 @@ class _Calls:
         latest = [exchange for exchange in self.client.of("GetMailTaskStatus") if "TaskId" not in exchange.parameters]
         self.learn(*unknowns.runs_per_response(latest))
         self.report.add(unknowns.execution_zone(self.runs, self.clock.time(), self.settings.timezone))
-        experiments = Experiments(self.client, self.options, self.settings, self.clock, self.report, self.progress)
+        shared = (self.client, self.options, self.settings, self.clock, self.report, self.progress)
         if reachable:
-            experiments.send(paused=self.options.mail_id in self.paused)
-            experiments.watch(self.runs)
-        experiments.not_answerable()
+            SendExperiment(*shared).run(paused=self.options.mail_id in self.paused)
+            WatchExperiment(*shared).run(self.runs)
+        report_unanswered(self.report)
 
     def learn(self, finding: Finding, learnt: dict[str, Any]) -> None:
         self.report.add(finding)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_quickbi._check.report import Report
     from airflow_provider_quickbi.api.errors import QuickBIError
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import Run
     from airflow_provider_quickbi.api.settings import ClientSettings
 
 
@@ -141,7 +141,7 @@ def send(options: argparse.Namespace, out: TextIO) -> int:
     progress.done()
     if end.run is not None:
         _show_runs([end.run], options, out)
-    if end.outcome is Outcome.SENT:
+    if end.outcome is Outcome.SUCCEEDED:
         return Exit.OK
     codes = {
         Outcome.FAILED: Exit.FAILED,
@@ -216,7 +216,7 @@ def _show(rows: Sequence[dict[str, Any]], columns: Sequence[str], options: argpa
         show_table(rows, columns, out)
 
 
-def _show_runs(runs: Sequence[MailTaskRun], options: argparse.Namespace, out: TextIO) -> None:
+def _show_runs(runs: Sequence[Run], options: argparse.Namespace, out: TextIO) -> None:
     rows = [run.as_dict() for run in runs]
     if not rows and options.output != "json":
         print("No run.", file=out)

@@ -31,15 +31,15 @@ _TERMINAL = (MailTaskStatus.SENT, MailTaskStatus.FAILED)
 _PROMPT = 60.0
 
 
-class Experiments:
-    """Starts one run if that was asked for, and watches finished ones.
+class Experiment:
+    """What sending and watching have in common.
 
     :param client: of the account.
     :param options: what is to be checked.
     :param settings: of the connection.
     :param clock: the time, and how to wait.
     :param report: where the lines go.
-    :param progress: told what takes long.
+    :param progress: called with a sentence about what takes long.
     """
 
     def __init__(
@@ -58,15 +58,17 @@ class Experiments:
         self.report = report
         self.progress = progress
 
-    def learn(self, **learnt: Any) -> None:
+    def _learn(self, **learnt: Any) -> None:
         self.report.behaviour = replace(self.report.behaviour, **learnt)
 
-    # Sending
 
-    def send(self, *, paused: bool) -> None:
+class SendExperiment(Experiment):
+    """Starts the mail task once with ``--send``, and follows its run."""
+
+    def run(self, *, paused: bool) -> None:
         """Start the mail task once and follow its run, or say what was not checked."""
         if not self.options.send or self.options.mail_id is None:
-            self._probe_send()
+            self._probe()
             return
         mail_id = self.options.mail_id
         self.progress("starting the mail task")
@@ -98,12 +100,12 @@ class Experiments:
         assert error is not None  # noqa: S101 - only a refusal says that nothing was started
         match start.result:
             case StartResult.TOO_EARLY if paused and error.code != "MailApi.Beyond.ScheduleLimit":
-                self.learn(paused_start=error.code)
+                self._learn(paused_start=error.code)
                 remedy = "Resume the subscription: a paused one cannot be started"
                 self.report.add(warning("paused task", f"refused, Code {error.code}", remedy))
             case StartResult.TOO_EARLY:
                 minutes = minutes_to_wait(error.message)
-                self.learn(start_limit_minutes=minutes or 0)
+                self._learn(start_limit_minutes=minutes or 0)
                 wait = f"{minutes} minute(s)" if minutes else "a time that the service does not say"
                 remedy = 'Keep on_schedule_limit="wait", with a timeout above that; start this mail task less often'
                 self.report.add(warning("start limit", f"Code {error.code}: no further start for {wait}", remedy))
@@ -115,7 +117,7 @@ class Experiments:
 
     def _not_appeared(self, seconds: float, *, paused: bool) -> None:
         if paused:
-            self.learn(paused_start="never_runs")
+            self._learn(paused_start="never_runs")
             self.report.add(
                 warning(
                     "paused task", "accepted, but no run appeared", "Resume the subscription before a DAG starts it"
@@ -132,7 +134,7 @@ class Experiments:
 
     def _appeared(self, run: MailTaskRun, start: Start, began: float, appeared: float, *, paused: bool) -> None:
         delay = appeared - began
-        self.learn(start_delay=round(delay, 1), **({"paused_start": "runs"} if paused else {}))
+        self._learn(start_delay=round(delay, 1), **({"paused_start": "runs"} if paused else {}))
         if paused:
             self.report.add(ok("paused task", "a start is accepted, and it runs"))
         if delay > _PROMPT:
@@ -142,10 +144,10 @@ class Experiments:
             self.report.add(ok("start delay", f"the run appeared after {delay:,.0f} s"))
         finding, learnt = unknowns.zone_by_comparison(run, began, appeared, self.settings.timezone)
         self.report.add(finding)
-        self.learn(**learnt)
-        end = self._follow(RunSelector(task_id=run.task_id), until_seen=False)
+        self._learn(**learnt)
+        end = self._follow(RunSelector(run_id=run.task_id), until_seen=False)
         if is_over(end) and end.run is not None:
-            self.learn(run_duration=round(self.clock.time() - appeared, 1), outcome=end.run.status)
+            self._learn(run_duration=round(self.clock.time() - appeared, 1), outcome=end.run.status)
             self.report.add(
                 ok("final status", f"{end.run.status} {self.clock.time() - appeared:,.0f} s after it appeared")
             )
@@ -162,7 +164,7 @@ class Experiments:
         except QuickBIError:
             runs = ()
         kept = any(run.task_id == earlier.task_id for run in runs)
-        self.learn(keeps_runs=kept)
+        self._learn(keeps_runs=kept)
         if kept:
             self.report.add(ok("retention", "an earlier run can be read by its TaskId"))
             return
@@ -185,7 +187,7 @@ class Experiments:
             progress=lambda _: self.progress("following the run that was started"),
         )
 
-    def _probe_send(self) -> None:
+    def _probe(self) -> None:
         """Ask for a start of a mail task that does not exist, which starts nothing, if that was asked for."""
         name = "ManualRunMailTask"
         if not self.options.probe_send:
@@ -206,9 +208,11 @@ class Experiments:
                 )
             )
 
-    # Watching
 
-    def watch(self, runs: Sequence[MailTaskRun]) -> None:
+class WatchExperiment(Experiment):
+    """Polls finished runs again during ``--watch``."""
+
+    def run(self, runs: Sequence[MailTaskRun]) -> None:
         """Poll finished runs by their TaskId, and their mail tasks for new ones."""
         watched = {run.task_id: run for run in runs if run.status in _TERMINAL}
         if not self.options.watch:
@@ -224,12 +228,12 @@ class Experiments:
             )
             self.clock.sleep(min(self.options.interval, self.options.watch - spent))
             for run in list(watched.values()):
-                self._look_again(run, begun)
+                self._poll_again(run, begun)
             for run in list(newest.values()):
-                newest[run.mail_id] = self._look_for_new(run, begun)
+                newest[run.mail_id] = self._poll_for_new(run, begun)
             polls += 1
         if not self.report.behaviour.status_changes:
-            self.learn(status_changes=())
+            self._learn(status_changes=())
             self.report.add(
                 ok(
                     "final status",
@@ -237,20 +241,20 @@ class Experiments:
                 )
             )
 
-    def _look_again(self, run: MailTaskRun, begun: float) -> None:
+    def _poll_again(self, run: MailTaskRun, begun: float) -> None:
         known = self.report.behaviour.status_changes or ()
         now = next((found for found in self._read(run.mail_id, run.task_id) if found.task_id == run.task_id), None)
         if now is None or now.status == run.status or any(change["from"] == run.status for change in known):
             return
         after = round(self.clock.time() - begun)
-        self.learn(status_changes=(*known, {"from": run.status, "to": now.status, "after": after}))
+        self._learn(status_changes=(*known, {"from": run.status, "to": now.status, "after": after}))
         remedy = (
             f"Take the end of a run for provisional for {max(1, after // 60)} min or more: let a second sensor with "
             "quickbi_task_id look again before what must not happen twice"
         )
         self.report.add(warning("final status", f"{run.status} became {now.status} after {after} s", remedy))
 
-    def _look_for_new(self, latest: MailTaskRun, begun: float) -> MailTaskRun:
+    def _poll_for_new(self, latest: MailTaskRun, begun: float) -> MailTaskRun:
         runs = self._read(latest.mail_id, None)
         if not runs or runs[-1].task_id == latest.task_id:
             return latest
@@ -259,9 +263,9 @@ class Experiments:
             new, self.clock.time() - self.options.interval - 2 * _PROMPT, self.clock.time(), self.settings.timezone
         )
         self.report.add(finding)
-        self.learn(**learnt)
+        self._learn(**learnt)
         if latest.status == MailTaskStatus.FAILED:
-            self.learn(resent_after=round(self.clock.time() - begun))
+            self._learn(resent_after=round(self.clock.time() - begun))
             self.report.add(
                 warning(
                     "retention",
@@ -277,17 +281,16 @@ class Experiments:
         except QuickBIError:
             return ()
 
-    # What nobody can see from here
 
-    def not_answerable(self) -> None:
-        """Say of the rest what it would take."""
-        for name, seen, remedy in (
-            ("start delay", "needs a started run", "--send"),
-            ("final status", "needs time", "--watch MINUTES, or --send"),
-            ("retention", "needs a second run", "--send"),
-            ("start limit", "not met; its size shows only where it is hit", ""),
-            ("paused task", "needs a start of a paused task", "--send with its --mail-id"),
-            ("rate scope", "whether others share the rate shows only with a second AccessKey", ""),
-        ):
-            if not self.report.has(name):
-                self.report.add(skipped(name, seen, remedy))
+def report_unanswered(report: Report) -> None:
+    """Say of what could not be checked what it would take."""
+    for name, seen, remedy in (
+        ("start delay", "needs a started run", "--send"),
+        ("final status", "needs time", "--watch MINUTES, or --send"),
+        ("retention", "needs a second run", "--send"),
+        ("start limit", "not met; its size shows only where it is hit", ""),
+        ("paused task", "needs a start of a paused task", "--send with its --mail-id"),
+        ("rate scope", "whether others share the rate shows only with a second AccessKey", ""),
+    ):
+        if not report.has(name):
+            report.add(skipped(name, seen, remedy))

@@ -9,6 +9,7 @@ from airflow_provider_quickbi._send.record import StartRecord, StartResult, clas
 from airflow_provider_quickbi._wait.evaluate import evaluate
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.retry import NO_RETRY
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_quickbi._check.exchange import Clock
     from airflow_provider_quickbi.api.client import QuickBIClient
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import MailTaskRun, Run
 
 DEFAULT_START_TIMEOUT = 600.0
 DEFAULT_TIMEOUT = 3600.0
@@ -61,7 +62,7 @@ def start_once(client: QuickBIClient, mail_id: str, clock: Clock) -> Start:
     :raises QuickBIError: if what there is cannot be read; nothing was started then.
     """
     known = client.get_mail_task_status(mail_id)
-    record = StartRecord.of(mail_id, known, clock.time())
+    record = StartRecord.of(MailTaskSubject(mail_id), known, clock.time())
     try:
         accepted = client.manual_run_mail_task(mail_id)
     except QuickBIError as error:
@@ -95,7 +96,7 @@ def follow(
     """
     now = clock.time()
     wait = WaitState(
-        mail_id=mail_id,
+        subject=MailTaskSubject(mail_id),
         selector=selector,
         since=now,
         start_timeout=start_timeout,
@@ -104,9 +105,10 @@ def follow(
     )
     said = ""
     while True:
-        response: tuple[MailTaskRun, ...] | QuickBIError
+        response: tuple[Run, ...] | QuickBIError
+        query = wait.status_query(clock.time()) or wait.subject.query(None)
         try:
-            response = client.get_mail_task_status(*(wait.status_query(clock.time()) or (mail_id,)), retries=NO_RETRY)
+            response = client.do(query.operation(client.settings.zone), retries=NO_RETRY)
         except QuickBIError as error:
             response = error.with_traceback(None)
         wait, evaluation = evaluate(wait, response, clock.time())
@@ -121,4 +123,4 @@ def follow(
 
 def is_over(evaluation: Evaluation) -> bool:
     """Whether a wait ended because its run did."""
-    return evaluation.outcome in (Outcome.SENT, Outcome.FAILED)
+    return evaluation.outcome in (Outcome.SUCCEEDED, Outcome.FAILED)

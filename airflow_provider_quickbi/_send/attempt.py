@@ -1,4 +1,4 @@
-"""One try of the run operator: start the mail unless that may have been done, find its run and monitor it."""
+"""One try of a start: start a run unless that may have been done, find its run and monitor it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from airflow_provider_quickbi._send.state import AttemptState, Phase, at
 from airflow_provider_quickbi._send.store import RecordStore
 from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi._wait.outlets import publish
+from airflow_provider_quickbi._wait.reasons import explained
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
 from airflow_provider_quickbi.exceptions import (
@@ -27,7 +28,7 @@ from airflow_provider_quickbi.exceptions import (
 if TYPE_CHECKING:
     from airflow_provider_quickbi._send.options import RunOptions, RunTask
     from airflow_provider_quickbi._wait.events import Event
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import Run
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 
@@ -60,7 +61,7 @@ class StartAttempt:
         self.starter = Starter(options, state, hook, self.records, self.monitor, task.log)
 
     def begin(self) -> dict[str, Any]:
-        """Send the mail, unless an earlier try may have done so, and return its run."""
+        """Start a run, unless an earlier try may have done so, and return it."""
         with self.records.recording_the_end():
             return self._advance()
 
@@ -70,7 +71,7 @@ class StartAttempt:
         :param event: of a trigger.
         """
         with self.records.recording_the_end():
-            record = self.records.stored(self.state.mail_id)
+            record = self.records.stored(self.state.subject)
             if record is not None and record != self.state.record:
                 # A worker that resumed this deferral before this one has recorded more than the deferral knows.
                 self._recover(record)
@@ -99,17 +100,16 @@ class StartAttempt:
             group = None
 
     def _prepare(self) -> None:
-        """Find out which mail task is meant, and recover what an earlier try may have started."""
-        if not self.state.mail_id:
+        """Find out what is meant, and recover what an earlier try may have started."""
+        if not self.state.subject.id:
             self.monitor.wait_until_allowed()
             try:
-                (found,) = self.hook.find_mail_tasks([self.options.subscribe_name or ""], self.options.mail_owner)
+                self.state.subject = self.state.subject.find(self.hook)
             except QuickBIUnavailable as error:
                 self.monitor.back_off(TransientError(str(error), kind=ErrorKind.TRANSIENT))
                 return
-            self.state.mail_id = found.mail_id
             self.state.reset_backoff()
-        if (record := self.records.open(self.state.mail_id)) is not None:
+        if (record := self.records.open(self.state.subject)) is not None:
             self._recover(record)
         else:
             self.state.phase = Phase.STARTING
@@ -117,9 +117,11 @@ class StartAttempt:
     def _recover(self, record: StartRecord) -> None:
         """Look for the run of a start that another worker made or was about to make."""
         self.log.info(
-            "%s may have been started after %s: looking for its run before anything is sent.",
-            self.monitor.title,
+            "%s may have been started after %s: looking for its %s before anything is %s.",
+            self.state.subject.title,
             at(record.recorded_at),
+            self.state.subject.words.run,
+            self.state.subject.words.start_past,
         )
         self.state.record = record
         self.state.called = False
@@ -128,7 +130,7 @@ class StartAttempt:
 
     def _other_run_finished(self, group: WaitGroup) -> None:
         """Go on to the start after another run is finished, one way or the other."""
-        if group.evaluation.outcome not in (Outcome.SENT, Outcome.FAILED):
+        if group.evaluation.outcome not in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.MISSED):
             self._fail(group.evaluation)
         self.state.run = None
         self.state.phase = Phase.STARTING
@@ -136,26 +138,29 @@ class StartAttempt:
 
     def _run_located(self, group: WaitGroup) -> None:
         """Go on to monitor the run that was found, or decide what it means that there is none."""
-        evaluation, record = group.evaluation, self.monitor.required_record()
+        evaluation, record, words = group.evaluation, self.monitor.required_record(), self.state.subject.words
         if evaluation.outcome is Outcome.SEEN and evaluation.run is not None:
-            self.records.keep(replace(record, attached_to=evaluation.run.task_id))
+            self.records.keep(replace(record, attached_to=evaluation.run.run_id))
             self.log.info(
-                "Run %s of %s %s: it is the first new one since %s. A scheduled run in the same minute is "
-                "indistinguishable.",
-                evaluation.run.task_id,
-                evaluation.run.exec_time.isoformat(),
-                "is this task's run" if self.state.called else "is attached to, and this try sends nothing",
+                "%s %s %s: it is the first new one since %s. A scheduled %s in the same minute is indistinguishable.",
+                words.run.capitalize(),
+                messages.named(evaluation.run),
+                f"is this task's {words.run}"
+                if self.state.called
+                else f"is attached to, and this try {words.start}s nothing",
                 at(record.recorded_at),
+                words.run,
             )
             self.state.run = evaluation.run
             self.state.phase = Phase.MONITORING
             return
         if evaluation.outcome is Outcome.WRONG_TIMEZONE and evaluation.run is not None:
-            # Once the zone is put right and the task is cleared, it monitors this run and sends nothing.
-            self.records.keep(replace(record, attached_to=evaluation.run.task_id))
+            # Once the zone is put right and the task is cleared, it monitors this run and starts nothing.
+            self.records.keep(replace(record, attached_to=evaluation.run.run_id))
             count_outcome(group)
             message = (
-                f"{evaluation.message} The mail was started; clearing this task monitors its run and sends nothing."
+                f"{evaluation.message} The {words.started} was started; clearing this task monitors its {words.run} "
+                f"and {words.start}s nothing."
                 if self.records.survives
                 else self.state.final(evaluation.message)
             )
@@ -163,13 +168,13 @@ class StartAttempt:
         if evaluation.outcome is Outcome.NOT_STARTED:
             evaluation = replace(evaluation, message=self._none_appeared(group.waits[0]))
             if not record.accepted and not self.state.called:
-                self.log.info("%s No run of an earlier start is visible.", evaluation.message)
+                self.log.info("%s No %s of an earlier start is visible.", evaluation.message, words.run)
                 self.state.phase = Phase.STARTING
                 return
         count_outcome(group)
         if evaluation.outcome is Outcome.NOT_STARTED and not record.accepted:
             raise QuickBIStartUnknown(
-                f"{evaluation.message} {self.state.what_was_sent()} A retry looks again before it sends."
+                f"{evaluation.message} {self.state.what_was_started()} A retry looks again before it {words.start}s."
             )
         self._fail(evaluation)
 
@@ -178,25 +183,25 @@ class StartAttempt:
             f"{messages.describe(wait, time.time())} None appeared within start_timeout ({wait.start_timeout:,.0f} s)."
         )
         known, other = self.monitor.required_record().known, wait.ignored_run
-        if known and other is not None and other.task_id not in known:
+        if known and other is not None and other.run_id not in known:
             message += (
-                f" Run {other.task_id} is new, but started before: if the clocks differ by more than clock_skew "
-                f"({self.options.clock_skew:,.0f} s), set clock_skew."
+                f" {self.state.subject.words.run.capitalize()} {other.run_id} is new, but started before: if the "
+                f"clocks differ by more than clock_skew ({self.options.clock_skew:,.0f} s), set clock_skew."
             )
         return message
 
     def _run_finished(self, group: WaitGroup) -> dict[str, Any] | None:
-        """Return the run that is finished, raise what its outcome means, or go on to send anew (``None``)."""
-        evaluation = group.evaluation
-        if evaluation.outcome in (Outcome.SENT, Outcome.SEEN):
+        """Return the run that is finished, raise what its outcome means, or go on to start anew (``None``)."""
+        evaluation = explained(group.evaluation, self.state.subject, self.hook.get_conn, self.log)
+        if evaluation.outcome in (Outcome.SUCCEEDED, Outcome.SEEN):
             count_outcome(group)
             self.log.info("%s", evaluation.message)
             (result,) = group.results()
-            publish(self.context, self.task.outlets, [result])
+            publish(self.context, self.task.outlets, group)
             return result
         retries = evaluation.outcome is Outcome.FAILED and self.options.on_failed is OnRunFailed.RETRY
         if retries and evaluation.run is not None and self.monitor.required_record().inferred:
-            self.log.info('%s It is the run of an earlier try: sending anew (on_failed="retry").', evaluation.message)
+            self.log.info('%s It is of an earlier try: starting anew (on_failed="retry").', evaluation.message)
             self._forget_until(evaluation.run)
             return None
         count_outcome(group)
@@ -212,11 +217,11 @@ class StartAttempt:
             evaluation = replace(evaluation, message=self.state.final(evaluation.message))
         raise outcome_error(evaluation)
 
-    def _forget_until(self, failed: MailTaskRun) -> None:
+    def _forget_until(self, failed: Run) -> None:
         """Let only runs match that are newer than one of an earlier try that ``FAILED``, where nothing is kept."""
-        recorded_at = failed.exec_time.timestamp() + self.options.clock_skew
+        recorded_at = failed.started_at.timestamp() + self.options.clock_skew
         self.state.record = StartRecord(
-            mail_id=self.state.mail_id, recorded_at=recorded_at, known=(failed.task_id,), inferred=True
+            subject=self.state.subject, recorded_at=recorded_at, known=(failed.run_id,), inferred=True
         )
         self.state.run = None
         self.state.phase = Phase.STARTING

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi._send.options import RunOptions, RunTask
     from airflow_provider_quickbi._send.record import StartRecord
     from airflow_provider_quickbi._send.state import AttemptState
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import Run
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 #: How patiently a start is tried again that the service did not process.
@@ -57,17 +57,12 @@ class RunMonitor:
         self._hook = hook
         self._context = context
 
-    @property
-    def title(self) -> str:
-        """The mail task; its name as long as nothing more is known."""
-        return f"Mail task {self._state.mail_id or repr(self._options.subscribe_name)}"
-
     # Waiting for a run
 
     def other_run(self) -> WaitGroup:
         """Wait until another run is finished."""
         run = self.required_run()
-        return self._wait(RunSelector(task_id=run.task_id), run=run)
+        return self._wait(RunSelector(run_id=run.run_id), run=run)
 
     def run_of_start(self) -> WaitGroup:
         """Wait until this task's run is seen."""
@@ -81,8 +76,9 @@ class RunMonitor:
 
     def own_run(self) -> WaitGroup:
         """Wait until this task's run is finished."""
+        record = self.required_record()
         return self._wait(
-            RunSelector(task_id=self.required_record().attached_to),
+            RunSelector(run_id=record.attached_to, other_than=record.known),
             start_timeout=self._options.start_timeout,
             until_seen=not self._task.wait_for_completion,
             run=self._state.run,
@@ -94,7 +90,7 @@ class RunMonitor:
             raise RuntimeError("there is no start record, which this try should have made")
         return self._state.record
 
-    def required_run(self) -> MailTaskRun:
+    def required_run(self) -> Run:
         """Return the run that is waited for."""
         if self._state.run is None:
             raise RuntimeError("there is no run to wait for, which this try should have seen")
@@ -102,8 +98,7 @@ class RunMonitor:
 
     def _wait(self, selector: RunSelector, **known: Any) -> WaitGroup:
         wait = WaitState(
-            mail_id=self._state.mail_id,
-            subscribe_name=self._options.subscribe_name or "",
+            subject=self._state.subject,
             selector=selector,
             since=time.time(),
             finish_by=self._state.finish_by,
@@ -150,7 +145,7 @@ class RunMonitor:
         try:
             return finished_group(event, notify_late=self._notify_late, defer_again=self._defer)
         except QuickBIConnectionError as error:
-            raise QuickBIConnectionError(f"{error} {self._state.what_was_sent()}") from None
+            raise QuickBIConnectionError(f"{error} {self._state.what_was_started()}") from None
 
     def _notify_late(self, group: WaitGroup) -> WaitGroup:
         self._state.late_at = None
@@ -176,8 +171,8 @@ class RunMonitor:
             left = since + self._options.unreachable_timeout - now
             if left <= 0:
                 raise QuickBIUnavailable(
-                    f"{self.title}: Quick BI was unreachable for {now - since:,.0f} s (unreachable_timeout). "
-                    f"{self._state.what_was_sent()} Last error: {error}"
+                    f"{self._state.subject.title}: Quick BI was unreachable for {now - since:,.0f} s "
+                    f"(unreachable_timeout). {self._state.what_was_started()} Last error: {error}"
                 )
             delay = min(delay, left)
         self.pause(delay, error)
@@ -189,7 +184,7 @@ class RunMonitor:
         :param why: what the service said.
         """
         self._state.not_before = time.time() + seconds
-        self._task.log.info("%s Trying again in %.0f s. %s", self._state.what_was_sent(), seconds, why)
+        self._task.log.info("%s Trying again in %.0f s. %s", self._state.what_was_started(), seconds, why)
 
     def wait_until_allowed(self) -> None:
         """Wait until a start may be tried, and notify on the way if the report is late.
@@ -201,15 +196,19 @@ class RunMonitor:
         while True:
             now = time.time()
             if state.late_at is not None and now >= state.late_at:
-                wait = WaitState(mail_id=state.mail_id, selector=RunSelector(), since=now)
-                evaluation = Evaluation(Outcome.WAITING, f"{self.title} was not started yet.")
+                wait = WaitState(subject=state.subject, selector=RunSelector(), since=now)
+                evaluation = Evaluation(Outcome.WAITING, f"{state.subject.title} was not started yet.")
                 self._notify_late(WaitGroup(waits=(wait,), evaluations=(evaluation,), late_at=state.late_at))
             if state.execute_by is not None and now >= state.execute_by:
                 raise AirflowTaskTimeout(
-                    f"execution_timeout is over; {self.title} could not be started. {state.what_was_sent()}"
+                    f"execution_timeout is over; {state.subject.title} could not be started. {state.what_was_started()}"
                 )
             if now >= state.finish_by:
-                raise AirflowSensorTimeout(state.final(f"{self.title}: timed out before the mail could be started."))
+                raise AirflowSensorTimeout(
+                    state.final(
+                        f"{state.subject.title}: timed out before the {state.subject.words.started} could be started."
+                    )
+                )
             if now >= state.not_before:
                 return
             due = (state.not_before, state.finish_by, state.execute_by, state.late_at)

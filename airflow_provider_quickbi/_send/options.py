@@ -1,4 +1,4 @@
-"""The arguments of the run operator as typed values."""
+"""The arguments of an operator that starts something, as typed values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from airflow_provider_quickbi import _options
-from airflow_provider_quickbi._options import OptionError
 from airflow_provider_quickbi._wait.deferral import FOREVER
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT
 
@@ -21,7 +20,7 @@ DEFAULT_TIMEOUT = 3 * 3600.0
 
 
 class OnRunning(StrEnum):
-    """What to do if a run of the mail task is active already."""
+    """What to do if a run is active already."""
 
     WAIT = "wait"
     ATTACH = "attach"
@@ -37,7 +36,7 @@ class OnScheduleLimit(StrEnum):
 
 
 class OnRunFailed(StrEnum):
-    """What to do if this task's run ``FAILED``."""
+    """What to do if this task's run failed."""
 
     FAIL = "fail"
     RETRY = "retry"
@@ -59,11 +58,8 @@ class RunTask(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What the run operator was told, see ``QuickBIRunMailTaskOperator`` for the meaning of each."""
+    """What the operator was told, see ``QuickBIRunMailTaskOperator`` for the meaning of each."""
 
-    mail_id: str | None
-    subscribe_name: str | None
-    mail_owner: str | None
     poll_interval: float
     on_running: OnRunning
     on_schedule_limit: OnScheduleLimit
@@ -75,17 +71,14 @@ class RunOptions:
 
     @classmethod
     def read(cls, arguments: Arguments) -> Self:
-        """Read and check the arguments of the run operator.
+        """Read and check the arguments that say how to start and how long to wait.
 
         :param arguments: of the operator.
         :raises OptionError: for the first one that is wrong.
         """
         read = arguments.read
         poll_interval = read("poll_interval", _options.seconds, None)
-        options = cls(
-            mail_id=read("mail_id", _options.text, None),
-            subscribe_name=read("subscribe_name", _options.text, None),
-            mail_owner=read("mail_owner", _options.text, None),
+        return cls(
             poll_interval=DEFAULT_POLL_INTERVAL if poll_interval is None else poll_interval,
             on_running=read("on_running", partial(_options.choice, choices=OnRunning), OnRunning.WAIT),
             on_schedule_limit=read(
@@ -97,11 +90,6 @@ class RunOptions:
             unreachable_timeout=_limit(read("unreachable_timeout", _options.seconds, DEFAULT_UNREACHABLE_TIMEOUT)),
             clock_skew=read("clock_skew", _options.seconds, DEFAULT_CLOCK_SKEW) or 0.0,
         )
-        if not arguments.parsing and options.mail_id is None and options.subscribe_name is None:
-            raise OptionError("both mail_id and subscribe_name rendered empty")
-        if options.mail_id is not None and options.mail_owner is not None:
-            raise OptionError("mail_owner tells mail tasks of one name apart: leave it out with mail_id")
-        return options
 
 
 def _limit(seconds: float | None) -> float:

@@ -1,8 +1,9 @@
-"""Starting a mail at most once: what is recorded before the call, and what each response to it means; pure functions.
+"""Starting a run at most once: what is recorded before the call, and what each response to it means; pure functions.
 
-``ManualRunMailTask`` returns no TaskId and may be carried out although its response is lost. So the latest TaskIds and
-the time are recorded before the call; a run that is new since then is this task's run, and while there is such a
-record, nothing is started before a run that is new since then was looked for.
+Neither ``ManualRunMailTask`` nor ``AllotDatasetAccelerationTask`` returns the id of its run, and both may be carried
+out although their response is lost. So the latest ids and the time are recorded before the call; a run that is new
+since then is this task's run, and while there is such a record, nothing is started before a run that is new since then
+was looked for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi._wait.selector import KNOWN_RUNS, RunSelector
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW
+from airflow_provider_quickbi._wait.subject import Subject, read_subject
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
     NotStartedError,
@@ -26,7 +28,7 @@ from airflow_provider_quickbi.api.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import Run
 
 
 class StartResult(StrEnum):
@@ -47,17 +49,17 @@ class StartResult(StrEnum):
 class StartRecord:
     """What is known before a start, kept where it survives a retry.
 
-    :param mail_id: the mail task.
+    :param subject: what is started.
     :param recorded_at: when it was recorded, seconds since the epoch.
-    :param known: TaskIds of the runs that were there already, the latest first.
+    :param known: ids of the runs that were there already, the latest first.
     :param accepted: whether the service is known to have accepted the call.
-    :param attached_to: TaskId of this task's run, once it is known.
+    :param attached_to: id of this task's run, once it is known.
     :param inferred: whether nothing was recorded, and the start of the DAG run stands in for it.
     :param finished: whether the task has finished with this start. Should Airflow not have recorded that, a retry
         comes to the same outcome; clearing the task starts anew.
     """
 
-    mail_id: str
+    subject: Subject
     recorded_at: float
     known: tuple[str, ...] = ()
     accepted: bool = False
@@ -66,32 +68,32 @@ class StartRecord:
     finished: bool = False
 
     @classmethod
-    def of(cls, mail_id: str, runs: Iterable[MailTaskRun], recorded_at: float) -> StartRecord:
+    def of(cls, subject: Subject, runs: Iterable[Run], recorded_at: float) -> StartRecord:
         """Record what there is.
 
-        :param mail_id: the mail task.
+        :param subject: what is started.
         :param runs: that there are already.
         :param recorded_at: seconds since the epoch.
         """
         newest_first = sorted(runs, key=lambda run: run.age_order, reverse=True)
         return cls(
-            mail_id=mail_id, recorded_at=recorded_at, known=tuple(run.task_id for run in newest_first[:KNOWN_RUNS])
+            subject=subject, recorded_at=recorded_at, known=tuple(run.run_id for run in newest_first[:KNOWN_RUNS])
         )
 
     def selector(self, clock_skew: float = DEFAULT_CLOCK_SKEW) -> RunSelector:
-        """Return which run is this task's: another TaskId, and not before the record but for the clocks' difference.
+        """Return which run is this task's: another id, and not before the record but for the clocks' difference.
 
         :param clock_skew: seconds that the service's clock may be behind.
         """
         if self.attached_to is not None:
-            return RunSelector(task_id=self.attached_to)
+            return RunSelector(run_id=self.attached_to)
         recorded = datetime.fromtimestamp(int(self.recorded_at), UTC)
         return RunSelector(other_than=self.known, executed_after=recorded - timedelta(seconds=clock_skew))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
         return {
-            "mail_id": self.mail_id,
+            "subject": self.subject.as_dict(),
             "recorded_at": self.recorded_at,
             "known": list(self.known),
             "accepted": self.accepted,
@@ -105,7 +107,7 @@ class StartRecord:
         """Read back what :meth:`as_dict` wrote; ``None`` for anything else."""
         try:
             return cls(
-                mail_id=str(item["mail_id"]),
+                subject=read_subject(item["subject"]),
                 recorded_at=float(item["recorded_at"]),
                 known=tuple(item.get("known", ())),
                 accepted=bool(item.get("accepted")),
@@ -117,12 +119,12 @@ class StartRecord:
             return None
 
 
-def latest(runs: Iterable[MailTaskRun]) -> MailTaskRun | None:
+def latest(runs: Iterable[Run]) -> Run | None:
     """Return the newest of the runs."""
     return max(runs, key=lambda run: run.age_order, default=None)
 
 
-def is_active(run: MailTaskRun | None) -> bool:
+def is_active(run: Run | None) -> bool:
     """Whether a run is not finished; an unknown status counts as not finished."""
     return run is not None and not run.is_terminal
 

@@ -1,4 +1,4 @@
-"""Starting a mail: look whether anything stands in the way, make the one call, and decide what its response means."""
+"""Starting a run: look whether anything stands in the way, make the one call, and decide what its response means."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi._send.options import RunOptions
     from airflow_provider_quickbi._send.state import AttemptState
     from airflow_provider_quickbi._send.store import RecordStore
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import Run
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 #: Seconds after which a start is tried again where the service did not say when.
@@ -61,60 +61,71 @@ class Starter:
         self.log = log
 
     def start(self) -> None:
-        """Start the mail, once nothing stands in the way."""
+        """Start a run, once nothing stands in the way."""
         self.monitor.wait_until_allowed()
-        mail_id = self.state.mail_id
+        subject = self.state.subject
         try:
-            runs = [run for run in self.hook.get_conn().get_mail_task_status(mail_id) if run.mail_id == mail_id]
+            client = self.hook.get_conn()
+            latest_runs = client.do(subject.query(None).operation(client.settings.zone))
+            runs = [run for run in latest_runs if run.subject_id == subject.id]
         except QuickBIError as error:
             return self.monitor.back_off(error)
         self._refuse_wrong_timezone(runs)
         record, newest = self.state.record, latest(runs)
         if record is not None and any(map(record.selector(self.options.clock_skew).matches, runs)):
-            self.log.info("%s: a new run may be that of the earlier start; nothing is sent.", self.monitor.title)
+            self.log.info(
+                "%s: a new %s may be that of the earlier start; nothing is %s.",
+                subject.title,
+                subject.words.run,
+                subject.words.start_past,
+            )
             self.state.phase = Phase.LOCATING_RUN
         elif newest is not None and is_active(newest):
             self._handle_active_run(newest)
         else:
-            self._call(record or StartRecord.of(mail_id, runs, time.time()), runs)
+            self._call(record or StartRecord.of(subject, runs, time.time()), runs)
         return None
 
-    def _refuse_wrong_timezone(self, runs: Sequence[MailTaskRun]) -> None:
+    def _refuse_wrong_timezone(self, runs: Sequence[Run]) -> None:
         """Start nothing whose run could not be told: a run dated in the future proves a wrong time zone."""
         now = time.time()
         wait = WaitState(
-            mail_id=self.state.mail_id, selector=RunSelector(), since=now, clock_skew=self.options.clock_skew
+            subject=self.state.subject, selector=RunSelector(), since=now, clock_skew=self.options.clock_skew
         )
         if (misdated := misdated_run(wait, runs, now)) is not None:
             message = messages.wrong_timezone(wait, misdated, now)
-            raise outcome_error(Evaluation(Outcome.WRONG_TIMEZONE, f"{message} {self.state.what_was_sent()}"))
+            raise outcome_error(Evaluation(Outcome.WRONG_TIMEZONE, f"{message} {self.state.what_was_started()}"))
 
-    def _handle_active_run(self, other: MailTaskRun) -> None:
+    def _handle_active_run(self, other: Run) -> None:
         """Decide what to do about a run that is active."""
+        noun = self.state.subject.words.run
         self.state.run = other
         if self.options.on_running is OnRunning.ATTACH:
-            self.log.info("Run %s is active: attached to it; nothing is started.", other.task_id)
+            self.log.info("%s %s is active: attached to it; nothing is started.", noun.capitalize(), other.run_id)
             self.records.keep(
-                StartRecord(mail_id=self.state.mail_id, recorded_at=time.time(), attached_to=other.task_id)
+                StartRecord(subject=self.state.subject, recorded_at=time.time(), attached_to=other.run_id)
             )
             self.state.phase = Phase.MONITORING
             return
-        self._refuse_running(f"run {other.task_id} of {other.exec_time.isoformat()} is {other.status}")
-        self.log.info("Run %s is %s: waiting for it to finish before the start.", other.task_id, other.status)
+        self._refuse_running(f"{noun} {messages.named(other)} is {other.status}")
+        self.log.info(
+            "%s %s is %s: waiting for it to finish before the start.", noun.capitalize(), other.run_id, other.status
+        )
         self.state.phase = Phase.AWAITING_OTHER_RUN
 
-    def _call(self, record: StartRecord, runs: Sequence[MailTaskRun]) -> None:
+    def _call(self, record: StartRecord, runs: Sequence[Run]) -> None:
         """Make the one starting call, after its record was kept, and do what its response means."""
-        earlier, newest = self.state.record, latest(runs)
+        earlier, newest, subject = self.state.record, latest(runs), self.state.subject
+        noun = subject.words.run
         record = replace(record, inferred=False, finished=False)
         self.records.keep(record)
         self.log.info(
             "%s: starting; %s.",
-            self.monitor.title,
-            f"its latest run is {newest.task_id}" if newest else "no earlier run",
+            subject.title,
+            f"its latest {noun} is {newest.run_id}" if newest else f"no earlier {noun}",
         )
         try:
-            response: bool | QuickBIError = self.hook.get_conn().manual_run_mail_task(self.state.mail_id)
+            response: bool | QuickBIError = self.hook.get_conn().do(subject.start())
         except QuickBIError as error:
             response = error
         result = classify_response(response)
@@ -122,14 +133,15 @@ class Starter:
             self.state.called = True
             self.state.phase = Phase.LOCATING_RUN
             if result is StartResult.ACCEPTED:
-                count_start()
+                count_start(subject)
                 self.records.keep(replace(record, accepted=True))
             else:
                 self.log.warning(
-                    "%s: it is not known whether it was started (%s). Looking for its run; this try sends nothing "
-                    "again.",
-                    self.monitor.title,
+                    "%s: it is not known whether it was started (%s). Looking for its %s; this try %ss nothing again.",
+                    subject.title,
                     response,
+                    noun,
+                    subject.words.start,
                 )
             return
         if earlier is None:
@@ -139,7 +151,7 @@ class Starter:
         if isinstance(response, QuickBIError):
             self._handle_rejected_start(response, runs)
 
-    def _handle_rejected_start(self, error: QuickBIError, runs: Sequence[MailTaskRun]) -> None:
+    def _handle_rejected_start(self, error: QuickBIError, runs: Sequence[Run]) -> None:
         """Decide when to try again after a start that carried out nothing, or give up."""
         if classify_response(error) in (StartResult.NOT_PROCESSED, StartResult.REFUSED):
             self.monitor.back_off(error)
@@ -150,21 +162,22 @@ class Starter:
                 raise AirflowFailException(self.state.final(f'{error} (on_schedule_limit="fail").'))
             self.monitor.pause(error.retry_after or DEFAULT_PAUSE, error)
             return
+        subject, noun = self.state.subject, self.state.subject.words.run
         if self.state.record is not None:
-            self.log.info("%s: the active run may be that of the earlier start; looking for it.", self.monitor.title)
+            self.log.info("%s: the active %s may be that of the earlier start; looking for it.", subject.title, noun)
             self.state.phase = Phase.LOCATING_RUN
         elif self.options.on_running is OnRunning.ATTACH:
-            self.log.info("%s: a run is active that was not seen yet; looking for it.", self.monitor.title)
+            self.log.info("%s: a %s is active that was not seen yet; looking for it.", subject.title, noun)
             newest = latest(runs)
-            since = newest.exec_time.timestamp() if newest else 0.0
-            self.records.keep(StartRecord.of(self.state.mail_id, runs, since))
+            since = newest.started_at.timestamp() if newest else 0.0
+            self.records.keep(StartRecord.of(subject, runs, since))
             self.state.phase = Phase.LOCATING_RUN
         else:
-            self._refuse_running("a run is active")
+            self._refuse_running(f"a {noun} is active")
         self.monitor.pause(self.options.poll_interval, error)
 
     def _refuse_running(self, what: str) -> None:
-        message = f'{self.monitor.title}: {what}; nothing was started (on_running="{self.options.on_running}")'
+        message = f'{self.state.subject.title}: {what}; nothing was started (on_running="{self.options.on_running}")'
         if self.options.on_running is OnRunning.SKIP:
             raise AirflowSkipException(message)
         if self.options.on_running is OnRunning.FAIL:

@@ -8,18 +8,20 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi._send.record import StartRecord
-from airflow_provider_quickbi.api.models import MailTaskRun
+from airflow_provider_quickbi._wait.subject import Subject, read_subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from airflow_provider_quickbi.api.models import Run
 
 
 class Phase(StrEnum):
     """What a try is doing; after a deferral it goes on with it."""
 
-    #: Finding out which mail task is meant, and whether an earlier try may have started it.
+    #: Finding out what is meant, and whether an earlier try may have started it.
     PREPARING = "preparing"
-    #: Trying to start the mail, or waiting until that may be tried again.
+    #: Trying to start it, or waiting until that may be tried again.
     STARTING = "starting"
     #: Waiting until another run is finished.
     AWAITING_OTHER_RUN = "awaiting_other_run"
@@ -33,11 +35,11 @@ class Phase(StrEnum):
 class AttemptState:
     """The state of one try.
 
+    :param subject: what is started; without an id until its name was looked up.
     :param finish_by: when ``timeout`` is over, seconds since the epoch.
     :param execute_by: when ``execution_timeout`` is over; ``None`` for never.
     :param late_at: when somebody is notified that the report is late; ``None`` for never, or once notified.
     :param phase: what it is doing.
-    :param mail_id: the mail task; empty until its name was looked up.
     :param record: of the start whose run is looked for or monitored, or of an earlier one whose run was not found.
     :param called: whether this try made a starting call that was or may have been carried out.
     :param run: the run that is waited for, as last seen.
@@ -46,14 +48,14 @@ class AttemptState:
     :param unreachable_since: since when Quick BI was unreachable; ``None`` if it was not.
     """
 
+    subject: Subject
     finish_by: float
     execute_by: float | None = None
     late_at: float | None = None
     phase: Phase = Phase.PREPARING
-    mail_id: str = ""
     record: StartRecord | None = None
     called: bool = False
-    run: MailTaskRun | None = None
+    run: Run | None = None
     not_before: float = 0.0
     not_processed: int = 0
     unreachable_since: float | None = None
@@ -63,28 +65,31 @@ class AttemptState:
         self.not_processed = 0
         self.unreachable_since = None
 
-    def what_was_sent(self) -> str:
-        """Say what is known of the mail."""
+    def what_was_started(self) -> str:
+        """Say what is known of the start."""
+        words = self.subject.words
         if self.record is None:
-            return "Nothing was sent."
+            return f"Nothing was {words.start_past}."
         if self.record.accepted or self.record.attached_to is not None:
-            return "The mail was started."
+            return f"The {words.started} was started."
         if self.called:
             return "It is not known whether Quick BI accepted the start."
-        return "This try sent nothing; it is not known whether an earlier one did."
+        return f"This try {words.start_past} nothing; it is not known whether an earlier one did."
 
     def final(self, message: str) -> str:
         """Add to the message of an error that is not retried what a person must know to go on."""
         if self.record is None:
-            return f"{message} {self.what_was_sent()}"
+            return f"{message} {self.what_was_started()}"
+        words = self.subject.words
         return (
-            f"{message} {self.what_was_sent()} Check the Quick BI console before you clear this task: clearing sends "
-            "the mail again."
+            f"{message} {self.what_was_started()} Check the Quick BI console before you clear this task: clearing "
+            f"{words.start}s the {words.started} again."
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
         return asdict(self) | {
+            "subject": self.subject.as_dict(),
             "phase": self.phase.value,
             "record": self.record.as_dict() if self.record else None,
             "run": self.run.as_dict() if self.run else None,
@@ -97,13 +102,15 @@ class AttemptState:
         :raises ValueError: if it is something else.
         """
         try:
+            subject = read_subject(item["subject"])
             known = {field.name: item[field.name] for field in fields(cls) if field.name in item}
             return cls(
                 **known
                 | {
+                    "subject": subject,
                     "phase": Phase(item["phase"]),
                     "record": StartRecord.from_dict(item["record"]) if item.get("record") else None,
-                    "run": MailTaskRun.from_dict(item["run"]) if item.get("run") else None,
+                    "run": subject.read_run(item["run"]) if item.get("run") else None,
                 }
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:

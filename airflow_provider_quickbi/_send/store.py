@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_quickbi._send.state import AttemptState
+    from airflow_provider_quickbi._wait.subject import Subject
 
 RECORD_KEY = "quickbi_start"
 #: Seconds after which a cleared task no longer looks for what an earlier try may have started; ``timeout`` if shorter.
@@ -44,23 +45,23 @@ class RecordStore:
         """Whether a record survives the task's end: on Airflow 3.3 and later."""
         return task_state_store(self._context) is not None
 
-    def stored(self, mail_id: str) -> StartRecord | None:
-        """Return what is stored for a mail task.
+    def stored(self, subject: Subject) -> StartRecord | None:
+        """Return what is stored for a subject.
 
-        :param mail_id: the mail task.
+        :param subject: what is started.
         """
         store = task_state_store(self._context)
         record = None if store is None else StartRecord.from_dict(store.get(RECORD_KEY))
-        return record if record is not None and record.mail_id == mail_id else None
+        return record if record is not None and record.subject == subject else None
 
-    def open(self, mail_id: str) -> StartRecord | None:
-        """Return the record of a start whose run must be looked for before anything is sent.
+    def open(self, subject: Subject) -> StartRecord | None:
+        """Return the record of a start whose run must be looked for before anything is started.
 
-        :param mail_id: the mail task.
+        :param subject: what is started.
         """
-        record = self.stored(mail_id)
+        record = self.stored(subject)
         if record is None:
-            return self._inferred(mail_id)
+            return self._inferred(subject)
         if is_retry(self._task, self._context):
             return record
         # A try that was cut short may not have taken longer than that; what is found later is somebody else's run.
@@ -68,17 +69,20 @@ class RecordStore:
         if not record.finished and not stale:
             return record
         self._task.log.info(
-            "Task cleared: its start of %s is finished, and the mail is sent again.", at(record.recorded_at)
+            "Task cleared: its start of %s is finished, and the %s is %s again.",
+            at(record.recorded_at),
+            subject.words.started,
+            subject.words.start_past,
         )
         task_state_store(self._context).delete(RECORD_KEY)
         return None
 
-    def _inferred(self, mail_id: str) -> StartRecord | None:
+    def _inferred(self, subject: Subject) -> StartRecord | None:
         """Return the DAG run's start as a record for a retry, where Airflow keeps nothing from one try to the next."""
         started = run_started(self._context)
         if task_state_store(self._context) is not None or started is None or not is_retry(self._task, self._context):
             return None
-        return StartRecord(mail_id=mail_id, recorded_at=started.timestamp(), inferred=True)
+        return StartRecord(subject=subject, recorded_at=started.timestamp(), inferred=True)
 
     def keep(self, record: StartRecord) -> None:
         """Keep a record.
@@ -98,7 +102,7 @@ class RecordStore:
 
     @contextmanager
     def recording_the_end(self) -> Iterator[None]:
-        """Record that the task has finished, or forget the start if a retry is to send anew.
+        """Record that the task has finished, or forget the start if a retry is to start anew.
 
         The record stays: what Airflow has not recorded, because the worker was killed or a hook of the author's failed,
         it tries again. A connection that is wrong says nothing of the start, so the run is still looked for.

@@ -32,7 +32,7 @@ FRESH_SECONDS = 0.5
 LAST_POLL_SECONDS = 840.0
 #: A sleep is cut into pieces of this many seconds, so that a change of the wall clock is noticed.
 CLOCK_SECONDS = 60.0
-#: What a trigger has learnt of several mail tasks is stored no more often.
+#: What a trigger has learnt of several subjects is stored no more often.
 STORE_SECONDS = 60.0
 #: How long the poll may take that comes before somebody is notified that a report is late.
 LATE_POLL_SECONDS = 30.0
@@ -46,7 +46,7 @@ class TriggererWait:
 
     :param group: what is waited for; changes with each poll.
     :param options: how it is polled.
-    :param polls: for each mail task: how many polls there were, and when the last one succeeded, in seconds since the
+    :param polls: for each subject: how many polls there were, and when the last one succeeded, in seconds since the
         epoch; ``None`` for a wait that starts.
     :param log: of the trigger.
     :raises ValueError: if ``polls`` does not fit the group.
@@ -66,7 +66,7 @@ class TriggererWait:
         self._asleep: set[asyncio.Task[Any] | None] = set()
 
     async def run(self, client: SharedClient) -> EventKind:
-        """Poll all mail tasks until the group is finished, late, pinned to a run, or out of time.
+        """Poll all subjects until the group is finished, late, pinned to a run, or out of time.
 
         :param client: of the connection.
         """
@@ -102,7 +102,7 @@ class TriggererWait:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _wait_for(self, client: SharedClient, position: int) -> EventKind:
-        """Poll one mail task until its wait is finished, or the report is late or out of time."""
+        """Poll one subject until its wait is finished, or the report is late or out of time."""
         log = WaitLog(self._log)
         subscription = client.subscribe()
         execute_by = self._options.execute_by
@@ -138,9 +138,9 @@ class TriggererWait:
             subscription.close()
 
     def _pinned(self) -> list[tuple[str | None, bool]]:
-        """Return, for each mail task, what must not be lost: the run it is pinned to, and whether it is finished."""
+        """Return, for each subject, what must not be lost: the run it is pinned to, and whether it is finished."""
         return [
-            (wait.run.task_id if wait.run and wait.selector.task_id is None else None, evaluation.outcome.final)
+            (wait.run.run_id if wait.run and wait.selector.run_id is None else None, evaluation.outcome.final)
             for wait, evaluation in zip(self.group.waits, self.group.evaluations, strict=True)
         ]
 

@@ -19,11 +19,13 @@ from airflow_provider_quickbi._wait.state import (
     WaitGroup,
     WaitState,
 )
+from airflow_provider_quickbi._wait.subject import Subject, read_subject
 from airflow_provider_quickbi.api.errors import QuickBIError, error_from_dict
-from airflow_provider_quickbi.api.models import MailTaskRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from airflow_provider_quickbi.api.models import Run
 
 #: Version of trigger arguments, events, and what they carry.
 STATE_VERSION = 1
@@ -52,16 +54,18 @@ def encode_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def decode_evaluation(item: Mapping[str, Any]) -> Evaluation:
+def decode_evaluation(item: Mapping[str, Any], subject: Subject) -> Evaluation:
     """Read back what :func:`encode_evaluation` wrote.
 
+    :param item: plain JSON.
+    :param subject: that was waited for.
     :raises ValueError: if it is something else; an unknown outcome is never a success.
     """
     try:
         return Evaluation(
             outcome=Outcome(item["outcome"]),
             message=str(item["message"]),
-            run=_decode_run(item.get("run")),
+            run=_decode_run(item.get("run"), subject),
             error=_decode_error(item.get("error")),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -71,9 +75,8 @@ def decode_evaluation(item: Mapping[str, Any]) -> Evaluation:
 def encode_wait(wait: WaitState) -> dict[str, Any]:
     """Return plain JSON; it holds nothing secret."""
     return {
-        "mail_id": wait.mail_id,
-        "subscribe_name": wait.subscribe_name,
-        "task_id": wait.selector.task_id,
+        "subject": wait.subject.as_dict(),
+        "run_id": wait.selector.run_id,
         "executed_after": _encode_instant(wait.selector.executed_after),
         "executed_before": _encode_instant(wait.selector.executed_before),
         "other_than": list(wait.selector.other_than),
@@ -88,7 +91,7 @@ def encode_wait(wait: WaitState) -> dict[str, Any]:
         "start_requested_at": wait.start_requested_at,
         "run": _encode_run(wait.run),
         "ignored_run": _encode_run(wait.ignored_run),
-        "other_mail_id": wait.other_mail_id,
+        "other_subject_id": wait.other_subject_id,
         "start_by_since": wait.start_by_since,
         "polled": wait.polled,
         "unreachable_since": wait.unreachable_since,
@@ -98,11 +101,11 @@ def encode_wait(wait: WaitState) -> dict[str, Any]:
 
 def decode_wait(item: Mapping[str, Any]) -> WaitState:
     """Read back what :func:`encode_wait` wrote, in this release or an earlier one."""
+    subject = read_subject(item["subject"])
     return WaitState(
-        mail_id=item["mail_id"],
-        subscribe_name=item.get("subscribe_name", ""),
+        subject=subject,
         selector=RunSelector(
-            task_id=item.get("task_id"),
+            run_id=item.get("run_id"),
             executed_after=_decode_instant(item.get("executed_after")),
             executed_before=_decode_instant(item.get("executed_before")),
             other_than=tuple(item.get("other_than", ())),
@@ -116,9 +119,9 @@ def decode_wait(item: Mapping[str, Any]) -> WaitState:
         clock_skew=item.get("clock_skew", DEFAULT_CLOCK_SKEW),
         until_seen=item.get("until_seen", False),
         start_requested_at=item.get("start_requested_at"),
-        run=_decode_run(item.get("run")),
-        ignored_run=_decode_run(item.get("ignored_run")),
-        other_mail_id=item.get("other_mail_id"),
+        run=_decode_run(item.get("run"), subject),
+        ignored_run=_decode_run(item.get("ignored_run"), subject),
+        other_subject_id=item.get("other_subject_id"),
         start_by_since=item.get("start_by_since"),
         polled=item.get("polled", False),
         unreachable_since=item.get("unreachable_since"),
@@ -145,7 +148,10 @@ def decode_group(item: Mapping[str, Any]) -> WaitGroup:
         waits = tuple(decode_wait(wait) for wait in item["waits"])
         group = WaitGroup(
             waits=waits,
-            evaluations=tuple(decode_evaluation(evaluation) for evaluation in item["evaluations"]),
+            evaluations=tuple(
+                decode_evaluation(evaluation, wait.subject)
+                for wait, evaluation in zip(waits, item["evaluations"], strict=True)
+            ),
             required=int(item["required"]),
             late_at=item.get("late_at"),
         )
@@ -156,12 +162,12 @@ def decode_group(item: Mapping[str, Any]) -> WaitGroup:
     return group
 
 
-def _encode_run(run: MailTaskRun | None) -> dict[str, Any] | None:
+def _encode_run(run: Run | None) -> dict[str, Any] | None:
     return run.as_dict() if run else None
 
 
-def _decode_run(item: Any) -> MailTaskRun | None:
-    return MailTaskRun.from_dict(item) if item else None
+def _decode_run(item: Any, subject: Subject) -> Run | None:
+    return subject.read_run(item) if item else None
 
 
 def _encode_error(error: QuickBIError | None) -> dict[str, Any] | None:

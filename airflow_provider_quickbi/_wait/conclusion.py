@@ -15,8 +15,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_quickbi import _airflow
 from airflow_provider_quickbi._metrics import count_outcome
 from airflow_provider_quickbi._wait.outlets import publish
+from airflow_provider_quickbi._wait.reasons import explained
 from airflow_provider_quickbi._wait.state import OnMissed, Outcome
 from airflow_provider_quickbi.exceptions import outcome_error
+from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,26 +27,29 @@ if TYPE_CHECKING:
 
 
 def conclude(sensor: Any, group: WaitGroup, context: Any, *, several: bool) -> Any:
-    """Return the XCom of reports that were sent.
+    """Return the XCom of runs that have succeeded.
 
     :param sensor: the task.
     :param group: that is finished.
     :param context: of the task.
     :param several: whether the XCom is a list.
-    :raises Exception: what an outcome other than ``SENT`` means, see :mod:`airflow_provider_quickbi.exceptions`.
+    :raises Exception: what an outcome other than ``SUCCEEDED`` means, see :mod:`airflow_provider_quickbi.exceptions`.
     """
     evaluation = group.evaluation
     count_outcome(group)
+    if len(group.waits) == 1:
+        with QuickBIHook(sensor.quickbi_conn_id) as hook:
+            evaluation = explained(evaluation, group.waits[0].subject, hook.get_conn, sensor.log)
     if evaluation.outcome is Outcome.UNAVAILABLE and sensor.silent_fail:
         raise AirflowSensorTimeout(evaluation.message)
     if evaluation.outcome is Outcome.MISSED and sensor.on_missed == OnMissed.SKIP:
         raise AirflowSkipException(evaluation.message)
-    if evaluation.outcome is not Outcome.SENT:
+    if evaluation.outcome is not Outcome.SUCCEEDED:
         raise outcome_error(evaluation)
     sensor.log.info("%s", evaluation.message)
     _warn_about_old_runs(sensor, group, context)
+    publish(context, sensor.outlets, group)
     results = group.results()
-    publish(context, sensor.outlets, [result for result in results if result["status"] == "SENT"])
     return results if several else results[0]
 
 
@@ -53,13 +58,15 @@ def _warn_about_old_runs(sensor: Any, group: WaitGroup, context: Any) -> None:
     started = _airflow.run_started(context)
     for wait, evaluation in zip(group.waits, group.evaluations, strict=True):
         run = evaluation.run
-        if wait.selector.is_open and started is not None and run is not None and run.exec_time < started:
+        if wait.selector.is_open and started is not None and run is not None and run.started_at < started:
+            words = wait.subject.words
             sensor.log.warning(
-                "Run %s of mail task %s started at %s, before this DAG run (%s). To wait for a later one, set "
-                "executed_after.",
-                run.task_id,
-                wait.mail_id,
-                run.exec_time.isoformat(),
+                "%s %s of %s %s started at %s, before this DAG run (%s). To wait for a later one, set executed_after.",
+                words.run.capitalize(),
+                run.run_id,
+                words.subject,
+                wait.subject.id,
+                run.started_at.isoformat(),
                 started.isoformat(),
             )
 

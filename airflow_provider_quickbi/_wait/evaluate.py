@@ -1,6 +1,7 @@
 """The one decision: a wait's state, a response of Quick BI and the time give the next state and its outcome.
 
-This is where a status becomes a task's success or failure, for all modes and for mails started by this provider.
+This is where a status becomes a task's success or failure, for all modes, for mail tasks and datasets, and for what
+this provider has started.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from airflow_provider_quickbi.api.errors import (
     ThrottledError,
     TransientError,
 )
-from airflow_provider_quickbi.api.models import MailTaskRun, MailTaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    Response = Sequence[MailTaskRun] | QuickBIError | None
+    from airflow_provider_quickbi.api.models import Run
+
+    Response = Sequence[Run] | QuickBIError | None
 
 #: Errors after which polling again makes sense.
 _RETRYABLE = (ThrottledError, TransientError, NotStartedError, AlreadyRunningError)
@@ -56,9 +58,9 @@ def evaluate(wait: WaitState, response: Response, now: float) -> tuple[WaitState
         if (misdated := misdated_run(wait, response, now)) is not None:
             return wait, Evaluation(Outcome.WRONG_TIMEZONE, messages.wrong_timezone(wait, misdated, now), misdated)
         wait = replace(_learn(wait, response), error=None, unreachable_since=None, polled=True)
-        if (finished := _finished(wait)) is not None:
+        if (finished := _finished(wait) or _superseded(wait)) is not None:
             return wait, finished
-        if wait.run is not None and wait.run.status == MailTaskStatus.FAILED:
+        if wait.run is not None and wait.run.failed:
             wait = _wait_for_a_later_run(wait, wait.run, now)
         elif (closed := _window_closed(wait, now)) is not None:
             return wait, closed
@@ -72,33 +74,39 @@ def evaluate_group(group: WaitGroup, position: int, response: Response, now: flo
     return group.updated(position, *evaluate(group.waits[position], response, now))
 
 
-def _learn(wait: WaitState, runs: Sequence[MailTaskRun]) -> WaitState:
-    own = [run for run in runs if run.mail_id == wait.mail_id]
-    selector = wait.selector if wait.run is None else RunSelector(task_id=wait.run.task_id)
+def _learn(wait: WaitState, runs: Sequence[Run]) -> WaitState:
+    own = [run for run in runs if run.subject_id == wait.subject.id]
+    selector = wait.selector if wait.run is None else RunSelector(run_id=wait.run.run_id)
     selected = selector.select(own)
     if selected is not None:
-        return replace(wait, run=selected, ignored_run=None, other_mail_id=None)
+        return replace(wait, run=selected, ignored_run=None, other_subject_id=None)
+    newest = max(own, key=lambda run: run.age_order, default=None)
     if wait.run is not None:
-        return replace(wait, ignored_run=None, other_mail_id=None)
+        hidden = newest if newest is not None and newest.age_order > wait.run.age_order else None
+        if hidden is None or wait.subject.shows_earlier_runs:
+            return replace(wait, ignored_run=None, other_subject_id=None)
+        if wait.selector.matches(hidden):  # the data is the newer for it
+            return replace(wait, run=hidden, ignored_run=None, other_subject_id=None)
+        return replace(wait, ignored_run=hidden, other_subject_id=None)
     return replace(
         wait,
-        ignored_run=max(own, key=lambda run: run.age_order, default=None),
-        other_mail_id=runs[0].mail_id if runs and not own else None,
+        ignored_run=newest,
+        other_subject_id=runs[0].subject_id if runs and not own else None,
     )
 
 
-def misdated_run(wait: WaitState, runs: Sequence[MailTaskRun], now: float) -> MailTaskRun | None:
-    """Return a run whose ``execTime`` proves that it was read in the wrong time zone."""
+def misdated_run(wait: WaitState, runs: Sequence[Run], now: float) -> Run | None:
+    """Return a run whose start proves that it was read in the wrong time zone."""
     tolerance = wait.clock_skew + FUTURE_TOLERANCE
     for run in runs:
-        if run.mail_id != wait.mail_id:
+        if run.subject_id != wait.subject.id:
             continue
-        if run.exec_time.timestamp() > now + tolerance:
+        if run.started_at.timestamp() > now + tolerance:
             return run
-        if wait.start_requested_at is None or wait.run is not None or run.task_id in wait.selector.other_than:
+        if wait.start_requested_at is None or wait.run is not None or run.run_id in wait.selector.other_than:
             continue
         # This run is new since the start, and a start takes seconds: whole half-hours are the time zone's.
-        early = wait.start_requested_at - run.exec_time.timestamp()
+        early = wait.start_requested_at - run.started_at.timestamp()
         if early > tolerance and abs(early - round(early / _ZONE_STEP) * _ZONE_STEP) <= tolerance:
             return run
     return None
@@ -109,18 +117,28 @@ def _finished(wait: WaitState) -> Evaluation | None:
     if run is None:
         return None
     if wait.until_seen:
-        return Evaluation(Outcome.SEEN, messages.sent(wait, run), run)
-    if run.status == MailTaskStatus.SENT:
-        return Evaluation(Outcome.SENT, messages.sent(wait, run), run)
-    final = wait.on_failed is OnFailed.FAIL or wait.selector.task_id is not None
-    if run.status == MailTaskStatus.FAILED and final:
+        return Evaluation(Outcome.SEEN, messages.seen(wait, run), run)
+    if run.succeeded:
+        return Evaluation(Outcome.SUCCEEDED, messages.seen(wait, run), run)
+    final = wait.on_failed is OnFailed.FAIL or wait.selector.run_id is not None
+    if run.failed and final:
         return Evaluation(Outcome.FAILED, messages.failed(wait, run), run)
     return None
 
 
-def _wait_for_a_later_run(wait: WaitState, failed: MailTaskRun, now: float) -> WaitState:
-    after = max(failed.exec_time, wait.selector.executed_after or failed.exec_time)
-    other_than = (failed.task_id, *wait.selector.other_than)[:KNOWN_RUNS]
+def _superseded(wait: WaitState) -> Evaluation | None:
+    """Say so if a later run hides the one that is waited for, where the service shows only the latest."""
+    latest, run = wait.ignored_run, wait.run
+    if latest is None or wait.subject.shows_earlier_runs:
+        return None
+    if run is None and (wait.selector.run_id is None or latest.run_id in wait.selector.other_than):
+        return None
+    return Evaluation(Outcome.MISSED, messages.superseded(wait, latest), latest)
+
+
+def _wait_for_a_later_run(wait: WaitState, failed: Run, now: float) -> WaitState:
+    after = max(failed.started_at, wait.selector.executed_after or failed.started_at)
+    other_than = (failed.run_id, *wait.selector.other_than)[:KNOWN_RUNS]
     return replace(
         wait,
         selector=replace(wait.selector, executed_after=after, other_than=other_than),

@@ -12,7 +12,6 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_quickbi._wait.codec import STATE_VERSION, check_version, decode_group, encode_group
 from airflow_provider_quickbi._wait.state import Outcome, WaitGroup
-from airflow_provider_quickbi.api.models import MailTaskStatus
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError
 
 
@@ -78,10 +77,10 @@ class Event:
             group = None if kind is EventKind.RESUME else decode_group(event["group"])
             for wait, found in zip(group.waits, group.evaluations, strict=True) if group else ():
                 run = found.run
-                if found.outcome is Outcome.SENT and (
-                    run is None or run.status != MailTaskStatus.SENT or run.mail_id != wait.mail_id
+                if found.outcome is Outcome.SUCCEEDED and (
+                    run is None or not run.succeeded or run.subject_id != wait.subject.id
                 ):
-                    raise ValueError("it claims success without a run that is SENT")
+                    raise ValueError("it claims success without a run that has succeeded")
             return cls(
                 kind=kind,
                 group=group,

@@ -7,12 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError, TransientError
-from airflow_provider_quickbi.api.models import MailTaskStatus
 
 if TYPE_CHECKING:
-    from airflow_provider_quickbi._wait.selector import RunSelector
     from airflow_provider_quickbi._wait.state import WaitState
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import Run
 
 #: A matching run that started this many seconds before the first poll may have had earlier ones in the window.
 _LONG_AGO = 300.0
@@ -28,24 +26,28 @@ def describe(wait: WaitState, now: float) -> str:
 def first_poll(wait: WaitState) -> str:
     """Say after the first successful poll which run is waited for, why, and whether the latest run matches."""
     latest = wait.run or wait.ignored_run
+    words = wait.subject.words
     if latest is None:
-        seen = "Quick BI shows no run."
+        visible = f"Quick BI shows no {words.run}."
     else:
         verb = "matches" if wait.run else "does not match"
-        seen = f"The latest run {named(latest)} is {latest.status} and {verb}."
-    text = f"{wait.title}: waiting for {selection(wait.selector)}{_because(wait)}. {seen}"
+        visible = f"The latest {words.run} {named(latest)} is {latest.status} and {verb}."
+    text = f"{wait.title}: waiting for {selection(wait)}{_because(wait)}. {visible}"
     run, windowed = wait.run, wait.selector.executed_after is not None
-    if run is not None and windowed and wait.since - run.exec_time.timestamp() > _LONG_AGO:
-        text += " Quick BI shows only the latest run: earlier runs in the window, if any, cannot be seen."
+    if run is not None and windowed and wait.since - run.started_at.timestamp() > _LONG_AGO:
+        text += (
+            f" Quick BI shows only the latest {words.run}: earlier {words.runs} in the window, if any, cannot be seen."
+        )
     return text
 
 
-def selection(selector: RunSelector) -> str:
+def selection(wait: WaitState) -> str:
     """Say which run a wait is for."""
-    if selector.task_id is not None:
-        return f"the run with TaskId {selector.task_id}"
+    selector, words = wait.selector, wait.subject.words
+    if selector.run_id is not None:
+        return f"the {words.run} with {words.run_id} {selector.run_id}"
     if selector.is_open:
-        return "the latest run, whatever its age"
+        return f"the latest {words.run}, whatever its age"
     parts = []
     if selector.executed_after is not None:
         parts.append(f"started at or after {selector.executed_after.isoformat()}")
@@ -53,7 +55,7 @@ def selection(selector: RunSelector) -> str:
         parts.append(f"before {selector.executed_before.isoformat()}")
     if selector.executed_before is not None and selector.executed_after is None:
         parts[0] = f"started {parts[0]}"
-    text = f"a run {' and '.join(parts)}" if parts else "a run"
+    text = " ".join([f"a {words.run}", *([" and ".join(parts)] if parts else [])])
     if selector.other_than:
         text += f" other than {', '.join(selector.other_than[:3])}{', ...' if len(selector.other_than) > 3 else ''}"
     return text
@@ -63,41 +65,49 @@ def _because(wait: WaitState) -> str:
     return f" ({wait.window_reason})" if wait.window_reason else ""
 
 
-def sent(wait: WaitState, run: MailTaskRun) -> str:
-    """Say that the run was sent, or that it was seen."""
-    return f"{wait.title}: run {named(run)} is {run.status}."
+def seen(wait: WaitState, run: Run) -> str:
+    """Say that the run has succeeded, or that it was seen."""
+    return f"{wait.title}: {wait.subject.words.run} {named(run)} is {run.status}."
 
 
-def failed(wait: WaitState, run: MailTaskRun) -> str:
-    """Say that Quick BI did not send the report."""
+def failed(wait: WaitState, run: Run) -> str:
+    """Say that the run has finished without success, what that means, and where to look."""
+    words = wait.subject.words
+    return f"{wait.title}: {words.run} {named(run)} is {run.status}: {words.failed}"
+
+
+def missed(wait: WaitState, latest: Run) -> str:
+    """Say that a run in the window, if there was one, can no longer be seen."""
+    words = wait.subject.words
     return (
-        f"{wait.title}: run {named(run)} FAILED: Quick BI did not send the report. "
-        "See the subscription's send log in the Quick BI console."
+        f"{wait.title}: waiting for {selection(wait)}{_because(wait)}, but the latest {words.run} is "
+        f"{named(latest)}, {latest.status}, after the window. Quick BI shows only the latest {words.run}, so a "
+        f"{words.run} in the window can no longer be seen. {words.missed}"
     )
 
 
-def missed(wait: WaitState, latest: MailTaskRun) -> str:
-    """Say that a run in the window, if there was one, can no longer be seen."""
+def superseded(wait: WaitState, latest: Run) -> str:
+    """Say that a later run hides the one that is waited for."""
+    words = wait.subject.words
+    known = f"{named(wait.run)} was {wait.run.status} when last seen" if wait.run else f"{wait.selector.run_id} is over"
     return (
-        f"{wait.title}: waiting for {selection(wait.selector)}{_because(wait)}, but the latest run is "
-        f"{named(latest)}, {latest.status}, after the window. Quick BI shows only the latest run, so a run in the "
-        'window can no longer be seen. To accept the latest run, set window="latest"; to check one run, set '
-        "quickbi_task_id."
+        f"{wait.title}: {words.run} {known}, and {named(latest)} has started since. Quick BI shows only the latest "
+        f"{words.run}, so it is not known how the earlier one ended. See the {words.subject}'s log in the Quick BI "
+        "console."
     )
 
 
 def window_over(wait: WaitState) -> str:
     """Say that no run has started in the window, and none can any more."""
-    latest = f"The latest run is {named(wait.ignored_run)}." if wait.ignored_run else "Quick BI shows no run."
-    return (
-        f"{wait.title}: no run started in the window: waited for {selection(wait.selector)}{_because(wait)}. {latest}"
-    )
+    noun, ignored = wait.subject.words.run, wait.ignored_run
+    latest = f"The latest {noun} is {named(ignored)}." if ignored else f"Quick BI shows no {noun}."
+    return f"{wait.title}: no {noun} started in the window: waited for {selection(wait)}{_because(wait)}. {latest}"
 
 
 def not_started(wait: WaitState, now: float) -> str:
     """Say that no run has started in time."""
     return (
-        f"{wait.title}: waited for {selection(wait.selector)}, and none started within start_timeout "
+        f"{wait.title}: waited for {selection(wait)}, and none started within start_timeout "
         f"({seconds(wait.start_timeout)}). {_state(wait, now)}"
     )
 
@@ -111,7 +121,7 @@ def not_polled_at_timeout(wait: WaitState) -> str:
     """Say that the last poll before the timeout failed, so that nothing is known."""
     return (
         f"{wait.title}: timed out after {_timeout(wait)}, and the last poll failed. This says nothing "
-        f"about the report. Last error: {wait.error}"
+        f"about the {wait.subject.words.result}. Last error: {wait.error}"
     )
 
 
@@ -120,39 +130,41 @@ def unavailable(wait: WaitState, now: float) -> str:
     outage = now - (now if wait.unreachable_since is None else wait.unreachable_since)
     return (
         f"{wait.title}: Quick BI was unreachable for {seconds(outage)} (unreachable_timeout). This says "
-        f"nothing about the report. Last error: {wait.error}"
+        f"nothing about the {wait.subject.words.result}. Last error: {wait.error}"
     )
 
 
-def wrong_timezone(wait: WaitState, run: MailTaskRun, now: float) -> str:
-    """Say that the run's ``execTime`` cannot be right, and which time zone would fit.
+def wrong_timezone(wait: WaitState, run: Run, now: float) -> str:
+    """Say that the time of the run cannot be right, and which time zone would fit.
 
     :param wait: that saw it.
     :param run: dated in the future, or whole half-hours before this task started it.
     :param now: the time.
     """
+    words = wait.subject.words
     expected = now if wait.start_requested_at is None else wait.start_requested_at
-    off = run.exec_time.timestamp() - expected
-    if run.exec_time.timestamp() > now:
-        off, relation = run.exec_time.timestamp() - now, "in the future"
+    off = run.started_at.timestamp() - expected
+    if run.started_at.timestamp() > now:
+        off, relation = run.started_at.timestamp() - now, "in the future"
     else:
         relation = "before this task started it"
     return (
-        f"{wait.title}: run {named(run)} is dated {_hours(off)} {relation}. Quick BI writes execTime in "
-        f"another time zone than the connection's timezone (UTC{_offset(run)}), or this machine's clock is wrong. "
+        f"{wait.title}: {words.run} {named(run)} is dated {_hours(off)} {relation}. Quick BI writes "
+        f"{words.started_at} in another time zone than the connection's timezone (UTC{_offset(run)}), or this "
+        "machine's clock is wrong. "
         f"{_fitting_zone(run, off, expected, wait)}"
     )
 
 
-def _fitting_zone(run: MailTaskRun, off: float, expected: float, wait: WaitState) -> str:
-    wall = run.exec_time.replace(tzinfo=UTC).timestamp()
+def _fitting_zone(run: Run, off: float, expected: float, wait: WaitState) -> str:
+    wall = run.started_at.replace(tzinfo=UTC).timestamp()
     documented = wall - _DOCUMENTED_OFFSET.total_seconds()
-    if documented <= expected + wait.clock_skew and run.exec_time.utcoffset() != _DOCUMENTED_OFFSET:
-        return f"Set timezone to {_DOCUMENTED_ZONE} in the connection: the run then started at {_utc(documented)}."
+    if documented <= expected + wait.clock_skew and run.started_at.utcoffset() != _DOCUMENTED_OFFSET:
+        return f"Set timezone to {_DOCUMENTED_ZONE} in the connection: it then started at {_utc(documented)}."
     rounded = timedelta(seconds=round(off / 1800) * 1800)
     if not rounded:
         return "Correct the clock, or set clock_skew."
-    fitting = (run.exec_time.utcoffset() or timedelta(0)) + rounded
+    fitting = (run.started_at.utcoffset() or timedelta(0)) + rounded
     return f"Set timezone in the connection to a zone with the offset UTC{_signed(fitting)}."
 
 
@@ -160,8 +172,8 @@ def _hours(off: float) -> str:
     return f"{abs(off) / 3600:.1f} h"
 
 
-def _offset(run: MailTaskRun) -> str:
-    return _signed(run.exec_time.utcoffset() or timedelta(0))
+def _offset(run: Run) -> str:
+    return _signed(run.started_at.utcoffset() or timedelta(0))
 
 
 def _signed(offset: timedelta) -> str:
@@ -176,16 +188,20 @@ def _state(wait: WaitState, now: float) -> str:
         return "Rate limited; backing off."
     if wait.error is not None:
         return f"Quick BI deferred the request: {_reason(wait.error)}"
+    words = wait.subject.words
     if wait.run is not None:
-        odd = "" if wait.run.status in list(MailTaskStatus) else ", an undocumented status, treated as unfinished"
-        return f"Run {named(wait.run)} is {wait.run.status}{odd}."
+        odd = "" if wait.run.status in wait.run.DOCUMENTED else ", an undocumented status, treated as unfinished"
+        return f"{words.run.capitalize()} {named(wait.run)} is {wait.run.status}{odd}."
     if now < wait.polls_from:
         return f"No poll before executed_after, {_utc(wait.polls_from)}."
     if wait.ignored_run is not None:
-        return f"No matching run yet; the latest is {named(wait.ignored_run)}, {wait.ignored_run.status}."
-    if wait.other_mail_id is not None:
-        return f"Quick BI returned runs of other mail tasks, such as {wait.other_mail_id!r}, and none of this one."
-    return "No run yet."
+        return f"No matching {words.run} yet; the latest is {named(wait.ignored_run)}, {wait.ignored_run.status}."
+    if wait.other_subject_id is not None:
+        return (
+            f"Quick BI returned {words.runs} of other {words.subject}s, such as {wait.other_subject_id!r}, and none of "
+            "this one."
+        )
+    return f"No {words.run} yet."
 
 
 def _reason(error: QuickBIError) -> str:
@@ -195,9 +211,9 @@ def _reason(error: QuickBIError) -> str:
     return str(same)
 
 
-def named(run: MailTaskRun) -> str:
-    """Name a run by its TaskId and when it started."""
-    return f"{run.task_id} of {run.exec_time.isoformat()}"
+def named(run: Run) -> str:
+    """Name a run by its id and when it started."""
+    return f"{run.run_id} of {run.started_at.isoformat()}"
 
 
 def seconds(duration: float | None) -> str:

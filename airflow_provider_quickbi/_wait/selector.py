@@ -1,4 +1,4 @@
-"""Which run of a mail task a wait is for: by TaskId, by a window of time, and not one that was there before."""
+"""Which run a wait is for: by its id, by a window of time, and not one that was there before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import Run
 
 #: How many earlier runs are remembered as not matching; older ones lie before the window.
 KNOWN_RUNS = 20
@@ -19,32 +19,32 @@ KNOWN_RUNS = 20
 class RunSelector:
     """Which runs match.
 
-    :param task_id: only the run with this TaskId.
-    :param executed_after: only runs whose ``execTime`` is at or after this instant.
-    :param executed_before: only runs whose ``execTime`` is before this instant.
-    :param other_than: no run with one of these TaskIds: the baseline of a start.
+    :param run_id: only the run with this id.
+    :param executed_after: only runs that started at or after this instant.
+    :param executed_before: only runs that started before this instant.
+    :param other_than: no run with one of these ids: the baseline of a start.
     """
 
-    task_id: str | None = None
+    run_id: str | None = None
     executed_after: datetime | None = None
     executed_before: datetime | None = None
     other_than: tuple[str, ...] = ()
 
-    def matches(self, run: MailTaskRun) -> bool:
+    def matches(self, run: Run) -> bool:
         """Whether a run matches."""
-        if self.task_id is not None and run.task_id != self.task_id:
+        if self.run_id is not None and run.run_id != self.run_id:
             return False
-        if run.task_id in self.other_than:
+        if run.run_id in self.other_than:
             return False
-        if self.executed_after is not None and run.exec_time < self.executed_after:
+        if self.executed_after is not None and run.started_at < self.executed_after:
             return False
         return not self.is_past(run)
 
-    def is_past(self, run: MailTaskRun) -> bool:
+    def is_past(self, run: Run) -> bool:
         """Whether a run started at or after the window's end."""
-        return self.executed_before is not None and run.exec_time >= self.executed_before
+        return self.executed_before is not None and run.started_at >= self.executed_before
 
-    def select(self, runs: Iterable[MailTaskRun]) -> MailTaskRun | None:
+    def select(self, runs: Iterable[Run]) -> Run | None:
         """Return the matching run: the first one after a baseline, else the latest, as the service shows it."""
         matching = sorted(filter(self.matches, runs), key=lambda run: run.age_order)
         if not matching:

@@ -14,7 +14,7 @@ from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi.api.errors import QuickBIError
-    from airflow_provider_quickbi.api.models import StatusQuery
+    from airflow_provider_quickbi.api.operations import RunQuery
     from airflow_provider_quickbi.api.status_poller import StatusPoller, StatusResponse, Subscription
 
 
@@ -86,9 +86,7 @@ class SharedSubscription:
         self.poller: StatusPoller | None = None
         self._subscription: Subscription | None = None
 
-    async def poll(
-        self, query: StatusQuery, *, max_age: float = 0.0, retries: RetryPolicy = NO_RETRY
-    ) -> StatusResponse:
+    async def poll(self, query: RunQuery, *, max_age: float = 0.0, retries: RetryPolicy = NO_RETRY) -> StatusResponse:
         """Poll, see :meth:`airflow_provider_quickbi.api.status_poller.Subscription.poll`.
 
         A connection that cannot be read counts as a failed poll.

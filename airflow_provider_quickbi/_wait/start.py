@@ -1,4 +1,4 @@
-"""From a sensor's arguments and its DAG run to a wait that starts: which mail tasks, which runs, how long."""
+"""From a sensor's arguments and its DAG run to a wait that starts: of what, which runs, how long."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from airflow_provider_quickbi._wait.deferral import FOREVER
 from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._wait.window import select_window
 from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable, QuickBIUnavailable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_quickbi._wait.options import SensorOptions
+    from airflow_provider_quickbi._wait.subject import Subject
 
 #: Seconds between two attempts to look a name up, at most.
 _LOOKUP_INTERVAL_SECONDS = 30.0
@@ -58,12 +62,11 @@ def start_group(task: Any, context: Any, options: SensorOptions, limits: Limits,
     :raises QuickBIConnectionError: if the Airflow connection is wrong.
     :raises QuickBIUnavailable: if it cannot be read, or names could not be looked up for too long.
     """
-    mail_tasks = dict.fromkeys(options.mail_ids, "") or _look_up(task, options, limits)
+    subjects = options.subjects if all(subject.id for subject in options.subjects) else _look_up(task, options, limits)
     selector, reason = _select(task, context, options)
     waits = [
         WaitState(
-            mail_id=mail_id,
-            subscribe_name=name,
+            subject=subject,
             selector=selector,
             since=limits.since,
             window_reason=reason,
@@ -73,7 +76,7 @@ def start_group(task: Any, context: Any, options: SensorOptions, limits: Limits,
             unreachable_timeout=limits.unreachable_timeout,
             clock_skew=options.clock_skew,
         )
-        for mail_id, name in mail_tasks.items()
+        for subject in subjects
     ]
     return WaitGroup.of(waits, required=_options.required_of(options.require, len(waits)), late_at=late_at)
 
@@ -84,8 +87,8 @@ def unreachable_seconds(timeout: float | None, silent_fail: bool) -> float:
 
 
 def _select(task: Any, context: Any, options: SensorOptions) -> tuple[RunSelector, str]:
-    if options.quickbi_task_id is not None:
-        return RunSelector(task_id=options.quickbi_task_id), ""
+    if options.run_id is not None:
+        return RunSelector(run_id=options.run_id), ""
     if options.executed_after is not None or options.executed_before is not None:
         return RunSelector(executed_after=options.executed_after, executed_before=options.executed_before), ""
     return select_window(
@@ -97,15 +100,16 @@ def _select(task: Any, context: Any, options: SensorOptions) -> tuple[RunSelecto
     )
 
 
-def _look_up(task: Any, options: SensorOptions, limits: Limits) -> dict[str, str]:
+def _look_up(task: Any, options: SensorOptions, limits: Limits) -> Sequence[Subject]:
     """Look names up, as patiently as a status is polled, but holding the worker."""
     started = time.time()
     log = WaitLog(task.log)
     while True:
         try:
             with QuickBIHook(task.quickbi_conn_id) as hook:
-                found = hook.find_mail_tasks(options.subscribe_names, options.mail_owner)
-                return {mail_task.mail_id: mail_task.subscribe_name for mail_task in found}
+                names = [subject.name for subject in options.subjects]
+                found = hook.find_mail_tasks(names, options.subjects[0].scope or None)
+                return [MailTaskSubject(mail_task.mail_id, mail_task.subscribe_name) for mail_task in found]
         except QuickBIUnavailable as error:
             now = time.time()
             if now >= limits.finish_by:

@@ -1,4 +1,4 @@
-"""What a wait is for and what it has learnt so far, for one mail task and for several: frozen values.
+"""What a wait is for and what it has learnt so far, for one run and for several: frozen values.
 
 Times are seconds since the epoch.
 """
@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_quickbi.api.models import StatusQuery
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_quickbi._wait.selector import RunSelector
+    from airflow_provider_quickbi._wait.subject import Subject
     from airflow_provider_quickbi.api.errors import QuickBIError
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import Run
+    from airflow_provider_quickbi.api.operations import RunQuery
 
 DEFAULT_UNREACHABLE_TIMEOUT = 1800.0
 #: Seconds by which the clocks of Quick BI and of this machine may differ.
@@ -29,7 +29,7 @@ class Outcome(StrEnum):
     """What a poll means for the wait."""
 
     WAITING = "waiting"
-    SENT = "sent"
+    SUCCEEDED = "succeeded"
     SEEN = "seen"
     FAILED = "failed"
     NOT_STARTED = "not_started"
@@ -60,7 +60,7 @@ WORST_FIRST = (
 
 
 class OnFailed(StrEnum):
-    """What a run that ``FAILED`` means: the wait fails, or it goes on until a later run."""
+    """What a run that failed means: the wait fails, or it goes on until a later run."""
 
     FAIL = "fail"
     WAIT = "wait"
@@ -85,20 +85,19 @@ class Evaluation:
 
     outcome: Outcome
     message: str
-    run: MailTaskRun | None = None
+    run: Run | None = None
     error: QuickBIError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitState:
-    """One wait for one mail task: which run, how long, and what has been learnt.
+    """One wait for one run: of what, which one, how long, and what has been learnt.
 
-    :param mail_id: the mail task.
-    :param subscribe_name: its name; empty if it is not known.
+    :param subject: the mail task or the dataset.
     :param selector: which runs match.
     :param since: when the wait started.
     :param window_reason: why this window holds, for the first log line; empty if the user named the run.
-    :param on_failed: what a run that failed means; with one TaskId there is no later run to wait for.
+    :param on_failed: what a run that failed means; with one id there is no later run to wait for.
     :param start_timeout: seconds within which a matching run must be seen; ``None`` for no limit. They are counted
         from the start of the wait, or from ``executed_after`` where that is later.
     :param finish_by: when the wait is given up; ``None`` for never.
@@ -108,17 +107,16 @@ class WaitState:
     :param start_requested_at: when this task asked for the run; ``None`` if it did not.
     :param run: the matching run, as last seen; the wait is pinned to it.
     :param ignored_run: the newest run seen that does not match.
-    :param other_mail_id: MailId of a run in a response that held runs of other mail tasks only; ``None`` if it did not.
+    :param other_subject_id: of a run in a response that held runs of other subjects only; ``None`` if it did not.
     :param start_by_since: from when ``start_timeout`` is counted.
     :param polled: whether a poll has succeeded.
     :param unreachable_since: since when no poll has succeeded; ``None`` if the last one did.
     :param error: why the last poll failed.
     """
 
-    mail_id: str
+    subject: Subject
     selector: RunSelector
     since: float
-    subscribe_name: str = ""
     window_reason: str = ""
     on_failed: OnFailed = OnFailed.FAIL
     start_timeout: float | None = None
@@ -127,9 +125,9 @@ class WaitState:
     clock_skew: float = DEFAULT_CLOCK_SKEW
     until_seen: bool = False
     start_requested_at: float | None = None
-    run: MailTaskRun | None = None
-    ignored_run: MailTaskRun | None = None
-    other_mail_id: str | None = None
+    run: Run | None = None
+    ignored_run: Run | None = None
+    other_subject_id: str | None = None
     start_by_since: float | None = None
     polled: bool = False
     unreachable_since: float | None = None
@@ -137,10 +135,8 @@ class WaitState:
 
     @property
     def title(self) -> str:
-        """What a person knows the mail task by."""
-        return (
-            f"Mail task {self.mail_id} ({self.subscribe_name})" if self.subscribe_name else f"Mail task {self.mail_id}"
-        )
+        """What a person knows the subject by."""
+        return self.subject.title
 
     @property
     def polls_from(self) -> float:
@@ -173,20 +169,20 @@ class WaitState:
             limits.append(self.unreachable_since + self.unreachable_timeout)
         return min(limits, default=None)
 
-    def status_query(self, now: float) -> StatusQuery | None:
+    def status_query(self, now: float) -> RunQuery | None:
         """Return what to ask Quick BI, or ``None`` if no response could matter yet."""
         if now < self.polls_from:
             return None
-        return StatusQuery(self.mail_id, self.run.task_id if self.run else self.selector.task_id)
+        return self.subject.query(self.run.run_id if self.run else self.selector.run_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitGroup:
-    """What one task waits for: one mail task or several, and how many of them must be sent.
+    """What one task waits for: one run or several of different subjects, and how many of them must succeed.
 
-    :param waits: one for each mail task.
+    :param waits: one for each subject.
     :param evaluations: what is known of each, in the same order.
-    :param required: how many must be ``SENT``.
+    :param required: how many must succeed.
     :param late_at: when the report becomes late and somebody is notified; ``None`` for never, or once notified.
     """
 
@@ -199,8 +195,8 @@ class WaitGroup:
     def of(cls, waits: Sequence[WaitState], *, required: int | None = None, late_at: float | None = None) -> WaitGroup:
         """Return a group of which nothing is known yet.
 
-        :param waits: one for each mail task.
-        :param required: how many must be ``SENT``; ``None`` for all.
+        :param waits: one for each subject.
+        :param required: how many must succeed; ``None`` for all.
         :param late_at: when the report becomes late; ``None`` for never.
         """
         evaluations = tuple(Evaluation(Outcome.WAITING, f"{wait.title}: not polled yet.") for wait in waits)
@@ -221,14 +217,18 @@ class WaitGroup:
 
     @property
     def evaluation(self) -> Evaluation:
-        """What the whole group means: ``SENT`` once enough are, something else as soon as enough cannot be."""
+        """What the whole group means: ``SUCCEEDED`` once enough have, something else as soon as enough cannot be."""
         if len(self.evaluations) == 1:
             return self.evaluations[0]
-        sent = [found for found in self.evaluations if found.outcome is Outcome.SENT]
-        lost = [found for found in self.evaluations if found.outcome.final and found.outcome is not Outcome.SENT]
-        count = f"{len(sent)} of {len(self.evaluations)} mail tasks are SENT, {self.required} required."
-        if len(sent) >= self.required:
-            return Evaluation(Outcome.SENT, count)
+        succeeded = [found for found in self.evaluations if found.outcome is Outcome.SUCCEEDED]
+        lost = [found for found in self.evaluations if found.outcome.final and found.outcome is not Outcome.SUCCEEDED]
+        subject = self.waits[0].subject
+        count = (
+            f"{len(succeeded)} of {len(self.evaluations)} {subject.words.subject}s are {subject.run_type.SUCCESS}, "
+            f"{self.required} required."
+        )
+        if len(succeeded) >= self.required:
+            return Evaluation(Outcome.SUCCEEDED, count)
         if len(self.evaluations) - len(lost) < self.required:
             worst = min(lost, key=lambda found: WORST_FIRST.index(found.outcome))
             return Evaluation(
@@ -245,13 +245,9 @@ class WaitGroup:
         return replace(self, late_at=None)
 
     def results(self) -> list[dict[str, Any]]:
-        """Return one run for each mail task as plain JSON; what is not known is ``None``."""
+        """Return one run for each subject as plain JSON; what is not known is ``None``."""
         return [
-            (
-                found.run.as_dict()
-                if found.run
-                else {"mail_id": wait.mail_id, "task_id": None, "status": None, "exec_time": None}
-            )
-            | ({"subscribe_name": wait.subscribe_name} if wait.subscribe_name else {})
+            (found.run.as_dict() if found.run else wait.subject.no_run())
+            | ({wait.subject.name_key: wait.subject.name} if wait.subject.name else {})
             for wait, found in zip(self.waits, self.evaluations, strict=True)
         ]

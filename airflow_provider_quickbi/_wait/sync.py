@@ -26,7 +26,7 @@ def poll_once(
     log: WaitLog | None = None,
     delay: DetectionDelay | None = None,
 ) -> WaitGroup:
-    """Poll every mail task once that is not finished and may have changed.
+    """Poll every subject once that is not finished and may have changed.
 
     :param group: what is waited for.
     :param client: gives the client; not called if there is nothing to ask.
@@ -41,7 +41,8 @@ def poll_once(
         response: Any = None
         if query is not None:
             try:
-                response = client().get_mail_task_status(*query, retries=retries)
+                asked = client()
+                response = asked.do(query.operation(asked.settings.zone), retries=retries)
             except QuickBIError as error:
                 response = error.with_traceback(None)  # kept for as long as the wait, so without the call's frames
         group = evaluate_group(group, position, response, time.time())

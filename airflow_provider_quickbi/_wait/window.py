@@ -1,4 +1,4 @@
-"""From a DAG run to the window in which the mail task's run must start: pure functions."""
+"""From a DAG run to the window in which the run at Quick BI must start: pure functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LESS_THAN_A_DAY = timedelta(hours=23)
 
 
 class Window(StrEnum):
-    """Which runs of a mail task match where neither the run nor a time is given."""
+    """Which runs match where neither the run nor a time is given."""
 
     AUTO = "auto"
     DAY = "day"
@@ -69,7 +69,7 @@ def select_window(
 
     :param window: as given.
     :param due: of the DAG run.
-    :param timezone: in which Quick BI writes ``execTime``; a ``day`` is one of its calendar days.
+    :param timezone: in which Quick BI writes times; a ``day`` is one of its calendar days.
     :param clock_skew: how far a ``schedule`` window starts before the DAG run was due.
     :param now: stands in for the due time where there is no DAG run.
     """

@@ -1,4 +1,4 @@
-"""One poll loop for all watchers of a connection."""
+"""One poll loop for all watchers of a connection that watch the same kind of thing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.shared_client import SharedClient
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIConnectionUnreadable
@@ -18,8 +19,9 @@ from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIC
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from airflow_provider_quickbi._wait.subject import Subject
     from airflow_provider_quickbi._watch.tracker import RunTracker
-    from airflow_provider_quickbi.api.models import MailTaskRun
+    from airflow_provider_quickbi.api.models import Run
 
 log = logging.getLogger(__name__)
 
@@ -34,26 +36,24 @@ _FRESH_SECONDS = 0.5
 class Found(NamedTuple):
     """An answer of the poll loop.
 
-    :param mail_id: the mail task that was asked for; ``None`` if a name was looked up.
+    :param subject: that was asked for; ``None`` if a name was looked up.
     :param runs: the answer.
     """
 
-    mail_id: str | None
-    runs: tuple[MailTaskRun, ...]
+    subject: Subject | None
+    runs: tuple[Run, ...]
 
-    def concerns(self, mail_id: str) -> bool:
-        """Whether the answer is about a mail task."""
-        return self.mail_id == mail_id
+    def concerns(self, subject: Subject) -> bool:
+        """Whether the answer is about a subject."""
+        return self.subject == subject
 
 
 @dataclass(slots=True)
 class _Watcher:
     poll_interval: float
     due: float
+    subject: Subject
     tracker: RunTracker | None = None
-    name: str | None = None
-    owner: str | None = None
-    mail_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -63,30 +63,27 @@ class WatcherRegistry:
     _by_watcher: dict[int, _Watcher] = field(default_factory=dict)
 
     def follow(self, watcher: object, tracker: RunTracker, poll_interval: float) -> None:
-        """Ask for a mail task from now on.
+        """Ask for a subject from now on.
 
         :param watcher: who wants to know.
-        :param edges: says what to ask.
+        :param tracker: says what to ask.
         :param poll_interval: seconds between two looks.
         """
-        self._by_watcher[id(watcher)] = _Watcher(
-            poll_interval, time.monotonic(), tracker=tracker, mail_id=tracker.mail_id
-        )
+        self._by_watcher[id(watcher)] = _Watcher(poll_interval, time.monotonic(), tracker.subject, tracker)
 
-    def seek(self, watcher: object, name: str | None, owner: str | None, poll_interval: float) -> None:
+    def seek(self, watcher: object, subject: Subject, poll_interval: float) -> None:
         """Look a name up.
 
         :param watcher: who wants to know.
-        :param name: the mail task's exact name.
-        :param owner: of the mail task, where several have the name.
+        :param subject: a mail task without an id.
         :param poll_interval: seconds between two attempts.
         """
-        self._by_watcher[id(watcher)] = _Watcher(poll_interval, time.monotonic(), name=name, owner=owner)
+        self._by_watcher[id(watcher)] = _Watcher(poll_interval, time.monotonic(), subject)
 
-    def found(self, watcher: object) -> str | None:
-        """Return the mail id of a name that was looked up, ``None`` as long as it is not known."""
+    def found(self, watcher: object) -> Subject | None:
+        """Return the subject of a name that was looked up, ``None`` as long as it is not known."""
         watcher = self._by_watcher.get(id(watcher))
-        return watcher.mail_id if watcher else None
+        return watcher.subject if watcher and watcher.subject.id else None
 
     def leave(self, watcher: object) -> None:
         """Want nothing any more."""
@@ -101,19 +98,23 @@ class WatcherRegistry:
         return min((max(0.0, watcher.due - now) for watcher in self._by_watcher.values()), default=_IDLE_SECONDS)
 
 
-_registries: dict[str, WatcherRegistry] = {}
+_registries: dict[tuple[str, str], WatcherRegistry] = {}
 
 
-def registry_of(quickbi_conn_id: str) -> WatcherRegistry:
-    """Return what the watchers of a connection in this process want to know."""
-    return _registries.setdefault(quickbi_conn_id, WatcherRegistry())
+def registry_of(quickbi_conn_id: str, kind: str) -> WatcherRegistry:
+    """Return what the watchers of a connection in this process want to know.
+
+    :param quickbi_conn_id: id of the connection.
+    :param kind: what they watch.
+    """
+    return _registries.setdefault((quickbi_conn_id, kind), WatcherRegistry())
 
 
 async def responses(quickbi_conn_id: str, registry: WatcherRegistry) -> AsyncGenerator[Found, None]:
     """Ask what the watchers want to know, for ever; nothing that goes wrong ends it.
 
     :param quickbi_conn_id: id of the connection.
-    :param interests: what to ask; they may come and go.
+    :param registry: what to ask; they may come and go.
     """
     wait_log = WaitLog(log)
     while True:
@@ -132,9 +133,9 @@ async def _poll(client: SharedClient, registry: WatcherRegistry, wait_log: WaitL
             await client.poller()  # one that cannot be read is one line in the log, and not one for each watcher
             watcher.due = time.monotonic() + watcher.poll_interval
             if watcher.tracker is None:
-                if watcher.mail_id is None:
+                if not watcher.subject.id:
                     await _look_up(client, watcher, wait_log)
-                if watcher.mail_id is not None:
+                if watcher.subject.id:
                     yield Found(None, ())
                 continue
             for query in watcher.tracker.status_queries():
@@ -147,17 +148,19 @@ async def _poll(client: SharedClient, registry: WatcherRegistry, wait_log: WaitL
                     subscription.close()
                 if isinstance(response.outcome, QuickBIError):
                     wait_log.report(
-                        f"Mail task {query.mail_id} poll failed, still watching: {response.outcome}", time.time()
+                        f"{watcher.subject.title} poll failed, still watching: {response.outcome}", time.time()
                     )
                 else:
-                    yield Found(query.mail_id, response.outcome)
+                    yield Found(watcher.subject, response.outcome)
         await asyncio.sleep(min(_IDLE_SECONDS, registry.idle(time.monotonic())))
 
 
 async def _look_up(shared: SharedClient, watcher: _Watcher, wait_log: WaitLog) -> None:
+    wanted = watcher.subject
     try:
         client = (await shared.poller()).client
         visible = [mail_task async for mail_task in client.iter_mail_tasks(page_size=100)]
-        watcher.mail_id = find_by_name(visible, watcher.name or "", watcher.owner).mail_id
+        found = find_by_name(visible, wanted.name, wanted.scope or None)
+        watcher.subject = MailTaskSubject(found.mail_id, wanted.name, wanted.scope)
     except QuickBIError as error:
-        wait_log.report(f"Mail task {watcher.name!r} name lookup failed, retrying: {error}", time.time())
+        wait_log.report(f"{wanted.title} name lookup failed, retrying: {error}", time.time())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from airflow_provider_quickbi.api import dataset_operations, operations
 from airflow_provider_quickbi.api.aiohttp_transport import AiohttpTransport
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.settings import ClientSettings
 
 T = TypeVar("T")
+Transport = TypeVar("Transport")
 
 
-class _Client:
+class _Client(Generic[Transport]):
     """What both clients have in common."""
 
     def __init__(
@@ -49,7 +50,11 @@ class _Client:
         self._on_call = on_call
         self._account = settings.account
         self._credentials = CredentialSource(settings.credentials, clock)
+        self._transport = self._connect()
         warn_if_insecure(settings)
+
+    def _connect(self) -> Transport:
+        raise NotImplementedError
 
     def _flow(self, operation: Operation[T], retries: RetryPolicy | None) -> Generator[Step, Any, T]:
         limiter = rate_limiter(
@@ -69,7 +74,7 @@ class _Client:
         return f"<{type(self).__name__} {self.settings.endpoint.url} as {self.settings.credentials.auth_type}>"
 
 
-class QuickBIClient(_Client):
+class QuickBIClient(_Client[RequestsTransport]):
     """A blocking client. Close it, or use it in a ``with`` statement.
 
     :param settings: the account and how to reach it.
@@ -78,16 +83,8 @@ class QuickBIClient(_Client):
     :param clock: the time, and how to sleep; default the machine's.
     """
 
-    def __init__(
-        self,
-        settings: ClientSettings,
-        retries: RetryPolicy | None = None,
-        on_call: Callable[[str, str], None] | None = None,
-        *,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        super().__init__(settings, retries, on_call, clock=clock)
-        self._transport = RequestsTransport(settings, clock)
+    def _connect(self) -> RequestsTransport:
+        return RequestsTransport(self.settings, self.clock)
 
     def __enter__(self) -> Self:
         return self
@@ -262,7 +259,7 @@ class QuickBIClient(_Client):
                 return self._report(action, result)
 
 
-class AsyncQuickBIClient(_Client):
+class AsyncQuickBIClient(_Client[AiohttpTransport]):
     """A client for asyncio. Use it in an ``async with`` statement, in one event loop.
 
     :param settings: the account and how to reach it.
@@ -272,16 +269,8 @@ class AsyncQuickBIClient(_Client):
     :param clock: the time, and how to sleep; default the machine's.
     """
 
-    def __init__(
-        self,
-        settings: ClientSettings,
-        retries: RetryPolicy | None = None,
-        on_call: Callable[[str, str], None] | None = None,
-        *,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        super().__init__(settings, retries, on_call, clock=clock)
-        self._transport = AiohttpTransport(settings)
+    def _connect(self) -> AiohttpTransport:
+        return AiohttpTransport(self.settings)
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,6 +6,8 @@ QueryLastAccelerationEngineJob, QueryAccelerationLogByCubeId, QueryDatasetList.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi.api.datasets import LOG_ZONE, Dataset, DatasetRefreshJob, RefreshLog
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Datasets per page by default; the service's maximum is 1,000.
 DEFAULT_DATASET_PAGE_SIZE = 100
+#: How far the start of a refresh may differ from what its log says.
+_AROUND_START = timedelta(hours=1)
 #: Logs per page by default, as the service documents it.
 DEFAULT_LOG_PAGE_SIZE = 10
 
@@ -46,6 +50,20 @@ def query_last_acceleration_engine_job(dataset_id: str, timezone: tzinfo) -> Ope
     return Operation("QueryLastAccelerationEngineJob", {"CubeId": dataset_id}, read)
 
 
+@dataclass(frozen=True, slots=True)
+class RefreshQuery:
+    """What a ``QueryLastAccelerationEngineJob`` request asks for: the latest refresh; others cannot be queried.
+
+    :param dataset_id: the dataset.
+    """
+
+    dataset_id: str
+
+    def operation(self, timezone: tzinfo) -> Operation[tuple[DatasetRefreshJob, ...]]:
+        """Return the operation, see :func:`query_last_acceleration_engine_job`."""
+        return query_last_acceleration_engine_job(self.dataset_id, timezone)
+
+
 def query_acceleration_log_by_cube_id(
     dataset_id: str,
     started_from: datetime,
@@ -72,6 +90,21 @@ def query_acceleration_log_by_cube_id(
         },
         lambda result: read_page(result, RefreshLog.from_json, "the list of refresh logs", page_no, page_size),
     )
+
+
+def read_refresh_log(dataset_id: str, job_id: str, started_at: datetime) -> Operation[str]:
+    """Return the operation that reads the log of one refresh; its result is empty if there is none.
+
+    :param dataset_id: the dataset.
+    :param job_id: the refresh's id (``JobHistoryId``).
+    :param started_at: when it started.
+    """
+    logs = query_acceleration_log_by_cube_id(dataset_id, started_at - _AROUND_START, started_at + _AROUND_START)
+
+    def read(result: Any) -> str:
+        return next((found.log for found in logs.read(result).items if found.job_id == job_id), "")
+
+    return Operation(logs.action, logs.parameters, read)
 
 
 def query_dataset_list(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from datetime import timezone as fixed_offset
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_quickbi.api.models import (
     Run,
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 LOG_ZONE = fixed_offset(timedelta(hours=8))
 #: Longest log text that is kept, in characters; its end says why a refresh failed.
 MAX_LOG_CHARACTERS = 4000
+
+
+#: How the kind of a dataset is stored, and written in asset URIs.
+DATASET = "dataset"
 
 
 class RefreshStatus(StrEnum):
@@ -92,6 +96,7 @@ class DatasetRefreshJob(Run):
     started_at: datetime
     ended_at: datetime | None = None
 
+    DOCUMENTED: ClassVar = frozenset(RefreshStatus)
     TERMINAL: ClassVar = TERMINAL_REFRESH_STATUSES
     SUCCESS: ClassVar = RefreshStatus.SUCCESS
 
@@ -182,12 +187,3 @@ class RefreshLog:
             status=read_optional_text(folded, "JobStatus"),
             log="\n".join(printable(line) for line in lines),
         )
-
-
-class RefreshQuery(NamedTuple):
-    """What a ``QueryLastAccelerationEngineJob`` request asks for: the latest refresh; others cannot be queried.
-
-    :param dataset_id: the dataset.
-    """
-
-    dataset_id: str

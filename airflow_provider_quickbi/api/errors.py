@@ -155,8 +155,8 @@ _SECRET = "Check the AccessKey Secret (the connection's password) and that no pr
 _CLOCK = "Check this machine's clock (NTP): it must be within 15 minutes of the service's"
 _TOKEN = "Check security_token: it is wrong, belongs to another AccessKey, or has expired"  # noqa: S105 - a hint
 _LAST_REFRESH = (
-    "The last refresh ended with a warning or failure. Read literally, the documentation says that this blocks starts "
-    "through the API until the job is repaired or run in the Quick BI console"
+    "The last refresh ended with a warning or failure. Read literally, the documentation says that this blocks every "
+    "start through the API: repair the dataset's extraction and run it once in the Quick BI console"
 )
 _ENDPOINT = "Check region, network and endpoint: this is not an endpoint of the Quick BI OpenAPI"
 

@@ -1,4 +1,4 @@
-"""Finding a mail task by name among those visible to the AccessKey."""
+"""Finding a mail task or a dataset by name among those visible to the AccessKey."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from airflow_provider_quickbi.api.datasets import Dataset
     from airflow_provider_quickbi.api.models import MailTask
 
 _GLOB = frozenset("*?[")
@@ -56,6 +57,34 @@ def find_by_name(mail_tasks: Iterable[MailTask], subscribe_name: str, owner: str
     )
 
 
+def find_dataset(datasets: Iterable[Dataset], dataset_name: str, workspace_id: str) -> Dataset:
+    """Return the one dataset with exactly this name.
+
+    :param datasets: of the workspace whose names contain it.
+    :param dataset_name: its name; names need not be unique.
+    :param workspace_id: the workspace, for the error.
+    :raises PermanentError: if there is none, or more than one; the message lists the candidates.
+    """
+    visible = list(datasets)
+    named = [dataset for dataset in visible if dataset.dataset_name == dataset_name.strip()]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        ids = ", ".join(dataset.dataset_id for dataset in named[:_SHOWN])
+        raise _failure(
+            f"{len(named)} datasets of workspace {workspace_id!r} are named {dataset_name!r}: {ids}",
+            "Set dataset_id",
+            "QueryDatasetList",
+        )
+    similar = ", ".join(repr(dataset.dataset_name) for dataset in visible[:_SHOWN])
+    raise _failure(
+        f"no dataset of workspace {workspace_id!r} is named {dataset_name!r}"
+        + (f"; found {similar}" if similar else ""),
+        "Check dataset_name and workspace_id; the dataset may also exist and not be visible to this AccessKey",
+        "QueryDatasetList",
+    )
+
+
 def _listed(mail_tasks: list[MailTask]) -> str:
     shown = [
         f"MailId {task.mail_id} of {task.biz_owner_name or task.biz_owner_user_id or 'an unnamed owner'}"
@@ -66,5 +95,5 @@ def _listed(mail_tasks: list[MailTask]) -> str:
     return ", ".join(shown)
 
 
-def _failure(message: str, hint: str) -> PermanentError:
-    return PermanentError(message, action="GetMailTaskList", kind=ErrorKind.NOT_FOUND, hint=hint)
+def _failure(message: str, hint: str, action: str = "GetMailTaskList") -> PermanentError:
+    return PermanentError(message, action=action, kind=ErrorKind.NOT_FOUND, hint=hint)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from datetime import timezone as fixed_offset
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from unicodedata import category
 
 #: How the service writes a TaskId: an int64, never more than 20 digits.
@@ -19,6 +19,10 @@ _LOCAL_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}
 
 class MalformedResponse(ValueError):
     """Part of a response lacks a documented field, or the field is not as documented."""
+
+
+#: How the kind of a mail task is stored, and written in asset URIs.
+MAIL_TASK = "mail-task"
 
 
 class MailTaskStatus(StrEnum):
@@ -176,6 +180,8 @@ class Run:
 
     __slots__ = ()
 
+    #: The documented statuses.
+    DOCUMENTED: ClassVar[frozenset[str]]
     #: The statuses of a run that has finished; any other one, documented or not, means that it has not.
     TERMINAL: ClassVar[frozenset[str]]
     #: The one of them that means success.
@@ -201,6 +207,10 @@ class Run:
 
         def as_dict(self) -> dict[str, Any]:
             """Return plain JSON for an XCom, an event or an asset extra."""
+
+        @classmethod
+        def from_dict(cls, item: Mapping[str, Any]) -> Self:
+            """Read back what :meth:`as_dict` wrote."""
 
     @property
     def is_terminal(self) -> bool:
@@ -238,6 +248,7 @@ class MailTaskRun(Run):
     status: str
     exec_time: datetime
 
+    DOCUMENTED: ClassVar = frozenset(MailTaskStatus)
     TERMINAL: ClassVar = TERMINAL_STATUSES
     SUCCESS: ClassVar = MailTaskStatus.SENT
 
@@ -312,14 +323,3 @@ def _in_zone(written: datetime, zone: tzinfo, now: datetime) -> datetime:
     repeated = first.astimezone(UTC) < second.astimezone(UTC)
     chosen = second if repeated and second.astimezone(UTC) <= now else first
     return written.replace(tzinfo=fixed_offset(chosen.utcoffset() or timedelta(0)))
-
-
-class StatusQuery(NamedTuple):
-    """What a ``GetMailTaskStatus`` request asks for.
-
-    :param mail_id: the mail task.
-    :param task_id: the run; ``None`` for the latest one.
-    """
-
-    mail_id: str
-    task_id: str | None

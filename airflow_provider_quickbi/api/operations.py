@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
 from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedResponse, fold_keys
@@ -17,11 +17,14 @@ from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE, MailTaskPage,
 if TYPE_CHECKING:
     from datetime import tzinfo
 
+    from airflow_provider_quickbi.api.models import Run
+
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Operation(Generic[T]):
+class Operation(Generic[T_co]):
     """One operation with its parameters.
 
     :param action: its name.
@@ -32,8 +35,20 @@ class Operation(Generic[T]):
 
     action: str
     parameters: Mapping[str, Any]
-    read: Callable[[Any], T]
+    read: Callable[[Any], T_co]
     repeatable: bool = True
+
+
+class RunQuery(Protocol):
+    """What a request for runs asks for, of whatever they are runs of; equal ones have equal responses."""
+
+    def operation(self, timezone: tzinfo) -> Operation[tuple[Run, ...]]:
+        """Return the operation that answers it.
+
+        :param timezone: the zone in which the service writes times.
+        """
+
+    def __hash__(self) -> int: ...
 
 
 def get_mail_task_list(
@@ -83,6 +98,22 @@ def get_mail_task_status(
     return Operation(
         "GetMailTaskStatus", {"MailId": mail_id, "TaskId": None if task_id is None else str(task_id)}, read
     )
+
+
+@dataclass(frozen=True, slots=True)
+class StatusQuery:
+    """What a ``GetMailTaskStatus`` request asks for.
+
+    :param mail_id: the mail task.
+    :param task_id: the run; ``None`` for the latest one.
+    """
+
+    mail_id: str
+    task_id: str | None
+
+    def operation(self, timezone: tzinfo) -> Operation[tuple[MailTaskRun, ...]]:
+        """Return the operation, see :func:`get_mail_task_status`."""
+        return get_mail_task_status(self.mail_id, self.task_id, timezone)
 
 
 def manual_run_mail_task(mail_id: str) -> Operation[bool]:

@@ -18,7 +18,8 @@ from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from airflow_provider_quickbi.api.models import MailTaskRun, StatusQuery
+    from airflow_provider_quickbi.api.models import Run
+    from airflow_provider_quickbi.api.operations import RunQuery
     from airflow_provider_quickbi.api.settings import ClientSettings
 
 #: Seconds for which a response is kept after its last subscriber has left; others may want it a little later.
@@ -33,7 +34,7 @@ class StatusResponse(NamedTuple):
     """
 
     received_at: float
-    outcome: tuple[MailTaskRun, ...] | QuickBIError
+    outcome: tuple[Run, ...] | QuickBIError
 
 
 @dataclass(slots=True)
@@ -52,19 +53,19 @@ class StatusPoller:
 
     def __init__(self, client: AsyncQuickBIClient) -> None:
         self.client = client
-        self._topics: dict[StatusQuery, _Topic] = {}
-        self._left_at: dict[StatusQuery, float] = {}
+        self._topics: dict[RunQuery, _Topic] = {}
+        self._left_at: dict[RunQuery, float] = {}
 
     def subscribe(self) -> Subscription:
         """Return the subscription of one wait; close it when the wait ends."""
         return Subscription(self)
 
-    def enter(self, status_query: StatusQuery) -> None:
+    def enter(self, status_query: RunQuery) -> None:
         """Keep the responses to a query for one more subscription."""
         self._topics.setdefault(status_query, _Topic()).subscriptions += 1
         self._left_at.pop(status_query, None)
 
-    def leave(self, status_query: StatusQuery) -> None:
+    def leave(self, status_query: RunQuery) -> None:
         """Release the responses to a query; they are dropped some time after the last subscription has left."""
         topic = self._topics[status_query]
         topic.subscriptions -= 1
@@ -75,7 +76,7 @@ class StatusPoller:
             if now - left_at >= KEPT_SECONDS:
                 del self._topics[left], self._left_at[left]
 
-    async def poll_once(self, status_query: StatusQuery, newer_than: float, retries: RetryPolicy) -> StatusResponse:
+    async def poll_once(self, status_query: RunQuery, newer_than: float, retries: RetryPolicy) -> StatusResponse:
         """Make a call, or share the one in progress, unless there is a response newer than ``newer_than``."""
         topic = self._topics[status_query]
         if topic.latest is not None and topic.latest.received_at > newer_than:
@@ -92,11 +93,9 @@ class StatusPoller:
                 call.cancel()
                 topic.call = None
 
-    async def _call(self, status_query: StatusQuery, topic: _Topic, retries: RetryPolicy) -> StatusResponse:
+    async def _call(self, status_query: RunQuery, topic: _Topic, retries: RetryPolicy) -> StatusResponse:
         try:
-            outcome = await self.client.get_mail_task_status(
-                status_query.mail_id, status_query.task_id, retries=retries
-            )
+            outcome = await self.client.do(status_query.operation(self.client.settings.zone), retries=retries)
         except QuickBIError as error:
             return StatusResponse(self.client.clock.monotonic(), error.with_traceback(None))
         finally:
@@ -116,11 +115,11 @@ class Subscription:
 
     def __init__(self, poller: StatusPoller) -> None:
         self._poller = poller
-        self._query: StatusQuery | None = None
+        self._query: RunQuery | None = None
         self._known_at = -math.inf
 
     async def poll_once(
-        self, status_query: StatusQuery, *, max_age: float = 0.0, retries: RetryPolicy = NO_RETRY
+        self, status_query: RunQuery, *, max_age: float = 0.0, retries: RetryPolicy = NO_RETRY
     ) -> StatusResponse:
         """Return a response newer than the last one, shared with other subscriptions where possible.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
-
-from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_quickbi import connection
 from airflow_provider_quickbi._metrics import count_call
@@ -13,8 +11,9 @@ from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, Quick
 from airflow_provider_quickbi.api.lookup import find_by_name
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
 from airflow_provider_quickbi.api.retry import RetryPolicy
-from airflow_provider_quickbi.exceptions import QuickBIRequestError, task_error
+from airflow_provider_quickbi.exceptions import task_error, task_errors
 from airflow_provider_quickbi.hooks import lookup
+from airflow_provider_quickbi.hooks.datasets import DatasetMethods
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ _LOOKUP_PAGE_SIZE = 100
 _TEST_RETRIES = RetryPolicy(attempts=2)
 
 
-class QuickBIHook(BaseHook):
+class QuickBIHook(DatasetMethods):
     """Call Quick BI with the credentials of an Airflow connection.
 
     The connection is read on first use. A subclass may override ``get_connection``; the asynchronous methods use it as
@@ -108,7 +107,7 @@ class QuickBIHook(BaseHook):
         from airflow_provider_quickbi.api.client import AsyncQuickBIClient
 
         settings = (await self.read_connection_async()).settings
-        with _task_errors():
+        with task_errors():
             async with AsyncQuickBIClient(settings, on_call=count_call) as client:
                 yield client
 
@@ -152,7 +151,7 @@ class QuickBIHook(BaseHook):
         :raises QuickBIRequestError: if Quick BI rejects the request.
         :raises QuickBIError: if there is no valid response.
         """
-        with _task_errors():
+        with task_errors():
             return self.get_conn().get_mail_task_list(page_num, page_size, user_nick, paused)
 
     def iter_mail_tasks(
@@ -166,8 +165,13 @@ class QuickBIHook(BaseHook):
         :raises QuickBIRequestError: if Quick BI rejects the request.
         :raises QuickBIError: if there is no valid response.
         """
-        with _task_errors():
+        with task_errors():
             yield from self.get_conn().iter_mail_tasks(user_nick, paused, page_size)
+
+    def find_mail_task(self, subscribe_name: str, owner: str | None = None) -> tuple[str, str]:
+        """Return MailId and name of the one mail task with exactly this name, see :meth:`find_mail_tasks`."""
+        (found,) = self.find_mail_tasks([subscribe_name], owner)
+        return found.mail_id, found.subscribe_name
 
     def find_mail_tasks(self, subscribe_names: Sequence[str], owner: str | None = None) -> list[MailTask]:
         """Return the mail tasks with exactly these names, one per name, in the same order.
@@ -202,7 +206,7 @@ class QuickBIHook(BaseHook):
         :raises QuickBIRequestError: if Quick BI rejects the request.
         :raises QuickBIError: if there is no valid response.
         """
-        with _task_errors():
+        with task_errors():
             return list(self.get_conn().get_mail_task_status(mail_id, task_id))
 
     def manual_run_mail_task(self, mail_id: str) -> bool:
@@ -215,7 +219,7 @@ class QuickBIHook(BaseHook):
         :raises QuickBIRequestError: if Quick BI rejects the request.
         :raises QuickBIError: if no run was started for now, or if that is unknown.
         """
-        with _task_errors():
+        with task_errors():
             return self.get_conn().manual_run_mail_task(mail_id)
 
     def call(self, action: str, parameters: Mapping[str, Any] | None = None, *, repeatable: bool = False) -> Any:
@@ -227,7 +231,7 @@ class QuickBIHook(BaseHook):
         :raises QuickBIRequestError: if Quick BI rejects the request.
         :raises QuickBIError: if there is no valid response.
         """
-        with _task_errors():
+        with task_errors():
             return self.get_conn().call(action, parameters, repeatable=repeatable)
 
     def test_connection(self) -> tuple[bool, str]:
@@ -258,15 +262,6 @@ class QuickBIHook(BaseHook):
             number = "unknown" if page.total_num is None else page.total_num
             return True, f"Reached Quick BI at {who}; mail tasks visible: {number}."
         return False, message.replace("..", ".")
-
-
-@contextmanager
-def _task_errors() -> Iterator[None]:
-    """Raise permanent errors as ``QuickBIRequestError``, which fails a task without a retry."""
-    try:
-        yield
-    except PermanentError as error:
-        raise QuickBIRequestError(str(error), code=error.code, request_id=error.request_id) from None
 
 
 def _shown_identity(identity: str) -> str:

@@ -1,17 +1,15 @@
-"""The operators: list mail tasks, and send one at most once."""
+"""The operators: list mail tasks, send one at most once, refresh a dataset at most once."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_quickbi import _airflow, _options, connection
+from airflow_provider_quickbi import _options, connection
 from airflow_provider_quickbi._options import Arguments, OptionError
-from airflow_provider_quickbi._send.attempt import StartAttempt
 from airflow_provider_quickbi._send.options import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_START_TIMEOUT,
@@ -19,25 +17,27 @@ from airflow_provider_quickbi._send.options import (
     OnRunFailed,
     OnRunning,
     OnScheduleLimit,
-    RunOptions,
 )
-from airflow_provider_quickbi._send.state import AttemptState
-from airflow_provider_quickbi._wait import deadline as late_notice
-from airflow_provider_quickbi._wait.events import Event, wrap_event_errors
-from airflow_provider_quickbi._wait.outlets import unrelated_outlets
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
-from airflow_provider_quickbi.assets.quickbi import is_mail_task
 from airflow_provider_quickbi.exceptions import QuickBIArgumentError, task_error
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
+from airflow_provider_quickbi.operators.dataset import QuickBIRefreshDatasetOperator
+from airflow_provider_quickbi.operators.starting import StartOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime, timedelta
 
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_quickbi._wait.subject import Subject
+
+__all__ = ["QuickBIListMailTasksOperator", "QuickBIRefreshDatasetOperator", "QuickBIRunMailTaskOperator"]
 
 
 class QuickBIListMailTasksOperator(BaseOperator):
@@ -113,7 +113,7 @@ class QuickBIListMailTasksOperator(BaseOperator):
         return found
 
 
-class QuickBIRunMailTaskOperator(BaseOperator):
+class QuickBIRunMailTaskOperator(StartOperator):
     """Send the report of a Quick BI mail task now, at most once, and wait until exactly that run is finished.
 
     Before the one starting call the latest TaskIds and the time are recorded; where Airflow keeps the record over a
@@ -167,8 +167,6 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         "deadline",
         "quickbi_conn_id",
     )
-    operator_extra_links = (QuickBIConsoleLink(),)
-    ui_color = "#e8f1ff"
 
     def __init__(
         self,
@@ -208,69 +206,22 @@ class QuickBIRunMailTaskOperator(BaseOperator):
         self.deadline = deadline
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
-        _options.settle_defaults(
-            self,
+        self._check_arguments(
             kwargs.get("default_args"),
             [(("mail_id",), ("subscribe_name", "mail_owner"))],
-            {"on_failed": OnRunFailed},
+            ("mail_id", "subscribe_name"),
         )
-        try:
-            _options.need_one_of(self, "mail_id", "subscribe_name")
-            options = RunOptions.read(Arguments(self, parsing=True))
-            if not _options.is_template(deadline):
-                _options.deadline("deadline", deadline, datetime.now(UTC), _airflow.default_timezone())
-            self._check_outlets(options.mail_id)
-        except OptionError as error:
-            raise QuickBIArgumentError(str(error)) from None
 
-    def _check_outlets(self, mail_id: str | None) -> None:
-        if not self.wait_for_completion and any(is_mail_task(outlet) for outlet in self.outlets):
-            raise OptionError(
-                "an outlet quickbi://... says that the report was sent, which is not known with "
-                "wait_for_completion=False: put the outlet on the sensor that waits for the run"
-            )
-        if mail_id is not None and (unrelated := unrelated_outlets(self.outlets, [mail_id])):
-            raise OptionError(f"outlet {unrelated[0]} is not of mail task {mail_id}, which this task sends")
-
-    def execute(self, context: Context) -> Any:
-        """Send the mail, unless a record says that an earlier try may have done so; then wait for its run."""
-        options = self._read_options()
-        day_of = _airflow.run_started(context) or datetime.now(UTC)
-        try:
-            late = _options.deadline("deadline", self.deadline, day_of, _airflow.default_timezone())
-        except OptionError as error:
-            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
-        now = time.time()
-        state = AttemptState(
-            mail_id=options.mail_id or "",
-            finish_by=now + options.timeout,
-            execute_by=None if self.execution_timeout is None else now + self.execution_timeout.total_seconds(),
-            late_at=late_notice.pending(late.timestamp() if late else None, context),
-        )
-        with QuickBIHook(self.quickbi_conn_id) as hook:
-            QuickBIConsoleLink.store(context, hook.quickbi_connection.console_url)
-            return StartAttempt(self, options, state, hook, context).begin()
-
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Go on where this try was deferred.
-
-        :param context: of the task.
-        :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.
-        """
-        options = self._read_options()
-        decoded = Event.decode(event)
-        with wrap_event_errors():
-            state = AttemptState.from_dict(decoded.carry)
-        with QuickBIHook(self.quickbi_conn_id) as hook:
-            return StartAttempt(self, options, state, hook, context).resume(decoded)
-
-    def _read_options(self) -> RunOptions:
-        try:
-            options = RunOptions.read(Arguments(self))
-            self._check_outlets(options.mail_id)
-        except OptionError as error:
-            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
-        return options
+    def _read_subject(self, arguments: Arguments) -> Subject | None:
+        read = partial(arguments.read, parse=_options.text, unknown=None)
+        mail_id, name, owner = read("mail_id"), read("subscribe_name"), read("mail_owner")
+        if mail_id is not None and owner is not None:
+            raise OptionError("mail_owner tells mail tasks of one name apart: leave it out with mail_id")
+        if mail_id is not None or name is not None:
+            return MailTaskSubject(mail_id or "", name or "", owner or "")
+        if not arguments.parsing:
+            raise OptionError("both mail_id and subscribe_name rendered empty")
+        return None
 
     def on_kill(self) -> None:
         """Log that a mail that was started is still sent."""

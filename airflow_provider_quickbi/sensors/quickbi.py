@@ -1,54 +1,28 @@
-"""QuickBIMailTaskSensor: wait until a report was really sent."""
+"""The sensors: wait until a report was really sent, or a dataset was really refreshed."""
 
 from __future__ import annotations
 
-import inspect
-import time
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import (
-    BaseSensorOperator,
-    PokeReturnValue,
-    conf,
-)
+from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_quickbi import _airflow, _options, connection
-from airflow_provider_quickbi._metrics import DetectionDelay
+from airflow_provider_quickbi import _options, connection
 from airflow_provider_quickbi._options import Arguments, OptionError
-from airflow_provider_quickbi._wait import deadline as late_notice
-from airflow_provider_quickbi._wait import memory
-from airflow_provider_quickbi._wait.conclusion import conclude, softened
-from airflow_provider_quickbi._wait.deferral import PollOptions, defer_wait
-from airflow_provider_quickbi._wait.events import Event, finished_group
-from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.options import SensorOptions
-from airflow_provider_quickbi._wait.outlets import unrelated_outlets
-from airflow_provider_quickbi._wait.start import Limits, start_group, unreachable_seconds
-from airflow_provider_quickbi._wait.state import (
-    DEFAULT_CLOCK_SKEW,
-    DEFAULT_UNREACHABLE_TIMEOUT,
-    OnFailed,
-    OnMissed,
-    Outcome,
-    WaitGroup,
-)
-from airflow_provider_quickbi._wait.sync import poll_once, seconds_until_next_poll
+from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT, OnFailed, OnMissed
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._wait.window import Window
-from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
-from airflow_provider_quickbi.exceptions import (
-    QuickBIArgumentError,
-    QuickBIConnectionUnreadable,
-    QuickBIUnavailable,
-)
-from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
-from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
+from airflow_provider_quickbi.sensors.dataset import QuickBIDatasetRefreshSensor
+from airflow_provider_quickbi.sensors.waiting import RunSensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime, timedelta, tzinfo
 
     from airflow.providers.common.compat.sdk import Context
+
+__all__ = ["QuickBIDatasetRefreshSensor", "QuickBIMailTaskSensor"]
 
 #: Arguments that take one text or several.
 _NAMES = ("mail_id", "subscribe_name")
@@ -59,7 +33,7 @@ _EXCLUSIVE = (
 )
 
 
-class QuickBIMailTaskSensor(BaseSensorOperator):
+class QuickBIMailTaskSensor(RunSensor):
     """Wait until a run of a Quick BI mail task is ``SENT``.
 
     Quick BI shows the latest run of a mail task, or one whose TaskId is given. Which run the sensor waits for:
@@ -128,8 +102,6 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         "deadline",
         "quickbi_conn_id",
     )
-    operator_extra_links = (QuickBIConsoleLink(),)
-    ui_color = "#e8f1ff"
 
     def __init__(
         self,
@@ -172,167 +144,42 @@ class QuickBIMailTaskSensor(BaseSensorOperator):
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
         self.deferrable = deferrable
-        _options.settle_defaults(self, kwargs.get("default_args"), _EXCLUSIVE, {"on_failed": OnFailed})
-        self._group: WaitGroup | None = None
-        self._log_of_wait: WaitLog | None = None
-        self._delay = DetectionDelay()
         self._rendered = frozenset(name for name in _NAMES if _options.is_template(getattr(self, name)))
-        try:
-            _options.need_one_of(self, *_NAMES)
-            options = SensorOptions.read(Arguments(self, parsing=True), _airflow.default_timezone())
-            if not _options.is_template(deadline):
-                _options.deadline("deadline", deadline, datetime.now(UTC), _airflow.default_timezone())
-            self._check_outlets(options.mail_ids)
-        except OptionError as error:
-            raise QuickBIArgumentError(str(error)) from None
+        self._prepare(kwargs.get("default_args"), _EXCLUSIVE, _NAMES)
 
-    def _check_outlets(self, mail_ids: Sequence[str]) -> None:
-        if mail_ids and (unrelated := unrelated_outlets(self.outlets, mail_ids)):
-            raise OptionError(f"outlet {unrelated[0]} is not of a mail task that this task waits for")
+    def _read_options(self, arguments: Arguments, zone: tzinfo) -> SensorOptions:
+        read = arguments.read
+        ids, names = (read(name, partial(_options.texts, rendered=name in self._rendered), ()) for name in _NAMES)
+        owner = read("mail_owner", _options.text, None)
+        task_id = read("quickbi_task_id", _options.run_id, None)
+        require = read("require", _options.requirement, "all")
+        options = SensorOptions.read(
+            arguments,
+            zone,
+            subjects=tuple(map(MailTaskSubject, ids))
+            or tuple(MailTaskSubject("", name, owner or "") for name in names),
+            run_id=task_id,
+            require=require,
+        )
+        if not arguments.parsing and not options.subjects:
+            raise OptionError("both mail_id and subscribe_name rendered empty")
+        windowed = arguments.given("executed_after") or arguments.given("executed_before")
+        if arguments.given("quickbi_task_id") and windowed:
+            raise OptionError("quickbi_task_id names the run: leave executed_after and executed_before out")
+        if task_id is not None and options.on_failed is OnFailed.WAIT:
+            raise OptionError('on_failed="wait" waits for a later run: leave it out with quickbi_task_id')
+        if task_id is not None and len(options.subjects) > 1:
+            raise OptionError("quickbi_task_id names one run: give one mail task with it, not several")
+        if ids and owner is not None:
+            raise OptionError("mail_owner tells mail tasks of one name apart: leave it out with mail_id")
+        if options.subjects:
+            _options.required_of(require, len(options.subjects))
+        return options
 
-    def execute(self, context: Context) -> Any:
-        """Wait, in this worker or in the triggerer."""
-        self._group = self._log_of_wait = None
-        self._delay = DetectionDelay()
-        with softened(self):
-            self._store_link(context)
-            if self.deferrable:
-                return self._wait_deferred(context)
-            # Airflow 2.11 takes a call through super() for one from outside a task: it warns, or even refuses.
-            return inspect.unwrap(BaseSensorOperator.execute)(self, context)
-
-    def _wait_deferred(self, context: Context) -> Any:
-        """Finish if the first poll is enough, else hand the wait to the triggerer."""
-        group = self._poll(self._start(context), NO_RETRY)  # what fails is left to the triggerer
-        if group.is_late(time.time()):
-            group = self._notify_late(group, context)
-        if group.evaluation.outcome.final:
-            return self._conclude(group, context)
-        if not any(wait.polled for wait in group.waits):  # else the first poll's line has said it
-            self.log.info("%s", group.evaluation.message)
-        timeout = _airflow.seconds_of(self.execution_timeout)
-        return defer_wait(self, group, self._poll_options(None if timeout is None else time.time() + timeout))
-
-    def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Poll every mail task once that is not finished, and decide."""
-        with softened(self):
-            known = self._group or (memory.restore(context) if self.reschedule else None)
-            try:
-                group = self._poll(known or self._start(context), RetryPolicy())
-            except QuickBIConnectionUnreadable as error:
-                if not self.reschedule or _airflow.first_reschedule_date(self, context) is None:
-                    raise
-                if time.time() >= self._started_at(context) + (_airflow.seconds_of(self.timeout) or 0.0):
-                    raise QuickBIUnavailable(str(error)) from None
-                self._report(f"{error} Trying again.", None)
-                return False
-            if group.is_late(time.time()):
-                group = self._notify_late(group, context) if self._notifies_late(group, context) else group.notified()
-            self._group = group
-            if group.evaluation.outcome is Outcome.WAITING:
-                self._report(group.evaluation.message, known)
-                if self.reschedule and group != known:
-                    memory.remember(group, context)
-                return False
-            if self.reschedule:
-                memory.forget(context)
-            return PokeReturnValue(is_done=True, xcom_value=self._conclude(group, context))
-
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Do what the trigger's event says.
-
-        :param context: of the task.
-        :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
-        """
-        with softened(self):
-            group = finished_group(
-                Event.decode(event),
-                notify_late=partial(self._notify_late, context=context),
-                defer_again=self._defer_again,
-            )
-            return self._conclude(group, context)
+    def _names_several(self) -> bool:
+        name = "mail_id" if self.mail_id is not None else "subscribe_name"
+        return _options.as_list(getattr(self, name), rendered=name in self._rendered) is not None
 
     def on_kill(self) -> None:
         """Log that a report in progress is still sent."""
         self.log.info("Wait cancelled; a report in progress is still sent.")
-
-    def _defer_again(self, group: WaitGroup, event: Event) -> NoReturn:
-        defer_wait(self, group, self._poll_options(event.carry.get("execute_by")), event.polls)
-
-    def _poll_options(self, execute_by: float | None) -> PollOptions:
-        return PollOptions(
-            quickbi_conn_id=self.quickbi_conn_id,
-            poke_interval=self.poke_interval,
-            exponential_backoff=bool(self.exponential_backoff),
-            max_wait=_airflow.seconds_of(self.max_wait),
-            execute_by=execute_by,
-            carry={"execute_by": execute_by},
-        )
-
-    def _start(self, context: Context) -> WaitGroup:
-        """Read the rendered arguments and return a wait group of which nothing is known yet."""
-        zone = _airflow.default_timezone()
-        try:
-            options = SensorOptions.read(Arguments(self), zone, self._rendered)
-            self._check_outlets(options.mail_ids)
-            late = _options.deadline(
-                "deadline", self.deadline, _airflow.run_started(context) or datetime.now(UTC), zone
-            )
-        except OptionError as error:
-            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
-        limits = Limits(
-            since=self._started_at(context),
-            timeout=_airflow.seconds_of(self.timeout) or 0.0,
-            unreachable_timeout=unreachable_seconds(options.unreachable_timeout, self.silent_fail),
-            poke_interval=self.poke_interval,
-        )
-        late_at = late_notice.pending(late.timestamp() if late else None, context)
-        return start_group(self, context, options, limits, late_at)
-
-    def _poll(self, group: WaitGroup, retries: RetryPolicy) -> WaitGroup:
-        with QuickBIHook(self.quickbi_conn_id) as hook:
-            return poll_once(group, hook.get_conn, retries, log=WaitLog(self.log), delay=self._delay)
-
-    def _conclude(self, group: WaitGroup, context: Context) -> Any:
-        name = "mail_id" if self.mail_id is not None else "subscribe_name"
-        several = _options.as_list(getattr(self, name), rendered=name in self._rendered) is not None
-        return conclude(self, group, context, several=several)
-
-    def _notify_late(self, group: WaitGroup, context: Context) -> WaitGroup:
-        late_notice.notify(self.on_late_callback, context, group, self.log)
-        return group.notified()
-
-    def _notifies_late(self, group: WaitGroup, context: Context) -> bool:
-        """Whether nobody was notified yet; below Airflow 3.3 a rescheduled sensor knows it only by the time."""
-        if not self.reschedule or _airflow.task_state_store(context) is not None or group.late_at is None:
-            return True
-        first_poll = _airflow.first_reschedule_date(self, context) is None
-        return first_poll or time.time() - group.late_at < self.poke_interval
-
-    def _report(self, message: str, known: WaitGroup | None) -> None:
-        """Log what is new; a rescheduled sensor logged the rest in its last poke."""
-        if self._log_of_wait is None:
-            self._log_of_wait = WaitLog(self.log)
-            if known is not None and known.evaluation.message == message:
-                return
-        self._log_of_wait.report(message, time.time())
-
-    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
-        """Sleep until something can happen: not past a deadline, and not before the window."""
-        interval: float = super()._get_next_poke_interval(*args, **kwargs)
-        return interval if self._group is None else seconds_until_next_poll(self._group, interval, time.time())
-
-    def _store_link(self, context: Context) -> None:
-        """Store the link, and fail before the wait if there is no connection; later the wait outlasts that."""
-        try:
-            QuickBIConsoleLink.store(context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
-        except QuickBIConnectionUnreadable:
-            if not self.reschedule or _airflow.first_reschedule_date(self, context) is None:
-                raise
-
-    def _started_at(self, context: Context) -> float:
-        """Return when Airflow starts to count ``timeout``: with the first poll, whatever was rescheduled since."""
-        if not self.reschedule or self.deferrable:
-            return time.time()
-        first = _airflow.first_reschedule_date(self, context) or context["ti"].start_date
-        return first.timestamp() if first else time.time()

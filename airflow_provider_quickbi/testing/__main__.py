@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_quickbi.testing.demo import add_demo_data
 from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND, CallsPerSecond
 from airflow_provider_quickbi.testing.server import LocalQuickBI, logger
+from airflow_provider_quickbi.testing.state import cron_times
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +111,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME[:OWNER[:MAIL_ID]]",
         help="add a mail task; may be repeated",
     )
+    schedule = parser.add_mutually_exclusive_group()
+    schedule.add_argument(
+        "--every", type=_positive_seconds, metavar="SECONDS", help="let each mail task run by itself this often"
+    )
+    schedule.add_argument(
+        "--cron", type=_cron, metavar="LINE", help="let each mail task run by itself, such as '30 8 * * *'"
+    )
     parser.add_argument("--quiet", action="store_true", help="do not print the calls")
     return parser.parse_args(arguments)
 
@@ -118,6 +127,9 @@ def _add_mails(quickbi: LocalQuickBI, options: argparse.Namespace) -> None:
         add_demo_data(quickbi)
     for name, owner, mail_id in options.mail:
         quickbi.add_mail_task(name, owner=owner or "owner", mail_id=mail_id or None)
+    if options.every or options.cron:
+        for mail in quickbi.mail_tasks():
+            quickbi.add_schedule(str(mail["mail_id"]), every=options.every, cron=options.cron)
 
 
 def _introduce(quickbi: LocalQuickBI) -> None:
@@ -158,6 +170,21 @@ def _seconds(text: str) -> float:
     if number < 0 or math.isnan(number):
         raise argparse.ArgumentTypeError("must be 0 or more")
     return number
+
+
+def _positive_seconds(text: str) -> float:
+    number = _seconds(text)
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return number
+
+
+def _cron(text: str) -> str:
+    try:
+        cron_times(text, datetime.now(UTC))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _timezone(text: str) -> str:

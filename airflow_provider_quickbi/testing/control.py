@@ -14,7 +14,7 @@ A mistake is answered with 400, an unknown name with 404, and ``{"error": "..."}
 ``/_local/set_paused``            mail_id, paused
 ``/_local/add_run``               mail_id, exec_time, status, duration, outcome, appears_after -> the TaskId as a string
 ``/_local/finish_run``            task_id, status
-``/_local/add_schedule``          mail_id, every, times, first, duration, appears_after, outcome
+``/_local/add_schedule``          mail_id, every, cron, times, first, duration, appears_after, outcome
 ``/_local/set_manual_start``      mail_id, duration, appears_after, outcome, refuse_while_running
 ``/_local/limit_manual_starts``   mail_id, calls, minutes, announced_minutes, language
 ``/_local/refuse_manual_start``   mail_id, code, times

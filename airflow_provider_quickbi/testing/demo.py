@@ -1,4 +1,4 @@
-"""Sample mail tasks for trying things out: what a small organisation might have."""
+"""Sample mail tasks, with the ids of the documentation and of the example DAGs."""
 
 from __future__ import annotations
 
@@ -8,41 +8,36 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow_provider_quickbi.testing.simulator import QuickBISimulator
 
-DAILY_SALES = "11111111-0000-4000-8000-000000000001"
-MONTHLY_FINANCE = "11111111-0000-4000-8000-000000000002"
-INVENTORY = "11111111-0000-4000-8000-000000000003"
-FREQUENT = "11111111-0000-4000-8000-000000000004"
-FLAKY = "11111111-0000-4000-8000-000000000005"
+_WANG, _LI, _CHEN = ("王芳", "204100000000000001"), ("Li Wei", "204100000000000002"), ("Chen Jie", "204100000000000003")
 
 SCHEDULE_SECONDS = 180.0
-"""How often the scheduled sample starts."""
+"""How often the mail task ``frequent-sales`` runs by itself."""
 
 
 def add_demo_data(quickbi: QuickBISimulator) -> None:
-    """Add five mail tasks, one of each kind that a DAG meets.
+    """Add seven mail tasks, of each kind that a DAG meets.
 
-    One ran yesterday, one never ran, one is paused, one is started by its schedule every three minutes, and one
-    fails every other time.
+    Two ran an hour ago, two never ran, one is paused, one runs by itself every three minutes, and one fails every other
+    time.
 
     :param quickbi: where to add them; their fixed ids must not be taken.
     """
-    quickbi.add_mail_task("每日销售日报", mail_id=DAILY_SALES, owner="王芳", owner_id="204100000000000001")
-    yesterday = quickbi.clock.now() - timedelta(days=1)
-    quickbi.add_run(DAILY_SALES, exec_time=yesterday.replace(minute=0, second=0, microsecond=0))
-    quickbi.add_mail_task(
-        "Monthly finance review", mail_id=MONTHLY_FINANCE, owner="Li Wei", owner_id="204100000000000002"
-    )
-    quickbi.add_mail_task(
-        "库存预警 - 已暂停", mail_id=INVENTORY, owner="王芳", owner_id="204100000000000001", paused=True
-    )
-    quickbi.add_mail_task(
-        "Sales, every three minutes", mail_id=FREQUENT, owner="Chen Jie", owner_id="204100000000000003"
-    )
-    quickbi.add_schedule(FREQUENT, every=SCHEDULE_SECONDS)
+    for mail_id, name, (owner, owner_id), ran in (
+        ("daily-sales", "Daily sales", _WANG, True),
+        ("daily-stock", "Daily stock levels", _LI, True),
+        ("weekly-review", "Weekly review", _LI, False),
+        ("board-report", "董事会月报", _WANG, False),
+        ("frequent-sales", "Sales, every three minutes", _CHEN, False),
+    ):
+        quickbi.add_mail_task(name, mail_id=mail_id, owner=owner, owner_id=owner_id)
+        if ran:
+            quickbi.add_run(mail_id, exec_time=quickbi.clock.now() - timedelta(hours=1))
+    quickbi.add_mail_task("库存预警 - 已暂停", mail_id="stock-alert", owner=_WANG[0], owner_id=_WANG[1], paused=True)
     quickbi.add_mail_task(
         "Report that fails every other time",
-        mail_id=FLAKY,
-        owner="Chen Jie",
-        owner_id="204100000000000003",
+        mail_id="flaky-report",
+        owner=_CHEN[0],
+        owner_id=_CHEN[1],
         run_outcome=["FAILED", "SENT"] * 500,
     )
+    quickbi.add_schedule("frequent-sales", every=SCHEDULE_SECONDS)

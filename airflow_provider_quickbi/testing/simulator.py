@@ -301,6 +301,7 @@ class QuickBISimulator:
         mail_id: str,
         *,
         every: float | None = None,
+        cron: str | None = None,
         times: Iterable[datetime | str] = (),
         first: datetime | str | None = None,
         duration: float | None = None,
@@ -311,17 +312,19 @@ class QuickBISimulator:
 
         :param mail_id: of which mail.
         :param every: seconds between two runs.
-        :param times: single times at which a run starts; may be combined with ``every``.
+        :param cron: a cron line such as ``30 8 * * *``, in the simulator's time zone.
+        :param times: single times at which a run starts; may be combined with ``every`` and ``cron``.
         :param first: when the first run of ``every`` starts; default ``every`` seconds from now.
         :param duration: seconds that a run is processing; default ``run_duration`` of the simulator.
         :param appears_after: seconds until a run shows up; default ``run_appears_after`` of the simulator.
         :param outcome: the status a run ends with; a sequence gives one to each run in turn, the last one stays.
         :raises KeyError: there is no such mail task.
-        :raises ValueError: neither ``every`` nor ``times`` is given, or ``every`` is not above 0.
+        :raises ValueError: none of the three is given, ``every`` is not above 0, or ``cron`` is not a cron line.
         """
         self._store.add_schedule(
             mail_id,
             every=every,
+            cron=cron,
             times=times,
             first=first,
             duration=duration,

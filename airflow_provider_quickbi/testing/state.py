@@ -10,13 +10,14 @@ from bisect import insort
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count
 from typing import TYPE_CHECKING, Final, Literal
 
 from airflow_provider_quickbi.testing.clock import Clock, to_timestamp
 from airflow_provider_quickbi.testing.errors import SCHEDULE_LIMIT_MESSAGES, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from zoneinfo import ZoneInfo
 
 SENT: Final = "SENT"
@@ -63,12 +64,10 @@ class Run:
 class Schedule:
     """When runs of a mail start by themselves, and how they go.
 
-    :param every: seconds between two runs; None if only the listed times count.
-    :param times: the times still to come, ascending, in seconds since 1970.
+    :param times: the times still to come, ascending, in seconds since 1970; may be endless.
     """
 
-    every: float | None
-    times: list[float]
+    times: Iterator[float]
     duration: float
     appears_after: float
     outcomes: list[str]
@@ -108,6 +107,24 @@ class MailTask:
     runs: list[Run] = field(default_factory=list)
     starts: int = 0
     forgotten_sent: Counter[str] = field(default_factory=Counter)
+
+
+def cron_times(line: str, after: datetime) -> Iterator[float]:
+    """Yield the times of a cron line, in seconds since 1970, without end.
+
+    :param line: five fields; croniter, which Airflow brings along, reads them.
+    :param after: where to begin; its zone is that of the line.
+    :raises ValueError: it is not a cron line, or croniter is not installed.
+    """
+    try:
+        from croniter import CroniterError, croniter
+    except ImportError:
+        raise ValueError("A cron line needs croniter: install it, or use every=<seconds>.") from None
+    try:
+        times = croniter(line, after, ret_type=datetime)
+    except CroniterError:
+        raise ValueError(f"{line!r} is not a cron line such as '30 8 * * *'.") from None
+    return (time.timestamp() for time in iter(times.get_next, None))
 
 
 def _outcomes(outcome: str | Sequence[str]) -> list[str]:
@@ -323,6 +340,7 @@ class MailStore:
         mail_id: str,
         *,
         every: float | None = None,
+        cron: str | None = None,
         times: Iterable[datetime | str | float] = (),
         first: datetime | str | float | None = None,
         duration: float | None = None,
@@ -333,29 +351,32 @@ class MailStore:
 
         :param mail_id: of which mail.
         :param every: seconds between two runs.
-        :param times: single times at which a run starts; may be combined with ``every``.
+        :param cron: a cron line such as ``30 8 * * *``, in the store's time zone.
+        :param times: single times at which a run starts; may be combined with ``every`` and ``cron``.
         :param first: when the first run of ``every`` starts; default ``every`` seconds from now.
         :param duration: seconds that a run is processing; default the store's.
         :param appears_after: seconds until a run shows up; default the store's.
         :param outcome: the status a run ends with; a sequence gives one to each run in turn, the last one stays.
         :raises KeyError: there is no such mail task.
-        :raises ValueError: neither ``every`` nor ``times`` is given, or ``every`` is not above 0.
+        :raises ValueError: none of the three is given, ``every`` is not above 0, or ``cron`` is not a cron line.
         """
-        listed = sorted(to_timestamp(time, self.zone) for time in times)
-        if every is None and not listed:
-            raise ValueError("A schedule needs every=<seconds> or times=[...].")
-        if every is not None and every <= 0:
-            raise ValueError(f"every must be above 0 seconds, got {every}.")
+        upcoming = [iter(sorted(to_timestamp(time, self.zone) for time in times))] if times else []
+        if every is not None:
+            if every <= 0:
+                raise ValueError(f"every must be above 0 seconds, got {every}.")
+            begin = self.clock.time() + every if first is None else to_timestamp(first, self.zone)
+            upcoming.append(count(begin, every))
+        if cron is not None:
+            upcoming.append(cron_times(cron, datetime.fromtimestamp(self.clock.time(), self.zone)))
+        if not upcoming:
+            raise ValueError('A schedule needs every=<seconds>, cron="30 8 * * *" or times=[...].')
         with self._lock:
             self.mail(mail_id)
             length = self._run_duration if duration is None else duration
             delay = self._run_appears_after if appears_after is None else appears_after
             outcomes = _outcomes(outcome)
-            if listed:
-                self._expect(listed[0], mail_id, Schedule(None, listed[1:], length, delay, outcomes))
-            if every is not None:
-                begin = self.clock.time() + every if first is None else to_timestamp(first, self.zone)
-                self._expect(begin, mail_id, Schedule(every, [], length, delay, outcomes))
+            for due in upcoming:
+                self._expect(mail_id, Schedule(due, length, delay, outcomes))
 
     def start_due_runs(self) -> None:
         """Start every scheduled run whose time has come."""
@@ -369,10 +390,7 @@ class MailStore:
                 if not mail.paused:
                     outcome = _next_outcome(schedule.outcomes)
                     self._start(mail, due, schedule.duration, schedule.appears_after, outcome, "schedule", PROCESSING)
-                if schedule.every is not None:
-                    self._expect(due + schedule.every, mail_id, schedule)
-                elif schedule.times:
-                    self._expect(schedule.times.pop(0), mail_id, schedule)
+                self._expect(mail_id, schedule)
 
     # Manual starts
 
@@ -517,6 +535,9 @@ class MailStore:
                 mail.forgotten_sent[forgotten.origin] += 1
         return run
 
-    def _expect(self, due: float, mail_id: str, schedule: Schedule) -> None:
+    def _expect(self, mail_id: str, schedule: Schedule) -> None:
+        due = next(schedule.times, None)
+        if due is None:
+            return
         self._due_number += 1
         heapq.heappush(self._due, (due, self._due_number, mail_id, schedule))

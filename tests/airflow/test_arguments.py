@@ -39,6 +39,19 @@ SENSOR: dict[str, tuple[dict[str, Any], str]] = {
         {"mail_id": "a", "deadline": "09:00 Asia/Peking"},
         "unknown time zone 'Asia/Peking'",
     ),
+    "deadline with a misspelt zone": (
+        {"mail_id": "a", "deadline": "09:00 Asia/Shanghia"},
+        "unknown time zone 'Asia/Shanghia'; did you mean Asia/Shanghai?",
+    ),
+    "deadline without a zone": (
+        {"mail_id": "a", "deadline": "09:00"},
+        "deadline is '09:00': add the time zone, for example 09:00 Asia/Shanghai",
+    ),
+    "mail_id and mail_owner": (
+        {"mail_id": "a", "mail_owner": "Li Wei"},
+        "mail_owner tells mail tasks of one name apart: leave it out with mail_id",
+    ),
+    "more required than given": ({"mail_id": ["a", "b"], "require": 3}, "require is 3, but 2 mail tasks are given"),
 }
 LIST: dict[str, tuple[dict[str, Any], str]] = {
     "paused": ({"paused": "maybe"}, "paused must be true or false"),
@@ -53,6 +66,9 @@ RUN: dict[str, tuple[dict[str, Any], str]] = {
     "on_failed": ({"mail_id": "a", "on_failed": "wait"}, "on_failed must be one of fail, retry"),
     "start_timeout": ({"mail_id": "a", "start_timeout": "soon"}, "start_timeout must be seconds"),
     "deadline": ({"mail_id": "a", "deadline": "9 o'clock"}, "deadline is"),
+    "deadline without a zone": ({"mail_id": "a", "deadline": "09:00"}, "add the time zone, for example 09:00 Asia"),
+    "two ways to name it": ({"mail_id": "a", "subscribe_name": "A"}, "either mail_id or subscribe_name, not both"),
+    "mail_id and mail_owner": ({"mail_id": "a", "mail_owner": "Li Wei"}, "leave it out with mail_id"),
 }
 
 

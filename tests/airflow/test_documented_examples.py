@@ -21,6 +21,7 @@ from airflow_provider_quickbi import connection
 from airflow_provider_quickbi.hooks import quickbi as hooks
 from airflow_provider_quickbi.operators import quickbi as operators
 from airflow_provider_quickbi.sensors import quickbi as sensors
+from airflow_provider_quickbi.testing.demo import add_demo_data
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +29,9 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 #: The mail tasks that the examples name, with the names that Quick BI shows.
 MAIL_TASKS = {
     "daily-sales": "Daily sales",
-    "stock": "Daily stock levels",
-    "board": "Board report",
-    "03ec3d4e-0000-0000-0000-000000000000": "Daily report",
+    "daily-stock": "Daily stock levels",
+    "weekly-review": "Weekly review",
+    "board-report": "董事会月报",
 }
 
 
@@ -103,6 +104,22 @@ def test_every_example_is_a_whole_program_that_is_run_here():
     """A fragment would have to be marked otherwise than as Python, and there is none."""
     assert {block.language for block in PYTHON} == {"python"}
     assert len(DAGS) + len(PROGRAMS) == sum(page.read_text().count("```py") for page in PAGES)
+
+
+def test_every_mail_task_of_the_documentation_is_one_of_the_simulator(quickbi):
+    add_demo_data(quickbi)
+    seeded = {mail["mail_id"] for mail in quickbi.mail_tasks()}
+    pages = [*PAGES, ROOT / "README.zh-CN.md", *(ROOT / "example_dags").glob("*.py")]
+
+    named = {
+        mail_id
+        for page in pages
+        for value in re.findall(r'mail_id"?[=:] ?(\[[^]]+\]|"[^"]+")', page.read_text(encoding="utf-8"))
+        for mail_id in re.findall('"([^"]+)"', value)
+    }
+
+    assert len(named) >= 4
+    assert named - seeded == set()
 
 
 def test_every_operator_sensor_trigger_and_the_hook_have_an_example():

@@ -14,6 +14,7 @@ from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.deferral import BACKSTOP_SECONDS
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.testing import Fault
 
 
@@ -26,7 +27,7 @@ def trigger():
 
         now = time.time()
         given = {"selector": RunSelector(), "since": now, "finish_by": now + 120, **of_each_wait}
-        waits = [WaitState(mail_id=mail_id, **given) for mail_id in mail_ids]
+        waits = [WaitState(subject=MailTaskSubject(mail_id), **given) for mail_id in mail_ids]
         return QuickBIMailTaskTrigger(
             quickbi_conn_id="quickbi_default",
             group=encode_group(WaitGroup.of(waits, required=required, late_at=late_at)),
@@ -84,7 +85,7 @@ def _restarted(trigger):
 
 def test_a_trigger_survives_being_stored(trigger, airflow):
     waiting = trigger(
-        "a", "b", late_at=5.0, execute_by=7.5, required=1, start_timeout=3.0, selector=RunSelector(task_id="1")
+        "a", "b", late_at=5.0, execute_by=7.5, required=1, start_timeout=3.0, selector=RunSelector(run_id="1")
     )
 
     assert _restarted(waiting).serialize() == waiting.serialize()
@@ -109,7 +110,7 @@ def test_arguments_of_the_first_release_are_understood(quickbi, report):
         version=1,
         quickbi_conn_id="quickbi_default",
         group={
-            "waits": [{"mail_id": "report", "since": 1.0, "finish_by": 4102444800.0}],
+            "waits": [{"subject": {"kind": "mail-task", "id": "report"}, "since": 1.0, "finish_by": 4102444800.0}],
             "evaluations": [{"outcome": "waiting", "message": ""}],
             "required": 1,
         },
@@ -146,7 +147,7 @@ def test_waits_for_several_mail_tasks_do_not_wait_for_each_other(trigger, quickb
         *[trigger(str(number)) for number in range(5)], trigger("slow", finish_by=time.time() + 1.5)
     )
 
-    assert [event["group"]["evaluations"][0]["outcome"] for event in events] == ["sent"] * 5
+    assert [event["group"]["evaluations"][0]["outcome"] for event in events] == ["succeeded"] * 5
     assert slow["group"]["evaluations"][0]["outcome"] == "timed_out"
 
 
@@ -160,7 +161,8 @@ def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_look):
     (event,) = _events(trigger("a", "b", "c", required=2))
 
     assert event["kind"] == "finished"
-    assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["waiting", "sent", "sent"]
+    ends = [evaluation["outcome"] for evaluation in event["group"]["evaluations"]]
+    assert ends == ["waiting", "succeeded", "succeeded"]
 
 
 def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, at_look, poll_count):
@@ -194,7 +196,7 @@ def test_a_trigger_that_is_moved_before_it_learnt_anything_reaches_the_same_end(
     quickbi.finish_run(report)
 
     assert [event["group"]["evaluations"][0]["outcome"] for event in _events(stored, _restarted(stored))] == [
-        "sent"
+        "succeeded"
     ] * 2
 
 
@@ -226,7 +228,7 @@ def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_l
     (event,) = _events(trigger("report", poke_interval=100, **{limit: limits[limit]}))
 
     assert event["kind"] == "finished"
-    assert event["group"]["evaluations"][0]["outcome"] == "sent"
+    assert event["group"]["evaluations"][0]["outcome"] == "succeeded"
     assert len(poll_count("report")) == 2
 
 
@@ -243,7 +245,7 @@ def test_a_timeout_is_none_for_those_that_could_not_ask_once_more(trigger, quick
     waits = [trigger(str(number), finish_by=time.time(), poke_interval=300) for number in range(60)]
     ends = [event["group"]["evaluations"][0] for event in _events(*waits)]
 
-    assert {end["outcome"] for end in ends} == {"sent", "unavailable"}
+    assert {end["outcome"] for end in ends} == {"succeeded", "unavailable"}
     (notified,) = {end["message"].partition(": ")[2] for end in ends if end["outcome"] == "unavailable"}
     assert notified.startswith("timed out after ")
     assert "This says nothing about the report." in notified
@@ -263,7 +265,7 @@ def test_a_look_that_fails_at_the_timeout_is_not_the_last_one(trigger, quickbi, 
 
     (event,) = _events(trigger("report", finish_by=finish_by))
 
-    assert event["group"]["evaluations"][0]["outcome"] == "sent"
+    assert event["group"]["evaluations"][0]["outcome"] == "succeeded"
 
 
 @pytest.mark.parametrize("due", ["sent", "late_at", "execute_by", "finish_by", "connection", "pause"])
@@ -315,7 +317,7 @@ def test_a_clock_that_is_set_back_delays_no_look(trigger, quickbi, report, at_lo
 
     (event,) = _events(trigger("report"), limit=60)
 
-    assert event["group"]["evaluations"][0]["outcome"] == "sent"
+    assert event["group"]["evaluations"][0]["outcome"] == "succeeded"
 
 
 @pytest.mark.parametrize("due", ["finish_by", "late_at", "execute_by", "pause"])
@@ -365,7 +367,7 @@ def test_a_run_that_is_first_seen_in_the_triggerer_is_stored(trigger, quickbi, r
 def test_a_wait_that_is_pinned_already_tells_nothing_in_between(trigger, quickbi, report, at_look, poll_count):
     at_look("report", 4, lambda: quickbi.finish_run(report))
 
-    event = _first_event(trigger("report", selector=RunSelector(task_id=report)))
+    event = _first_event(trigger("report", selector=RunSelector(run_id=report)))
 
     assert event["kind"] == "finished"
     assert len(poll_count("report")) == 4
@@ -383,7 +385,8 @@ def test_what_is_learnt_of_several_mail_tasks_is_stored_together(trigger, quickb
 
     assert event["kind"] == "pinned"
     assert [evaluation["run"]["task_id"] for evaluation in event["group"]["evaluations"]] == list(runs.values())
-    assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["waiting", "waiting", "sent"]
+    ends = [evaluation["outcome"] for evaluation in event["group"]["evaluations"]]
+    assert ends == ["waiting", "waiting", "succeeded"]
 
 
 def test_each_of_several_mail_tasks_is_looked_at_before_somebody_is_told(trigger, quickbi):
@@ -394,7 +397,7 @@ def test_each_of_several_mail_tasks_is_looked_at_before_somebody_is_told(trigger
     (event,) = _events(trigger("a", "b", "c", poke_interval=100, late_at=time.time() - 60))
 
     assert event["kind"] == "finished"
-    assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["sent"] * 3
+    assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["succeeded"] * 3
 
 
 def test_a_connection_that_cannot_be_read_while_waiting_is_an_outage(
@@ -438,7 +441,7 @@ def test_a_trigger_takes_the_right_secret_after_a_wrong_one(trigger, quickbi, re
 
     (event,) = _events(trigger("report"))
 
-    assert event["group"]["evaluations"][0]["outcome"] == "sent"
+    assert event["group"]["evaluations"][0]["outcome"] == "succeeded"
     assert quickbi.count(code="SignatureDoesNotMatch") == 1
 
 
@@ -456,13 +459,13 @@ def test_a_trigger_gives_a_wrong_secret_up(trigger, quickbi, report, monkeypatch
 # What a sensor makes of its events
 
 
-def _settled(outcome=Outcome.SENT, status="SENT", mail_id="report", kind="finished", **changes):
+def _settled(outcome=Outcome.SUCCEEDED, status="SENT", mail_id="report", kind="finished", **changes):
     from datetime import UTC, datetime
 
     from airflow_provider_quickbi.api.models import MailTaskRun
 
     run = MailTaskRun(mail_id=mail_id, task_id="1", status=status, exec_time=datetime(2026, 1, 1, tzinfo=UTC))
-    wait = WaitState(mail_id="report", selector=RunSelector(), since=1.0, finish_by=4102444800.0)
+    wait = WaitState(subject=MailTaskSubject("report"), selector=RunSelector(), since=1.0, finish_by=4102444800.0)
     group = replace(WaitGroup.of([wait]), evaluations=(Evaluation(outcome, "It is over.", run),))
     return {
         "version": 1,
@@ -503,7 +506,7 @@ BAD_EVENTS = {
     ),
     "not_over": _settled(outcome=Outcome.WAITING, status="PROCESSING"),
     "sent_without_a_run": _settled(
-        group={**_settled()["group"], "evaluations": [{"outcome": "sent", "message": "", "run": None}]}
+        group={**_settled()["group"], "evaluations": [{"outcome": "succeeded", "message": "", "run": None}]}
     ),
     "sent_with_a_run_that_failed": _settled(status="FAILED"),
     "sent_with_the_run_of_another_mail": _settled(mail_id="other"),

@@ -42,6 +42,26 @@ def test_a_mapped_value_that_is_wrong_is_not_retried_and_gets_the_same_sentence(
     assert quickbi.starts("report") == 0
 
 
+def test_listed_mail_tasks_that_are_expanded_as_they_are_fail_once_with_what_to_write(airflow, quickbi):
+    from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
+    from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+
+    quickbi.add_mail_task("Report", mail_id="report")
+
+    def make():
+        listed = QuickBIListMailTasksOperator(task_id="listed")
+        QuickBIMailTaskSensor.partial(task_id="wait").expand(mail_id=listed.output)
+        QuickBIRunMailTaskOperator.partial(task_id="send").expand(mail_id=listed.output)
+
+    ran = airflow.run(make, retries=2)
+
+    assert ran.states == {"listed": "success", "wait[0]": "failed", "send[0]": "failed"}, ran.log
+    for task in ("wait[0]", "send[0]"):
+        assert ran.tries[task] == 1
+        assert '.expand(mail_id=listed.output.map(lambda m: m["mail_id"]))' in str(ran.error(task))
+    assert quickbi.starts("report") == 0
+
+
 def test_a_tasks_own_argument_wins_over_a_default_of_another(airflow, quickbi):
     from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
     from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor

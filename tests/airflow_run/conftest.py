@@ -26,7 +26,8 @@ from airflow_provider_quickbi._send.store import RECORD_KEY
 from airflow_provider_quickbi._wait import aio, deferral, shared_client, start, sync
 from airflow_provider_quickbi.api import rate_limit
 from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK
-from airflow_provider_quickbi.operators import quickbi as operators
+from airflow_provider_quickbi.operators import starting
+from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class World:
             sync,
             aio,
             shared_client,
-            operators,
+            starting,
             triggers,
         ):
             patch.setattr(module, "time", clock)
@@ -200,7 +201,7 @@ class Task:
         self.dag_run = self.dag_run or SimpleNamespace(start_date=datetime.fromtimestamp(self.world.now, UTC))
 
     def operator(self) -> Any:
-        return operators.QuickBIRunMailTaskOperator(task_id="send", retries=self.retries, **self.arguments)
+        return QuickBIRunMailTaskOperator(task_id="send", retries=self.retries, **self.arguments)
 
     def context(self) -> dict[str, Any]:
         task_instance = SimpleNamespace(
@@ -387,20 +388,23 @@ def event_of() -> Callable[[Any], Any]:
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """What the task logged, from INFO on."""
-    monkeypatch.setattr(operators.QuickBIRunMailTaskOperator, "log", logging.getLogger("send"))
+    monkeypatch.setattr(QuickBIRunMailTaskOperator, "log", logging.getLogger("send"))
     caplog.set_level(logging.INFO, "send")
     return caplog
 
 
 @pytest.fixture
 def die_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let the process die at the nth call of a method, before or after it has done its work."""
+    """Let the process die at the nth call of a method, or of a client's operation, before or after it has done it."""
 
     def arm(owner: Any, name: str, nth: int = 1, *, after: bool = False, of: type[BaseException] = Crash) -> None:
-        real = getattr(owner, name)
+        method = name if hasattr(owner, name) else "do"
+        real = getattr(owner, method)
         calls = itertools.count(1)
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            if method != name and args[1].action != name:
+                return real(*args, **kwargs)
             this = next(calls)
             if this == nth and not after:
                 raise of(f"before {name}")
@@ -409,7 +413,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise of(f"after {name}")
             return result
 
-        monkeypatch.setattr(owner, name, call)
+        monkeypatch.setattr(owner, method, call)
 
     return arm
 

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 #: Where a worker dies: what is called then, the how manieth time, whether it is done first, and whether only an Airflow
 #: that keeps notes comes by.
 WORKER_DIES = {
-    "before anything": ((QuickBIClient, "get_mail_task_status", 1), {}, False),
-    "after the look, before the note": ((QuickBIClient, "get_mail_task_status", 1), {"after": True}, False),
+    "before anything": ((QuickBIClient, "GetMailTaskStatus", 1), {}, False),
+    "after the look, before the note": ((QuickBIClient, "GetMailTaskStatus", 1), {"after": True}, False),
     "while noting": (("store", "set", 1), {}, True),
     "after the note": (("store", "set", 1), {"after": True}, True),
-    "before the call": ((QuickBIClient, "manual_run_mail_task", 1), {}, False),
-    "after the call": ((QuickBIClient, "manual_run_mail_task", 1), {"after": True}, False),
+    "before the call": ((QuickBIClient, "ManualRunMailTask", 1), {}, False),
+    "after the call": ((QuickBIClient, "ManualRunMailTask", 1), {"after": True}, False),
     "while noting that it was accepted": (("store", "set", 2), {}, True),
     "after noting that it was accepted": (("store", "set", 2), {"after": True}, True),
-    "before looking for the run": ((QuickBIClient, "get_mail_task_status", 2), {}, False),
-    "after seeing the run": ((QuickBIClient, "get_mail_task_status", 2), {"after": True}, False),
+    "before looking for the run": ((QuickBIClient, "GetMailTaskStatus", 2), {}, False),
+    "after seeing the run": ((QuickBIClient, "GetMailTaskStatus", 2), {"after": True}, False),
     "while noting the run": (("store", "set", 3), {}, True),
     "after noting the run": (("store", "set", 3), {"after": True}, True),
     "while counting the end": ((attempt, "count_outcome", 1), {}, False),
@@ -189,7 +189,7 @@ def test_a_deferral_that_is_resumed_twice_starts_one_mail(
         def resume_twice(context: Any, event: Any = None) -> Any:
             if not resumed:
                 resumed.append(event)
-                die_at(QuickBIClient, "manual_run_mail_task", after=True)
+                die_at(QuickBIClient, "ManualRunMailTask", after=True)
                 with pytest.raises(crash):
                     resume(context, event=event)
             return resume(context, event=event)
@@ -249,7 +249,7 @@ def test_a_worker_that_dies_after_a_lost_answer_joins_the_run(
 ) -> None:
     quickbi.set_manual_start(mail_id, appears_after=appears_after)
     quickbi.fail("ManualRunMailTask", Fault.answer_lost(how))
-    die_at(QuickBIClient, "get_mail_task_status", 2)
+    die_at(QuickBIClient, "GetMailTaskStatus", 2)
     result = task.run()
     assert [type(error) for error in task.errors] == [crash]
     assert (starts(), result) == (1, newest())

@@ -72,7 +72,7 @@ def test_a_run_that_failed_is_final(task: Any, quickbi: Any, mail_id: str, start
         task.run()
     assert len(task.errors) == 1
     assert raised.value.run is not None
-    assert raised.value.run.task_id == quickbi.runs(mail_id)[-1]["task_id"]
+    assert raised.value.run.run_id == quickbi.runs(mail_id)[-1]["task_id"]
     assert starts() == 1
     assert not task.noted
 
@@ -116,7 +116,7 @@ def test_on_failed_retry_joins_the_run_that_a_crashed_retry_had_started(
 
     quickbi.shapes.status_list = listed
     quickbi.set_manual_start(mail_id, outcome=["FAILED", "SENT"])
-    die_at(QuickBIClient, "manual_run_mail_task", 2, after=True)
+    die_at(QuickBIClient, "ManualRunMailTask", 2, after=True)
     task = make_task(store=store, deferrable=deferrable, on_failed="retry")
     result = task.run()
     assert [type(error) for error in task.errors] == [QuickBIRunFailed, crash]

@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout
 
 from airflow_provider_quickbi._send.record import StartRecord
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.models import MailTaskRun
 from airflow_provider_quickbi.exceptions import (
     QuickBIConnectionError,
@@ -304,7 +305,7 @@ def test_a_note_is_read_back_as_it_was_written_and_nothing_else_is_taken_for_one
     run = MailTaskRun.from_dict(
         {"mail_id": mail_id, "task_id": "1", "status": "SENT", "exec_time": "2026-03-01T09:00:00+08:00"}
     )
-    record = StartRecord.of(mail_id, [run], 1)
+    record = StartRecord.of(MailTaskSubject(mail_id), [run], 1)
     assert StartRecord.from_dict(record.as_dict()) == record
     garbage: Any
     for garbage in (
@@ -325,7 +326,7 @@ def test_a_note_about_another_mail_task_is_none(
     from airflow_provider_quickbi._send.store import RECORD_KEY
 
     store = new_store()
-    store.set(RECORD_KEY, StartRecord(mail_id="another", recorded_at=1, attached_to="1").as_dict())
+    store.set(RECORD_KEY, StartRecord(subject=MailTaskSubject("another"), recorded_at=1, attached_to="1").as_dict())
     task = make_task(store=store, deferrable=deferrable)
     assert task.run() == newest()
     assert starts() == 1

@@ -179,15 +179,15 @@ def test_a_start_that_never_reached_the_service_is_tried_again_in_the_same_try(
 ) -> None:
     from airflow_provider_quickbi.api.client import QuickBIClient
 
-    real = QuickBIClient.manual_run_mail_task
+    real = QuickBIClient.do
     refused = iter([True] * 3)
 
-    def call(client: Any, mail_id: str) -> bool:
-        if next(refused, False):
+    def call(client: Any, operation: Any, **kwargs: Any) -> Any:
+        if operation.action == "ManualRunMailTask" and next(refused, False):
             raise TransientError("no connection", kind=ErrorKind.TRANSIENT, may_have_arrived=False)
-        return real(client, mail_id)
+        return real(client, operation, **kwargs)
 
-    monkeypatch.setattr(QuickBIClient, "manual_run_mail_task", call)
+    monkeypatch.setattr(QuickBIClient, "do", call)
     result = task.run()
     assert task.errors == []
     assert (starts(), result) == (1, newest())
@@ -198,10 +198,14 @@ def test_a_start_that_never_reaches_the_service_is_unavailable_in_the_end(
 ) -> None:
     from airflow_provider_quickbi.api.client import QuickBIClient
 
-    def call(client: Any, mail_id: str) -> bool:
-        raise TransientError("no connection", kind=ErrorKind.TRANSIENT, may_have_arrived=False)
+    real = QuickBIClient.do
 
-    monkeypatch.setattr(QuickBIClient, "manual_run_mail_task", call)
+    def call(client: Any, operation: Any, **kwargs: Any) -> Any:
+        if operation.action == "ManualRunMailTask":
+            raise TransientError("no connection", kind=ErrorKind.TRANSIENT, may_have_arrived=False)
+        return real(client, operation, **kwargs)
+
+    monkeypatch.setattr(QuickBIClient, "do", call)
     task = make_task(store=store, deferrable=deferrable, retries=0)
     with pytest.raises(QuickBIUnavailable, match="Nothing was sent"):
         task.run()
@@ -239,7 +243,7 @@ def test_an_accepted_start_stays_accepted_for_a_retry(
     from airflow_provider_quickbi.api.client import QuickBIClient
 
     quickbi.set_manual_start(mail_id, appears_after=1e9)
-    die_at(QuickBIClient, "get_mail_task_status", 2)
+    die_at(QuickBIClient, "GetMailTaskStatus", 2)
     task = make_task(store=new_store(), deferrable=deferrable)
     with pytest.raises(AirflowSensorTimeout, match="The mail was started"):
         task.run()

@@ -84,8 +84,7 @@ def break_down(history: dict[str, Any], quickbi: Any, world: Any, store: Any, cr
         if (instant := next(instants)) in history["crashes"]:
             raise crash(f"at instant {instant}")
 
-    for name in ("get_mail_task_status", "manual_run_mail_task"):
-        patch.setattr(QuickBIClient, name, between(live, getattr(QuickBIClient, name)))
+    patch.setattr(QuickBIClient, "do", between(live, QuickBIClient.do))
     store.before = live
     world.before_sleeping = world.in_triggerer = live
 

@@ -15,7 +15,8 @@ from airflow_provider_quickbi.api import status_poller
 from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.errors import PermanentError, TransientError
-from airflow_provider_quickbi.api.models import MailTaskRun, StatusQuery
+from airflow_provider_quickbi.api.models import Run
+from airflow_provider_quickbi.api.operations import StatusQuery
 from airflow_provider_quickbi.api.settings import ClientSettings
 from airflow_provider_quickbi.api.status_poller import KEPT_SECONDS, StatusResponse, shared_poller
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
@@ -25,7 +26,7 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(main, 20))
 
 
-def runs_of(response: StatusResponse) -> tuple[MailTaskRun, ...]:
+def runs_of(response: StatusResponse) -> tuple[Run, ...]:
     assert isinstance(response.outcome, tuple)
     return response.outcome
 
@@ -71,7 +72,7 @@ def test_equal_queries_share_one_call_and_its_response(quickbi: LocalQuickBI, ac
             held.let_go.set()
             responses = await asyncio.gather(*polls)
             assert len({id(response) for response in responses}) == 1
-            assert [found.task_id for found in runs_of(responses[0])] == [task_id]
+            assert [found.run_id for found in runs_of(responses[0])] == [task_id]
 
     run(main())
     assert quickbi.count() == 1

@@ -22,6 +22,7 @@ from airflow_provider_quickbi._send.record import StartResult
 from airflow_provider_quickbi._wait.evaluate import evaluate
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.clock import Clock as ClientClock
 from airflow_provider_quickbi.api.credentials import CredentialSpec
@@ -88,7 +89,7 @@ class Account:
         self.quickbi.clock.advance(10)
         with QuickBIClient(self.settings, clock=ClientClock(sleep=lambda _: None)) as client:
             if self.scenario == "unknown TaskId":
-                return self.wait(client, RunSelector(task_id=UNKNOWN_TASK_ID))
+                return self.wait(client, RunSelector(run_id=UNKNOWN_TASK_ID))
             if self.scenario == "first run":
                 return self.wait(client, RunSelector(), at=900, then=lambda: self.quickbi.add_run(MAIL))
             start = start_once(client, MAIL, self.clock)
@@ -105,7 +106,7 @@ class Account:
     ) -> str:
         begun = self.quickbi.clock.time()
         wait = WaitState(
-            mail_id=MAIL,
+            subject=MailTaskSubject(MAIL),
             selector=selector,
             since=begun,
             start_timeout=None if then else self.start_timeout,
@@ -120,14 +121,14 @@ class Account:
             response: Any = None
             if query is not None:
                 try:
-                    response = client.get_mail_task_status(*query, retries=NO_RETRY)
+                    response = client.do(query.operation(client.settings.zone), retries=NO_RETRY)
                 except QuickBIError as error:
                     response = error
             wait, evaluation = evaluate(wait, response, self.quickbi.clock.time())
             if evaluation.outcome.final:
-                if evaluation.outcome is Outcome.SENT:
+                if evaluation.outcome is Outcome.SUCCEEDED:
                     assert evaluation.run is not None
-                    assert evaluation.run.task_id in {run["task_id"] for run in self.quickbi.runs(MAIL)[-2:]}
+                    assert evaluation.run.run_id in {run["task_id"] for run in self.quickbi.runs(MAIL)[-2:]}
                 return evaluation.outcome.value
             self.quickbi.clock.advance(30)
 

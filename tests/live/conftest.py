@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import signal
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _DAGS = Path(__file__).parent / "dags"
+_EXAMPLES = Path(__file__).parents[2] / "example_dags"
+EXAMPLES = {path.stem for path in _EXAMPLES.glob("*.py")}
+#: What the ids of the examples begin with whose schedule is an asset instead of a time.
+BY_ASSET = "by_asset_"
 _SETTINGS = {
     # So that XComs are what they were before they were stored; Airflow 3.0 has it off by default.
     "AIRFLOW__API__ENABLE_XCOM_DESERIALIZE_SUPPORT": "True",
@@ -33,14 +39,28 @@ def quickbi() -> Iterator[LocalQuickBI]:
         yield local
 
 
+def _write_examples(folder: Path) -> None:
+    """Write every example, and with an asset as its schedule those that have a time; all are paused at first."""
+    for path in _EXAMPLES.glob("*.py"):
+        source = path.read_text().replace("    catchup=False,", "    catchup=False, is_paused_upon_creation=True,")
+        (folder / path.name).write_text(source)
+        asset = "schedule=[__import__('airflow.sdk').sdk.Asset('live_example')],"
+        source, replaced = re.subn('schedule="[^"]+",.*', asset, source)
+        if replaced:
+            source = source.replace('dag_id="', f'dag_id="{BY_ASSET}')
+            (folder / f"{BY_ASSET}{path.name}").write_text(source)
+
+
 @pytest.fixture(scope="session")
 def airflow(quickbi: LocalQuickBI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     """A healthy ``airflow standalone``; nothing of it is left afterwards."""
     if (airflow_version := version("apache-airflow")).startswith("2."):
         pytest.exit(f"The live tests need Airflow 3; this is {airflow_version}.", returncode=1)
     home = tmp_path_factory.mktemp("airflow")
+    dags = shutil.copytree(_DAGS, home / "dags")
+    _write_examples(dags)
     connection = {"AIRFLOW_CONN_QUICKBI_DEFAULT": quickbi.connection_json()}
-    with ending_on(signal.SIGINT, signal.SIGTERM), Airflow(home, _DAGS, settings=_SETTINGS | connection) as airflow:
+    with ending_on(signal.SIGINT, signal.SIGTERM), Airflow(home, dags, settings=_SETTINGS | connection) as airflow:
         airflow.start("standalone")
         airflow.wait_until_healthy()
         yield airflow
@@ -53,7 +73,7 @@ def airflow(quickbi: LocalQuickBI, tmp_path_factory: pytest.TempPathFactory) -> 
 def api(airflow: Airflow) -> Iterator[Api]:
     """Its REST API, once the DAGs of the tests are known there."""
     api = airflow.api()
-    expected = {path.stem for path in _DAGS.glob("live_*.py")}
+    expected = {path.stem for path in _DAGS.glob("live_*.py")} | EXAMPLES
 
     def known() -> bool:
         return expected <= {Path(dag["fileloc"]).stem for dag in api.get("/dags?limit=100")["dags"]}

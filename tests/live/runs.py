@@ -48,9 +48,13 @@ class Run:
         response = api.post(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf or {}})
         return cls(airflow, api, dag_id, response["dag_run_id"])
 
+    def get(self, name: str) -> str:
+        """Return one of the fields that the API has of it."""
+        return str(self._api.get(self._path)[name])
+
     @property
     def state(self) -> str:
-        return str(self._api.get(self._path)["state"])
+        return self.get("state")
 
     def tasks(self, task_id: str | None = None) -> list[dict[str, Any]]:
         found = self._api.get(f"{self._path}/taskInstances?limit=200")["task_instances"]

@@ -33,6 +33,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from airflow_provider_quickbi._wait import aio
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 
 from .marks import secret
 
@@ -507,7 +508,7 @@ def say_what_never_changes() -> None:
     from airflow_provider_quickbi.get_provider_info import get_provider_info
 
     raw = RawConnection("c", login="id", password=secret("AccessKey secret"), extra={"x": secret("security token")})
-    group = WaitGroup.of([replace(WaitState(mail_id="m", selector=RunSelector(), since=time.time()))])
+    group = WaitGroup.of([replace(WaitState(subject=MailTaskSubject("m"), selector=RunSelector(), since=time.time()))])
     say("provider info", get_provider_info(), form_fields(), raw, group)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Evaluation, OnFailed, Outcome, WaitGroup, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.testing import Fault
 
 from .faulty import FaultyQuickBI, Profile, Seen
@@ -143,7 +144,7 @@ class _Teller:
         plans = [
             WaitPlan(
                 wait=WaitState(
-                    mail_id=self.mail_id,
+                    subject=MailTaskSubject(self.mail_id),
                     selector=given,
                     since=now,
                     **{"finish_by": now + LONG, **_with_limits(wait, now)},
@@ -167,7 +168,7 @@ class _Teller:
     def sent(self, name: str) -> Story:
         self.other_mail_id()
         self.run(self.soon(), self.soon(), "SENT", self.dice.choice((0, 0, 1, 30)))
-        return self.story(name, {Outcome.SENT})
+        return self.story(name, {Outcome.SUCCEEDED})
 
     def failed(self, name: str) -> Story:
         self.run(self.soon(), self.soon(), "FAILED")
@@ -176,24 +177,26 @@ class _Teller:
     def failed_then_sent(self, name: str) -> Story:
         first = self.run(self.soon(), self.soon(), "FAILED")
         self.run(first.begins_after + (first.lasts or 0.0) + self.soon(), self.soon(), "SENT", 1)
-        return self.story(name, {Outcome.SENT}, on_failed=OnFailed.WAIT)
+        return self.story(name, {Outcome.SUCCEEDED}, on_failed=OnFailed.WAIT)
 
     def failed_and_later_sent(self, name: str) -> Story:
         first = self.run(self.soon(), self.soon(), "FAILED")
         self.run(first.begins_after + (first.lasts or 0.0) + 0.5, 0.0, "SENT", 1)
         # The later run is no excuse, unless the failed one was never seen.
-        return self.story(name, {Outcome.FAILED, Outcome.SENT})
+        return self.story(name, {Outcome.FAILED, Outcome.SUCCEEDED})
 
     def named(self, name: str) -> Story:
         run = self.run(0.0, self.soon(), self.dice.choice(("SENT", "FAILED")))
         self.run(0.0, 0.0, "SENT" if run.status == "FAILED" else "FAILED", 1)
         return self.story(
-            name, {Outcome(run.status.lower())}, selector=RunSelector(task_id=f"run {self.runs.index(run)}")
+            name,
+            {Outcome.SUCCEEDED if run.status == "SENT" else Outcome(run.status.lower())},
+            selector=RunSelector(run_id=f"run {self.runs.index(run)}"),
         )
 
     def latest(self, name: str) -> Story:
         self.run(self.dice.choice((0.0, self.soon())), self.soon(), "SENT")
-        return self.story(name, {Outcome.SENT, Outcome.FAILED}, selector=RunSelector())
+        return self.story(name, {Outcome.SUCCEEDED, Outcome.FAILED}, selector=RunSelector())
 
     def seen(self, name: str) -> Story:
         self.run(self.soon(), None, "SENT")
@@ -212,7 +215,7 @@ class _Teller:
         self.profile.trouble = 0.2
         limit = self.dice.uniform(1.5, 5.0)
         self.run(0.0, limit + self.dice.uniform(-STALE - 1.0, 1.0), "SENT")
-        return self.story(name, {Outcome.SENT, Outcome.TIMED_OUT}, finish_by=limit)
+        return self.story(name, {Outcome.SUCCEEDED, Outcome.TIMED_OUT}, finish_by=limit)
 
     def refused(self, name: str) -> Story:
         self.run(0.0, 0.0, "SENT")
@@ -247,7 +250,7 @@ def _with_limits(wait: dict[str, Any], now: float) -> dict[str, Any]:
 
 def named_run(story: Story, plan: WaitPlan) -> PlannedRun | None:
     """Return the run that a wait names, whose TaskId is only known once it has begun."""
-    written = plan.wait.selector.task_id
+    written = plan.wait.selector.run_id
     return story.runs[int(written.removeprefix("run "))] if written and written.startswith("run ") else None
 
 
@@ -296,8 +299,8 @@ class Oracle:
 
     def pins(self, selector: RunSelector) -> set[str]:
         """Return the runs on which a wait may have settled: for each answer, the one that counts in it."""
-        if selector.task_id is not None:
-            return {selector.task_id}
+        if selector.run_id is not None:
+            return {selector.run_id}
         pins = set()
         for response in self.notified:
             counting = sorted(
@@ -330,7 +333,7 @@ class Oracle:
                 if run is None or run.over_at is None:
                     continue
                 if run.status == "SENT":
-                    yield Outcome.SENT, pin
+                    yield Outcome.SUCCEEDED, pin
                 elif wait.on_failed is OnFailed.FAIL:
                     yield Outcome.FAILED, pin
                 elif pin not in evaluated:
@@ -362,11 +365,11 @@ def what_is_wrong(
     :param steady_clock: whether the server's clock did not go back meanwhile, which hides runs.
     """
     evaluation: Evaluation = group.evaluation
-    outcome, task_id = evaluation.outcome, evaluation.run.task_id if evaluation.run else None
+    outcome, task_id = evaluation.outcome, evaluation.run.run_id if evaluation.run else None
     shown = f"{story.name!r} ({story.mail_id}) ended {outcome.value} with run {task_id}: {evaluation.message}"
     if outcome not in story.ends and not _could_not_look(story, plan, evaluation, ended_at):
         strays = any(run.exec_time is None for run in story.runs)
-        if not (strays and outcome is Outcome.SENT):
+        if not (strays and outcome is Outcome.SUCCEEDED):
             return f"{shown} It should have ended {', '.join(sorted(story.ends))}."
     if outcome is Outcome.REFUSED:
         code = evaluation.error.code if evaluation.error else None
@@ -378,14 +381,14 @@ def what_is_wrong(
         if (outcome, None) not in allowed:
             return f"{shown} Nothing allows that."
         pin = group.waits[0].run
-        run = oracle.runs.get(pin.task_id) if pin else None
+        run = oracle.runs.get(pin.run_id) if pin else None
         limit = plan.wait.finish_by or 0.0
         if run and run.over_at and run.over_at < limit - STALE and evaluation.error is None and steady_clock:
             return f"{shown} The run was over {limit - run.over_at:.1f} s before the timeout."
         return None
     if (outcome, task_id) not in allowed:
         return f"{shown} The truth allows only {sorted(allowed, key=str)}."
-    if outcome is Outcome.SENT and (task_id is None or oracle.runs[task_id].status != "SENT"):
+    if outcome is Outcome.SUCCEEDED and (task_id is None or oracle.runs[task_id].status != "SENT"):
         return f"{shown} That run was never sent."
     return (
         None if json.loads(json.dumps(encode_group(group))) == encode_group(group) else f"{shown} It is no plain JSON."

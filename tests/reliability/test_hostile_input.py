@@ -35,6 +35,7 @@ from airflow_provider_quickbi._wait import events
 from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitGroup, WaitState
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
 from airflow_provider_quickbi.api import errors, operations, rate_limit, responses, signing
 from airflow_provider_quickbi.api.client import AsyncQuickBIClient, QuickBIClient
@@ -47,6 +48,8 @@ from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOpera
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
+
+M = MailTaskSubject("m")
 
 # Airflow and its dependencies warn about each other when a connection is read first.
 pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_quickbi")
@@ -240,7 +243,7 @@ def test_any_code_and_message_has_a_meaning(tried: Counter[str], text: str) -> N
 
 
 def valid_delivery(**evaluation: Any) -> dict[str, Any]:
-    wait = WaitState(mail_id="m", selector=RunSelector(executed_after=datetime(2026, 7, 1, tzinfo=UTC)), since=0.0)
+    wait = WaitState(subject=M, selector=RunSelector(executed_after=datetime(2026, 7, 1, tzinfo=UTC)), since=0.0)
     kept = encode_group(WaitGroup.of([wait]))
     kept["evaluations"][0] |= evaluation
     return kept
@@ -268,24 +271,24 @@ def spoilt(draw: st.DrawFn, whole: dict[str, Any]) -> Any:
 EVENT = {
     "version": 1,
     "kind": "finished",
-    "group": valid_delivery(outcome="sent", run=run_dict()),
+    "group": valid_delivery(outcome="succeeded", run=run_dict()),
     "message": "sent",
     "carry": {},
 }
 
 COURSE = AttemptState(
     finish_by=2e9,
-    mail_id="m",
-    record=StartRecord(mail_id="m", recorded_at=1.0, known=("1",)),
+    subject=M,
+    record=StartRecord(subject=M, recorded_at=1.0, known=("1",)),
     run=MailTaskRun.from_dict(run_dict()),
 ).as_dict()
 
 
 @given_much
 @given(event=st.one_of(JSON, spoilt(EVENT)))
-@example(event={**EVENT, "group": valid_delivery(outcome="sent")})
-@example(event={**EVENT, "group": valid_delivery(outcome="sent", run=run_dict(status="FAILED"))})
-@example(event={**EVENT, "group": valid_delivery(outcome="sent", run=run_dict(mail_id="another"))})
+@example(event={**EVENT, "group": valid_delivery(outcome="succeeded")})
+@example(event={**EVENT, "group": valid_delivery(outcome="succeeded", run=run_dict(status="FAILED"))})
+@example(event={**EVENT, "group": valid_delivery(outcome="succeeded", run=run_dict(mail_id="another"))})
 @example(event={**EVENT, "group": valid_delivery(outcome="brilliant", run=run_dict())})
 def test_an_event_counts_as_a_delivery_only_with_a_sent_run_of_that_mail_task(tried: Counter[str], event: Any) -> None:
     tried["events read"] += 1
@@ -293,10 +296,10 @@ def test_an_event_counts_as_a_delivery_only_with_a_sent_run_of_that_mail_task(tr
         group = events.Event.decode(event).group
     except RuntimeError:
         return
-    if group is not None and group.evaluation.outcome is Outcome.SENT:
+    if group is not None and group.evaluation.outcome is Outcome.SUCCEEDED:
         run = group.evaluations[0].run
         assert run is not None
-        assert (run.status, run.mail_id) == ("SENT", group.waits[0].mail_id)
+        assert (run.status, run.subject_id) == ("SENT", group.waits[0].subject.id)
 
 
 @given_much
@@ -312,8 +315,8 @@ def test_a_trigger_is_made_of_what_was_kept_or_not_at_all(tried: Counter[str], k
 def test_a_note_and_what_a_watcher_has_seen_are_taken_up_or_ignored(tried: Counter[str], kept: Any) -> None:
     tried["notes read"] += 2
     record = StartRecord.from_dict(kept)
-    assert record is None or isinstance(record.mail_id, str)
-    tracker = RunTracker("m", frozenset({"SENT"}))
+    assert record is None or isinstance(record.subject.kind, str)
+    tracker = RunTracker(M, frozenset({"SENT"}))
     tracker.restore(kept)
     assert all(isinstance(task_id, str) for task_id in tracker.seen)
 

@@ -121,7 +121,7 @@ class Waiters:
         if (run := named_run(story, plan)) is not None:
             while not run.task_id:
                 await asyncio.sleep(0.01)
-            plan.wait = replace(plan.wait, selector=RunSelector(task_id=run.task_id))
+            plan.wait = replace(plan.wait, selector=RunSelector(run_id=run.task_id))
         late_at = None if plan.late_after is None else time.time() + plan.late_after
         group = WaitGroup.of([plan.wait], late_at=late_at)
         notified: list[float] = []

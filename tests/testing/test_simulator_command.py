@@ -64,7 +64,7 @@ def test_it_prints_what_to_copy_serves_and_stops_cleanly(
             )
         )
         page = call("GetMailTaskList")
-        assert len(page["Data"]) == 5
+        assert len(page["Data"]) == 7
         assert all(
             any(mail["MailId"] in line and mail["SubscribeName"] in line for line in lines) for mail in page["Data"]
         )
@@ -76,18 +76,37 @@ def test_it_prints_what_to_copy_serves_and_stops_cleanly(
     assert output.endswith("Stopped.\n")
 
 
-def test_the_demo_has_a_run_of_yesterday_and_a_schedule() -> None:
+def test_the_demo_has_mail_tasks_that_ran_and_one_with_a_schedule() -> None:
     with running("--port", "0") as (_, lines):
         connection = json.loads(shlex.split(lines[-1])[1].partition("=")[2])
         remote = RemoteQuickBI(f"http://127.0.0.1:{connection['port']}")
-        daily, monthly, _paused, frequent, _flaky = (str(mail["mail_id"]) for mail in remote.mail_tasks())
-        assert [run["status"] for run in remote.runs(daily)] == ["SENT"]
-        assert remote.runs(monthly) == []
-        before = len(remote.runs(frequent))
+        assert [run["status"] for run in remote.runs("daily-sales")] == ["SENT"]
+        assert remote.runs("weekly-review") == []
+        before = len(remote.runs("frequent-sales"))
         remote.clock.advance(3600)
-        assert len(remote.runs(frequent)) == before + 20
+        assert len(remote.runs("frequent-sales")) == before + 20
         limits = {"*" if action is None else action: rate for action, rate in DOCUMENTED_CALLS_PER_SECOND.items()}
         assert remote.state()["calls_per_second"] == limits
+
+
+@pytest.mark.parametrize(("schedule", "runs"), [(("--every", "60"), 1440), (("--cron", "30 8 * * *"), 1)])
+def test_every_mail_task_that_is_not_paused_runs_by_a_schedule(schedule: tuple[str, str], runs: int) -> None:
+    with running("--port", "0", *schedule) as (_, lines):
+        connection = json.loads(shlex.split(lines[-1])[1].partition("=")[2])
+        remote = RemoteQuickBI(f"http://127.0.0.1:{connection['port']}")
+        before = len(remote.runs("weekly-review"))
+        remote.clock.advance(24 * 3600)
+        assert len(remote.runs("weekly-review")) == before + runs
+        assert remote.runs("stock-alert") == []
+        if schedule[0] == "--cron":
+            assert remote.runs("weekly-review")[-1]["exec_time"].endswith("T08:30:00+08:00")
+
+
+@pytest.mark.parametrize("line", ["* * * *", "61 * * * *", "daily"])
+def test_a_wrong_cron_line_is_named(line: str) -> None:
+    done = subprocess.run([*COMMAND, "--cron", line], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert f"{line!r} is not a cron line such as '30 8 * * *'" in done.stderr
 
 
 def test_mails_keys_and_limits_can_be_chosen() -> None:

@@ -67,9 +67,15 @@ def test_the_clock_is_moved_from_afar(quickbi: LocalQuickBI, remote: RemoteQuick
     assert remote.clock.frozen
     mail_id = remote.add_mail_task("m")
     remote.add_schedule(mail_id, every=60)
+    remote.add_schedule(mail_id, cron="1 8 * * *")
     remote.add_schedule(mail_id, times=[datetime(2026, 7, 1, 0, 0, 30, tzinfo=UTC), "2026-07-01T08:00:45"])
     assert remote.clock.advance(60) == stopped + timedelta(seconds=60)
-    assert [run["exec_time"][-14:-6] for run in remote.runs(mail_id)] == ["08:00:30", "08:00:45", "08:01:00"]
+    assert [run["exec_time"][-14:-6] for run in remote.runs(mail_id)] == [
+        "08:00:30",
+        "08:00:45",
+        "08:01:00",
+        "08:01:00",
+    ]
     assert remote.clock.set("2026-07-02T00:00:00").isoformat() == "2026-07-01T16:00:00+00:00"
     assert remote.clock.time() == quickbi.clock.time()
     remote.clock.unfreeze()

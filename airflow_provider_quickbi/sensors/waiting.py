@@ -1,0 +1,242 @@
+"""What the sensors have in common: wait for runs, in a worker, rescheduled, or in the triggerer."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from abc import abstractmethod
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
+
+from airflow_provider_quickbi import _airflow, _options
+from airflow_provider_quickbi._metrics import DetectionDelay
+from airflow_provider_quickbi._options import Arguments, OptionError
+from airflow_provider_quickbi._wait import deadline as late_notice
+from airflow_provider_quickbi._wait import memory
+from airflow_provider_quickbi._wait.conclusion import conclude, softened
+from airflow_provider_quickbi._wait.deferral import PollOptions, defer_wait
+from airflow_provider_quickbi._wait.events import Event, finished_group
+from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi._wait.outlets import unrelated_outlets
+from airflow_provider_quickbi._wait.start import Limits, start_group, unreachable_seconds
+from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitGroup
+from airflow_provider_quickbi._wait.sync import poll_once, seconds_until_next_poll
+from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
+from airflow_provider_quickbi.exceptions import (
+    QuickBIArgumentError,
+    QuickBIConnectionUnreadable,
+    QuickBIUnavailable,
+)
+from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
+from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import tzinfo
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_quickbi._wait.options import SensorOptions
+    from airflow_provider_quickbi._wait.subject import Subject
+
+
+class RunSensor(BaseSensorOperator):
+    """Wait until runs have succeeded; a subclass says of what, and has the arguments."""
+
+    operator_extra_links = (QuickBIConsoleLink(),)
+    ui_color = "#e8f1ff"
+
+    deferrable: bool
+    quickbi_conn_id: str
+    on_missed: str
+    deadline: datetime | str | None
+    on_late_callback: Any
+
+    @abstractmethod
+    def _read_options(self, arguments: Arguments, zone: tzinfo) -> SensorOptions:
+        """Read and check the arguments.
+
+        :param arguments: of this task.
+        :param zone: of instants that name none.
+        :raises OptionError: for the first one that is wrong.
+        """
+
+    def _names_several(self) -> bool:
+        """Whether the XCom is a list."""
+        return False
+
+    def _prepare(
+        self,
+        default_args: Mapping[str, Any] | None,
+        exclusive: Sequence[tuple[Sequence[str], Sequence[str]]],
+        one_of: tuple[str, str] | None = None,
+    ) -> None:
+        """Check the arguments while the DAG is parsed, as far as they are known.
+
+        :param default_args: that apply to this task.
+        :param exclusive: pairs of arguments that exclude each other.
+        :param one_of: two arguments of which exactly one must be given.
+        :raises QuickBIArgumentError: for the first one that is wrong.
+        """
+        _options.settle_defaults(self, default_args, exclusive, {"on_failed": OnFailed})
+        self._group: WaitGroup | None = None
+        self._log_of_wait: WaitLog | None = None
+        self._delay = DetectionDelay()
+        try:
+            if one_of is not None:
+                _options.need_one_of(self, *one_of)
+            options = self._read_options(Arguments(self, parsing=True), _airflow.default_timezone())
+            if not _options.is_template(self.deadline):
+                _options.deadline("deadline", self.deadline, datetime.now(UTC), _airflow.default_timezone())
+            self._check_outlets(options.subjects)
+        except OptionError as error:
+            raise QuickBIArgumentError(str(error)) from None
+
+    def _check_outlets(self, subjects: Sequence[Subject]) -> None:
+        known = [subject for subject in subjects if subject.id]
+        if known and (unrelated := unrelated_outlets(self.outlets, known)):
+            raise OptionError(f"outlet {unrelated[0]} is not of a {known[0].words.subject} that this task waits for")
+
+    def execute(self, context: Context) -> Any:
+        """Wait, in this worker or in the triggerer."""
+        self._group = self._log_of_wait = None
+        self._delay = DetectionDelay()
+        with softened(self):
+            self._store_link(context)
+            if self.deferrable:
+                return self._wait_deferred(context)
+            # Airflow 2.11 takes a call through super() for one from outside a task: it warns, or even refuses.
+            return inspect.unwrap(BaseSensorOperator.execute)(self, context)
+
+    def _wait_deferred(self, context: Context) -> Any:
+        """Finish if the first poll is enough, else hand the wait to the triggerer."""
+        group = self._poll(self._start(context), NO_RETRY)  # what fails is left to the triggerer
+        if group.is_late(time.time()):
+            group = self._notify_late(group, context)
+        if group.evaluation.outcome.final:
+            return self._conclude(group, context)
+        if not any(wait.polled for wait in group.waits):  # else the first poll's line has said it
+            self.log.info("%s", group.evaluation.message)
+        timeout = _airflow.seconds_of(self.execution_timeout)
+        return defer_wait(self, group, self._poll_options(None if timeout is None else time.time() + timeout))
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Poll everything once that is not finished, and decide."""
+        with softened(self):
+            known = self._group or (memory.restore(context) if self.reschedule else None)
+            try:
+                group = self._poll(known or self._start(context), RetryPolicy())
+            except QuickBIConnectionUnreadable as error:
+                if not self.reschedule or _airflow.first_reschedule_date(self, context) is None:
+                    raise
+                if time.time() >= self._started_at(context) + (_airflow.seconds_of(self.timeout) or 0.0):
+                    raise QuickBIUnavailable(str(error)) from None
+                self._report(f"{error} Trying again.", None)
+                return False
+            if group.is_late(time.time()):
+                group = self._notify_late(group, context) if self._notifies_late(group, context) else group.notified()
+            self._group = group
+            if group.evaluation.outcome is Outcome.WAITING:
+                self._report(group.evaluation.message, known)
+                if self.reschedule and group != known:
+                    memory.remember(group, context)
+                return False
+            if self.reschedule:
+                memory.forget(context)
+            return PokeReturnValue(is_done=True, xcom_value=self._conclude(group, context))
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """Do what the trigger's event says.
+
+        :param context: of the task.
+        :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
+        """
+        with softened(self):
+            group = finished_group(
+                Event.decode(event),
+                notify_late=partial(self._notify_late, context=context),
+                defer_again=self._defer_again,
+            )
+            return self._conclude(group, context)
+
+    def _defer_again(self, group: WaitGroup, event: Event) -> NoReturn:
+        defer_wait(self, group, self._poll_options(event.carry.get("execute_by")), event.polls)
+
+    def _poll_options(self, execute_by: float | None) -> PollOptions:
+        return PollOptions(
+            quickbi_conn_id=self.quickbi_conn_id,
+            poke_interval=self.poke_interval,
+            exponential_backoff=bool(self.exponential_backoff),
+            max_wait=_airflow.seconds_of(self.max_wait),
+            execute_by=execute_by,
+            carry={"execute_by": execute_by},
+        )
+
+    def _start(self, context: Context) -> WaitGroup:
+        """Read the rendered arguments and return a wait group of which nothing is known yet."""
+        zone = _airflow.default_timezone()
+        try:
+            options = self._read_options(Arguments(self), zone)
+            self._check_outlets(options.subjects)
+            late = _options.deadline(
+                "deadline", self.deadline, _airflow.run_started(context) or datetime.now(UTC), zone
+            )
+        except OptionError as error:
+            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
+        limits = Limits(
+            since=self._started_at(context),
+            timeout=_airflow.seconds_of(self.timeout) or 0.0,
+            unreachable_timeout=unreachable_seconds(options.unreachable_timeout, self.silent_fail),
+            poke_interval=self.poke_interval,
+        )
+        late_at = late_notice.pending(late.timestamp() if late else None, context)
+        return start_group(self, context, options, limits, late_at)
+
+    def _poll(self, group: WaitGroup, retries: RetryPolicy) -> WaitGroup:
+        with QuickBIHook(self.quickbi_conn_id) as hook:
+            return poll_once(group, hook.get_conn, retries, log=WaitLog(self.log), delay=self._delay)
+
+    def _conclude(self, group: WaitGroup, context: Context) -> Any:
+        return conclude(self, group, context, several=self._names_several())
+
+    def _notify_late(self, group: WaitGroup, context: Context) -> WaitGroup:
+        late_notice.notify(self.on_late_callback, context, group, self.log)
+        return group.notified()
+
+    def _notifies_late(self, group: WaitGroup, context: Context) -> bool:
+        """Whether nobody was notified yet; below Airflow 3.3 a rescheduled sensor knows it only by the time."""
+        if not self.reschedule or _airflow.task_state_store(context) is not None or group.late_at is None:
+            return True
+        first_poll = _airflow.first_reschedule_date(self, context) is None
+        return first_poll or time.time() - group.late_at < self.poke_interval
+
+    def _report(self, message: str, known: WaitGroup | None) -> None:
+        """Log what is new; a rescheduled sensor logged the rest in its last poke."""
+        if self._log_of_wait is None:
+            self._log_of_wait = WaitLog(self.log)
+            if known is not None and known.evaluation.message == message:
+                return
+        self._log_of_wait.report(message, time.time())
+
+    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+        """Sleep until something can happen: not past a deadline, and not before the window."""
+        interval: float = super()._get_next_poke_interval(*args, **kwargs)
+        return interval if self._group is None else seconds_until_next_poll(self._group, interval, time.time())
+
+    def _store_link(self, context: Context) -> None:
+        """Store the link, and fail before the wait if there is no connection; later the wait outlasts that."""
+        try:
+            QuickBIConsoleLink.store(context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
+        except QuickBIConnectionUnreadable:
+            if not self.reschedule or _airflow.first_reschedule_date(self, context) is None:
+                raise
+
+    def _started_at(self, context: Context) -> float:
+        """Return when Airflow starts to count ``timeout``: with the first poll, whatever was rescheduled since."""
+        if not self.reschedule or self.deferrable:
+            return time.time()
+        first = _airflow.first_reschedule_date(self, context) or context["ti"].start_date
+        return first.timestamp() if first else time.time()

@@ -1,0 +1,213 @@
+"""What the triggers have in common that emit an event for each finished run, for asset watchers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from abc import abstractmethod
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_quickbi import _options
+from airflow_provider_quickbi._wait import aio
+from airflow_provider_quickbi._wait.codec import STATE_VERSION, check_version
+from airflow_provider_quickbi._wait.evaluate import misdated_run
+from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi._wait.messages import wrong_timezone
+from airflow_provider_quickbi._wait.selector import RunSelector
+from airflow_provider_quickbi._wait.state import WaitState
+from airflow_provider_quickbi._watch.stream import WatcherRegistry, registry_of, responses
+from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
+from airflow_provider_quickbi.api.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+
+    from airflow_provider_quickbi._wait.subject import Subject
+    from airflow_provider_quickbi.api.models import Run
+
+try:
+    from airflow.triggers.base import BaseEventTrigger
+except ImportError:  # Airflow 2.11 has no event-driven scheduling; the class can be imported and never runs there
+    BaseEventTrigger = BaseTrigger  # type: ignore[misc, assignment]  # the stand-in of an older Airflow
+
+#: Seconds in which Airflow takes an event over; what is killed before loses it. A watcher stores only then what it
+#: has emitted.
+HAND_OVER_SECONDS = 3.0
+_STORING = RetryPolicy(attempts=3)
+
+
+@contextmanager
+def readable(trigger: BaseTrigger) -> Iterator[None]:
+    """Turn an error about stored arguments into the one that a triggerer survives.
+
+    :param trigger: whose arguments are read.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise TypeError(f"Cannot read the arguments of {type(trigger).__name__}: {error}") from None
+
+
+class WatchTrigger(BaseEventTrigger):
+    """Emit one event for each run of a subject that reaches one of the wanted statuses.
+
+    :param statuses: the statuses to emit.
+    :param poll_interval: seconds between two polls.
+    :param quickbi_conn_id: id of the connection.
+    :param name: tells watchers apart that are otherwise equal.
+    :param version: of the arguments.
+    """
+
+    #: What is watched, see :class:`airflow_provider_quickbi._wait.subject.Subject`.
+    kind: ClassVar[str]
+
+    def __init__(
+        self, statuses: Sequence[str] | str, poll_interval: float, quickbi_conn_id: str, name: str | None, version: int
+    ) -> None:
+        super().__init__()
+        with readable(self):
+            check_version(version)
+        self.statuses = parse_statuses(statuses)
+        self.poll_interval = _options.seconds("poll_interval", poll_interval) or 60.0
+        self.quickbi_conn_id = quickbi_conn_id
+        self.name = _options.text("name", name)
+
+    @abstractmethod
+    def _subject(self) -> Subject:
+        """Return what is watched, without an id if it must be looked up."""
+
+    @abstractmethod
+    def _payload(self, run: Run) -> dict[str, Any]:
+        """Return an event."""
+
+    @abstractmethod
+    def _identity(self) -> tuple[Any, ...]:
+        """Return what tells this watcher's stored state from that of others; the same in every release."""
+
+    def _common_arguments(self) -> dict[str, Any]:
+        return {
+            "statuses": self.statuses,
+            "poll_interval": self.poll_interval,
+            "quickbi_conn_id": self.quickbi_conn_id,
+            "name": self.name,
+            "version": STATE_VERSION,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Emit runs from a poll loop of its own, on Airflow below 3.3."""
+        registry = WatcherRegistry()
+        async with aclosing(responses(self.quickbi_conn_id, registry)) as stream:
+            async for event in self._watch(stream, registry):
+                yield event
+
+    def shared_stream_key(self) -> Hashable | None:
+        """Share one poll loop among all watchers of a connection that watch the same kind of thing.
+
+        Status queries of mail tasks are slow to get their turn; those of datasets are not.
+        """
+        return ("quickbi", self.kind, self.quickbi_conn_id)
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Any]:
+        """Yield the responses of the connection's one poll loop."""
+        conn_id = kwargs["quickbi_conn_id"]
+        async with aclosing(responses(conn_id, registry_of(conn_id, cls.kind))) as stream:
+            async for found in stream:
+                yield found
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
+        """Emit runs from the shared responses."""
+        async for event in self._watch(shared_stream, registry_of(self.quickbi_conn_id, self.kind)):
+            yield event
+
+    async def _watch(self, stream: AsyncIterator[Any], registry: WatcherRegistry) -> AsyncIterator[TriggerEvent]:
+        tracker: RunTracker | None = None
+        kept: dict[str, Any] | None = None
+        wait_log = WaitLog(self.log)
+        try:
+            if (subject := self._subject()).id:
+                tracker = await self._start_tracking(subject, registry)
+            else:
+                registry.seek(self, subject, self.poll_interval)
+            async for found in stream:
+                if tracker is None:
+                    if (looked_up := registry.found(self)) is None:
+                        continue
+                    subject = looked_up
+                    tracker = await self._start_tracking(subject, registry)
+                if not found.concerns(tracker.subject):
+                    continue
+                now = time.time()
+                state = WaitState(subject=tracker.subject, selector=RunSelector(), since=now)
+                if (misdated := misdated_run(state, found.runs, now)) is not None:
+                    wait_log.report(f"{wrong_timezone(state, misdated, now)} No event is emitted.", now)
+                    continue
+                news = tracker.feed(found.runs)
+                for run in news:
+                    self.log.info("%s: %s %s is %s.", subject.title, subject.words.run, run.run_id, run.status)
+                    yield TriggerEvent(self._payload(run))
+                if tracker.as_dict() != kept and await self._store(tracker, HAND_OVER_SECONDS if news else 0.0):
+                    kept = tracker.as_dict()
+        finally:
+            registry.leave(self)
+
+    async def _start_tracking(self, subject: Subject, registry: WatcherRegistry) -> RunTracker:
+        tracker = RunTracker(subject, frozenset(self.statuses))
+        store = getattr(self, "asset_state_store", None)
+        wait_log = WaitLog(self.log)
+        while store is not None:
+            try:
+                tracker.restore(await store.aget(self._state_key()))
+            except ValueError:
+                self.log.warning(
+                    "%s: several assets have equal watchers, so a triggerer restart may miss or repeat events. Give "
+                    "each %s a name of its own.",
+                    subject.title,
+                    type(self).__name__,
+                )
+            except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises; to begin without it loses events
+                wait_log.report(
+                    f"{subject.title}: cannot load watcher state; retrying ({type(error).__name__}).",
+                    time.time(),
+                )
+                await asyncio.sleep(min(self.poll_interval, aio.MAX_SPREAD_SECONDS))
+                continue
+            break
+        registry.follow(self, tracker, self.poll_interval)
+        return tracker
+
+    async def _store(self, tracker: RunTracker, delay: float) -> bool:
+        """Store what was seen, and return whether that is done; a failure is repeated with the next response.
+
+        :param tracker: what was seen.
+        :param delay: seconds until then, in which Airflow takes the events over.
+        """
+        if (store := getattr(self, "asset_state_store", None)) is None:
+            return True
+        await asyncio.sleep(delay)
+        for attempt in range(1, _STORING.attempts + 1):
+            try:
+                await store.aset(self._state_key(), tracker.as_dict())
+            except ValueError:  # several assets share this watcher, as it has logged at its start
+                return True
+            except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises ends no watcher
+                failed = type(error).__name__
+            else:
+                return True
+            if attempt < _STORING.attempts:
+                await asyncio.sleep(_STORING.delay(attempt, None))
+        self.log.warning(
+            "%s: cannot store watcher state (%s); retrying with the next poll. A triggerer restart may emit "
+            "duplicates.",
+            tracker.subject.title,
+            failed,
+        )
+        return False
+
+    def _state_key(self) -> str:
+        """Return the key of what was seen; the same in every release, so that an upgrade forgets nothing."""
+        return "quickbi_" + hashlib.sha256(repr(self._identity()).encode()).hexdigest()[:16]
