@@ -43,7 +43,7 @@ test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version
 
 coverage: $(VENV)/.installed ## run the test suite and say which lines and branches it does not reach
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage run -m pytest $(IN_PARALLEL)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 
