@@ -39,13 +39,12 @@ demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of 
 	@$(BIN)/python -m dev.demo
 
 test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part, JOBS=0 in one process)
-	@$(BIN)/python -m pytest $(IN_PARALLEL) $(TESTS)
+	@$(if $(COVERAGE),$(BIN)/python -m coverage erase)
+	@$(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest $(IN_PARALLEL) $(TESTS)
+	@$(if $(COVERAGE),$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report)
 
-coverage: $(VENV)/.installed ## run the test suite and say which lines and branches it does not reach
-	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest $(IN_PARALLEL)
-	@$(BIN)/python -m coverage combine --quiet
-	@$(BIN)/python -m coverage report
+coverage: ## run the test suite and fail if it reaches less than 95 % of the lines and branches
+	@$(MAKE) --no-print-directory test COVERAGE=1
 
 lint: $(VENV)/.installed ## ruff, mypy, import-linter and codespell
 	@$(BIN)/ruff check .
