@@ -73,11 +73,22 @@ def refuse_undefined(name: str, value: Any) -> None:
     """
     for item in value if isinstance(value, (list, tuple)) else [value]:
         if type(item).__module__.startswith("jinja2"):
-            variable = getattr(item, "_undefined_name", None) or "a variable"
-            raise OptionError(
-                f"{name} uses {variable}, which is not defined in this DAG run. Write a default, such as "
-                f"{{{{ {variable} or run_id }}}}, or leave {name} out"
-            )
+            raise OptionError(undefined_variable(name, getattr(item, "_undefined_name", None) or "a variable"))
+
+
+def undefined_variable(name: str, variable: str) -> str:
+    """Return what is wrong with a template, and what to write instead.
+
+    :param name: of the argument.
+    :param variable: that this DAG run does not have.
+    """
+    if variable.startswith("data_interval_"):
+        remedy = (
+            f'Use window="day" or "schedule" instead, or write {{{{ {variable} | default(dag_run.run_after, true) }}}}'
+        )
+    else:
+        remedy = f"Correct the name, or write a default such as {{{{ {variable} | default(run_id, true) }}}}"
+    return f"{name} uses {variable}, which is not defined in this DAG run. {remedy}"
 
 
 def own_argument(task: Any, name: str, default_args: Mapping[str, Any]) -> bool:

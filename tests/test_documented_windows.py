@@ -178,12 +178,23 @@ CASES: dict[str, list[tuple[Cause, datetime, MailTaskRun | None, Outcome]]] = {
         (SCHEDULED, at(WEDNESDAY, "8:00"), OF_MONDAY, Outcome.SUCCEEDED),
     ],
 }
-#: What goes on from a stored state is tried where states are stored: tests/test_upgrade.py and tests/airflow.
-STORED = {"Retry after `QuickBIUnavailable`", "Triggerer restarted, or the provider upgraded"}
+#: What goes on from a stored state is tried where states are stored.
+STORED = {
+    "Retry after `QuickBIUnavailable`": (
+        "airflow/test_outcomes.py",
+        "test_a_retry_after_an_outage_goes_on_in_the_same_window",
+    ),
+    "Triggerer restarted, or the provider upgraded": (
+        "airflow/test_triggers.py",
+        "test_a_trigger_that_is_moved_goes_on_where_it_was",
+    ),
+}
 
 
 def test_every_case_of_the_page_is_tried() -> None:
-    assert set(rows("backfills.md", "Sensor")) == set(CASES) | STORED
+    assert set(rows("backfills.md", "Sensor")) == set(CASES) | set(STORED)
+    for file, test in STORED.values():
+        assert f"def {test}(" in (DOCS.parent / "tests" / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("what", CASES)

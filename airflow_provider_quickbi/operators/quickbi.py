@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_quickbi import _options, connection
 from airflow_provider_quickbi._options import Arguments, OptionError
@@ -18,6 +18,7 @@ from airflow_provider_quickbi._send.options import (
     OnRunning,
     OnScheduleLimit,
 )
+from airflow_provider_quickbi._templates import TemplatedTask
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["QuickBIListMailTasksOperator", "QuickBIRefreshDatasetOperator", "QuickBIRunMailTaskOperator"]
 
 
-class QuickBIListMailTasksOperator(BaseOperator):
+class QuickBIListMailTasksOperator(TemplatedTask):
     """List the Quick BI mail tasks that the AccessKey may see.
 
     The XCom is a list of dicts ``{mail_id, subscribe_name, paused, biz_owner_user_id, biz_owner_name}``, ready for

@@ -7,13 +7,12 @@ from abc import abstractmethod
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_provider_quickbi import _airflow, _options
 from airflow_provider_quickbi._options import Arguments, OptionError
 from airflow_provider_quickbi._send.attempt import StartAttempt
 from airflow_provider_quickbi._send.options import OnRunFailed, OnScheduleLimit, RunOptions
 from airflow_provider_quickbi._send.state import AttemptState
+from airflow_provider_quickbi._templates import TemplatedTask
 from airflow_provider_quickbi._wait import deadline as late_notice
 from airflow_provider_quickbi._wait.events import Event, wrap_event_errors
 from airflow_provider_quickbi._wait.outlets import unrelated_outlets
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi._wait.subject import Subject
 
 
-class StartOperator(BaseOperator):
+class StartOperator(TemplatedTask):
     """Start a run of a subject at most once and wait for it; a subclass says of what, and has the arguments."""
 
     operator_extra_links = (QuickBIConsoleLink(),)

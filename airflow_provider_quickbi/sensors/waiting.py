@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 from airflow_provider_quickbi import _airflow, _options
 from airflow_provider_quickbi._metrics import DetectionDelay
 from airflow_provider_quickbi._options import Arguments, OptionError
+from airflow_provider_quickbi._templates import TemplatedTask
 from airflow_provider_quickbi._wait import deadline as late_notice
 from airflow_provider_quickbi._wait import memory
 from airflow_provider_quickbi._wait.conclusion import conclude, softened
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi._wait.subject import Subject
 
 
-class RunSensor(BaseSensorOperator):
+class RunSensor(TemplatedTask, BaseSensorOperator):
     """Wait until runs have succeeded; a subclass says of what, and has the arguments."""
 
     operator_extra_links = (QuickBIConsoleLink(),)

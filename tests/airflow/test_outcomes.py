@@ -232,6 +232,27 @@ def test_a_service_that_answers_nothing_for_long_is_unavailable_and_the_task_is_
     expect.retried(ran, "QuickBIUnavailable", "says nothing about the report")
 
 
+def test_a_retry_after_an_outage_goes_on_in_the_same_window(airflow, quickbi, sensor, ago, run_of):
+    quickbi.add_mail_task("report", mail_id="report")
+    quickbi.add_run("report", exec_time=ago.day - timedelta(hours=6))
+    quickbi.fail("GetMailTaskStatus", *UNANSWERED[:2], times=None)
+
+    def recovered(context):
+        quickbi.clear_faults()
+        quickbi.add_run("report")
+
+    ran = airflow.run(
+        lambda: sensor(
+            "report", window="day", unreachable_timeout=timedelta(seconds=0.5), timeout=2, on_retry_callback=recovered
+        ),
+        retry_delay=timedelta(0),
+    )
+
+    assert ran.states == {"report": "success"}, ran.log
+    assert ran.tries == {"report": 2}
+    assert ran.xcoms() == {"report": run_of("report")}
+
+
 def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
     airflow, quickbi, sensor, at_look, run_of, monkeypatch
 ):
