@@ -36,6 +36,18 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry reads as often as ever, but at once, and let triggers poll at once and as often as they are told to."""
+    from airflow_provider_quickbi._wait import aio
+    from airflow_provider_quickbi.api.retry import RetryPolicy
+
+    attempts, *_ = RetryPolicy.__init__.__defaults__ or ()
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
+    for name in ("FIRST_POLL_SECONDS", "FRESH_SECONDS"):
+        monkeypatch.setattr(aio, name, 0.0)
+
+
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give each test what a new process on a plain machine has: no proxies, no credentials, no calls made yet."""

@@ -22,7 +22,6 @@ from airflow_provider_quickbi import _metrics
 from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.state import Outcome
 from airflow_provider_quickbi.api.errors import ErrorKind
-from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIMailTaskFailed
 from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
@@ -59,14 +58,11 @@ class Recorded:
 
 
 @pytest.fixture
-def stats(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def stats(quickbi: LocalQuickBI, impatient: None, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """What was counted."""
     connection = quickbi.connection_json(status_calls_per_second=1000, read_timeout=5)
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
-    for name in ("FIRST_POLL_SECONDS", "MAX_SPREAD_SECONDS", "FRESH_SECONDS"):
-        monkeypatch.setattr(aio, name, 0.01)
-    attempts, *_ = RetryPolicy.__init__.__defaults__ or ()
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
+    monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.01)
     recorded = Recorded()
     monkeypatch.setattr(_metrics, "Stats", recorded)
     return recorded

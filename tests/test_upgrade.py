@@ -109,11 +109,10 @@ class World:
 
 
 @pytest.fixture
-def world(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(quickbi: LocalQuickBI, impatient: None, monkeypatch: pytest.MonkeyPatch) -> World:
     """A Quick BI for each test; nobody waits long before the first look."""
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=1000))
-    for name in ("FIRST_POLL_SECONDS", "MAX_SPREAD_SECONDS"):
-        monkeypatch.setattr(aio, name, 0.01)
+    monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.01)
     monkeypatch.setattr(stream, "_IDLE_SECONDS", 0.01)
     return World(quickbi)
 

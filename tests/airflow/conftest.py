@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_quickbi._wait import aio
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -450,14 +448,8 @@ def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuic
 
 
 @pytest.fixture(autouse=True)
-def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let reads be tried again as often as ever, but at once, and triggers look as often as they are told to."""
-    from airflow_provider_quickbi.api.retry import RetryPolicy
-
-    attempts, *_ = RetryPolicy.__init__.__defaults__ or ()
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
-    monkeypatch.setattr(aio, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
+def _impatience(impatient: None) -> None:
+    """Wait for nothing here that is not what a test is about."""
 
 
 @pytest.fixture

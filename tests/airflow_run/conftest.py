@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import logging
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -20,18 +21,13 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_quickbi._send import attempt, monitor, starter
-from airflow_provider_quickbi._send import store as record_store
 from airflow_provider_quickbi._send.store import RECORD_KEY
-from airflow_provider_quickbi._wait import aio, deferral, shared_client, start, sync
 from airflow_provider_quickbi.api import rate_limit
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK
-from airflow_provider_quickbi.operators import starting
+from airflow_provider_quickbi.api.clock import Clock, use
 from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
-from airflow_provider_quickbi.triggers import quickbi as triggers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from airflow_provider_quickbi.testing import LocalQuickBI
 
@@ -61,6 +57,7 @@ class World:
         self.in_triggerer: Callable[[], Any] = lambda: None
         self._plans: list[tuple[float, Callable[[], Any]]] = []
         quickbi.clock.freeze(at=BEGIN)
+        self._pass_to(self.now)
 
     def time(self) -> float:
         self._reads += 1
@@ -92,6 +89,7 @@ class World:
             self._reads = 0
         self.quickbi.clock.advance(instant - self.now)
         self.now = instant
+        self.quickbi.clock.skew = instant - time.time()  # by which it takes requests for too old
 
     def after(self, seconds: float, do: Callable[[], Any]) -> None:
         """Do something as soon as so many seconds have passed."""
@@ -100,40 +98,9 @@ class World:
     def elapsed(self) -> float:
         return self.now - BEGIN.timestamp()
 
-    def rule(self, patch: pytest.MonkeyPatch) -> None:
-        """Be the time of every module that waits."""
-        clock = SimpleNamespace(time=self.time, sleep=self.sleep, monotonic=self.time)
-        for module in (
-            attempt,
-            monitor,
-            starter,
-            record_store,
-            deferral,
-            start,
-            sync,
-            aio,
-            shared_client,
-            starting,
-            triggers,
-        ):
-            patch.setattr(module, "time", clock)
-        loop = _Loop(self.sleep_in_the_triggerer)
-        for module in (triggers, aio):
-            patch.setattr(module, "asyncio", loop)
-        patch.setattr(SYSTEM_CLOCK, "time", self.time)
-        patch.setattr(SYSTEM_CLOCK, "monotonic", self.time)
-        patch.setattr(SYSTEM_CLOCK, "sleep", self.advance)
-        patch.setattr(SYSTEM_CLOCK, "sleep_async", self.sleep_in_the_triggerer)
-
-
-class _Loop:
-    """``asyncio`` with another ``sleep``."""
-
-    def __init__(self, sleep: Callable[[float], Any]) -> None:
-        self.sleep = sleep
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
+    def clock(self) -> Clock:
+        """Return the clock that goes by this time."""
+        return Clock(self.time, self.time, self.sleep, self.sleep_in_the_triggerer)
 
 
 class Store:
@@ -303,11 +270,11 @@ def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuic
 
 
 @pytest.fixture
-def world(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(quickbi: LocalQuickBI) -> Iterator[World]:
     """The time of the test."""
     world = World(quickbi)
-    world.rule(monkeypatch)
-    return world
+    with use(world.clock()):
+        yield world
 
 
 @pytest.fixture

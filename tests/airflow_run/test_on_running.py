@@ -79,7 +79,7 @@ def test_waiting_for_a_run_under_way_holds_no_worker(
     task = make_task(store=store, deferrable=True)
     task.run()
     assert starts() == 1
-    assert world.slept == []
+    assert sum(world.slept) < 1
     assert all(deferral.timeout.total_seconds() > 900 for deferral in task.deferrals)
 
 

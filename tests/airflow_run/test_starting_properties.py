@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_quickbi.api.client import QuickBIClient
+from airflow_provider_quickbi.api.clock import use
 from airflow_provider_quickbi.exceptions import QuickBIStartUnknown, QuickBIUnavailable
 from airflow_provider_quickbi.testing import Fault
 
@@ -116,11 +117,11 @@ def test_no_history_starts_a_second_mail(
         world = new_world(quickbi)
         store = new_store()
         break_down(history, quickbi, world, store, crash, patch)
-        world.rule(patch)
         arguments = {"mail_id": MAIL, "poll_interval": 40, "deferrable": history["deferrable"]}
         task = task_type(world, arguments, store, retries=9, retry_delay=history["retry_delay"])
         try:
-            result = task.run()
+            with use(world.clock()):
+                result = task.run()
         except (AirflowSensorTimeout, QuickBIUnavailable, QuickBIStartUnknown, crash) as error:
             event(f"ends with {type(error).__name__}")
             result = None
@@ -148,11 +149,11 @@ def test_each_clear_sends_one_more_mail(
     with pytest.MonkeyPatch.context() as patch:
         world = new_world(quickbi)
         break_down(history, quickbi, world, new_store(), crash, patch)
-        world.rule(patch)
         arguments = {"mail_id": MAIL, "poll_interval": 40, "deferrable": history["deferrable"]}
         task = task_type(world, arguments, new_store() if kept else None, retries=9)
         for number in (1, 2, 3):
-            result = task.run()
+            with use(world.clock()):
+                result = task.run()
             assert quickbi.starts(MAIL) == number
             assert result["task_id"] == quickbi.runs(MAIL)[-1]["task_id"]
             task.clear()
