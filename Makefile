@@ -61,10 +61,10 @@ test-live: $(VENV)/.installed$(if $(shell command -v chromium || command -v chro
 	@$(BIN)/python -m pytest -rs $(or $(TESTS),tests/live)
 
 test-distributed: $(VENV)/.installed-distributed ## CeleryExecutor with PostgreSQL and Redis, two workers, two triggerers
-	@$(BIN)/python -m pytest tests/distributed
+	@QUICKBI_TEST_REDIS=$${QUICKBI_TEST_REDIS:-redis://127.0.0.1:6379} $(BIN)/python -m pytest tests/api/shared tests/distributed
 
-bench: $(VENV)/.installed ## measure pacing, sharing, cost of a poll, memory, paging and imports
-	@$(BIN)/python -m benchmarks
+bench: $(VENV)/.installed ## measure pacing, sharing, cost of a poll, memory, paging and imports (SECTIONS=... for a part, such as whole)
+	@$(BIN)/python -m benchmarks $(SECTIONS)
 
 soak: $(VENV)/.installed ## faults at random for a quarter of an hour (SEED=..., SECONDS=...)
 	@$(BIN)/python -m tests.reliability.soak

@@ -77,16 +77,17 @@ def run(quick: bool) -> Section:
                 times(ours.cpu_ms / signing.cpu_ms),
                 f"bare aiohttp with the vendor's signature {signing.cpu_ms:.2f} ms "
                 f"({times(signing.cpu_ms / bare.cpu_ms)} bare aiohttp)",
+                "at most 1.3x",
+                ours.cpu_ms <= 1.3 * signing.cpu_ms,
             ),
         ],
-        f"One process asks for one mail, {_AT_ONCE} calls at a time (the official client "
-        f"{_OFFICIAL_AT_ONCE}, or its calls time out), the clients by turns in {rounds} rounds; the "
-        "best round of each counts, so that other work on the machine does not. Ours paces, signs, checks "
-        "and parses every call; *bare aiohttp* keeps one session, sends an unsigned request and decodes "
-        "the JSON; *that signs* does the same with the headers that the service demands and a signature from "
-        "alibabacloud-tea-openapi, which is the least that any client must do and "
-        "leaves little of the target to everything else. The server checks no signatures "
-        "here: it answers the unsigned requests too, and is not what limits the clients.",
+        f"One process polls one mail task with {_AT_ONCE} concurrent calls (the official client with "
+        f"{_OFFICIAL_AT_ONCE}, or its calls time out). The clients take turns in {rounds} rounds; the "
+        "best round of each counts, so that other work on the machine matters less. This provider paces, signs, checks "
+        "and parses every call. *Bare aiohttp* keeps one session, sends an unsigned request and decodes "
+        "the JSON. *That signs* adds the required headers and a signature from "
+        "alibabacloud-tea-openapi, the least that any client must do. The server checks no signatures "
+        "here: it responds to unsigned requests too, and does not limit the clients.",
     )
 
 

@@ -23,9 +23,10 @@ from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.state import Outcome
 from airflow_provider_quickbi.api.errors import ErrorKind
 from airflow_provider_quickbi.exceptions import QuickBIMailTaskFailed
-from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+from tests.datasets import Datasets
 
 # Airflow and its dependencies warn about each other when a connection is read first.
 pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_quickbi")
@@ -148,6 +149,18 @@ def test_a_mail_that_is_started_is_counted(quickbi: LocalQuickBI, stats: Recorde
     assert stats.count("quickbi.deliveries") == 1
 
 
+@pytest.mark.parametrize("deferrable", [False, True], ids=["held", "deferred"])
+def test_a_refresh_that_is_started_is_counted_and_is_no_mail(
+    quickbi: LocalQuickBI, stats: Recorded, deferrable: bool
+) -> None:
+    cubes = Datasets(quickbi)
+    cubes.add_mail_task("Sales", mail_id="cube", run_duration=0.1)
+    run(QuickBIRefreshDatasetOperator(task_id="r", dataset_id="cube", deferrable=deferrable, poll_interval=0.02))
+    assert stats.count("quickbi.refreshes_started") == cubes.starts("cube") == 1
+    assert stats.count("quickbi.refreshes") == stats.count("quickbi.waits", outcome="succeeded") == 1
+    assert stats.count("quickbi.mails_started") == stats.count("quickbi.deliveries") == 0
+
+
 @pytest.mark.parametrize(
     ("fault", "name", "result"),
     [
@@ -176,6 +189,8 @@ def test_the_runbook_names_what_comes_out_and_nothing_else(
     quickbi.fail("GetMailTaskStatus", Fault.throttled(), Fault.reset())
     run(sensor(False))
     run(QuickBIRunMailTaskOperator(task_id="t", mail_id="report", poll_interval=0.02))
+    Datasets(quickbi).add_mail_task("Sales", mail_id="cube")
+    run(QuickBIRefreshDatasetOperator(task_id="r", dataset_id="cube", poll_interval=0.02))
     text = RUNBOOK.read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(quickbi\.\w[\w.]*)` \| (\w+) \|([^|]*)\|", text, re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", tags)) for name, _, tags in rows}

@@ -11,8 +11,11 @@ from airflow_provider_quickbi._wait.deferral import FIRST_EVENT_SECONDS
 from airflow_provider_quickbi._wait.evaluate import evaluate_group
 from airflow_provider_quickbi._wait.events import EventKind
 from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi._wait.schedule import Duration, PendingPoll
+from airflow_provider_quickbi._wait.shared_client import DURATIONS
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
+from airflow_provider_quickbi.api.rate_limit import CALLER
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ class TriggererWait:
         self._options = options
         self._log = log
         self._delay = DetectionDelay()
+        self._responded_at = [polled_at for _, polled_at in self.polls]
         self._stored = self._pinned()
         self._stores_from = 0.0
         self._stores = False
@@ -117,9 +121,7 @@ class TriggererWait:
                 urgent = self._out_of_time(position, now) or self.group.is_late(now)
                 if urgent or self._seconds_until_poll(poll_at, position, now) <= 0:
                     before = self.group.waits[position]
-                    age = await self._poll(
-                        client, subscription, position, FRESH_SECONDS if urgent else self._options.poke_interval
-                    )
+                    age = await self._poll(client, subscription, position, urgent=urgent)
                     log.first_poll(before, self.group.waits[position])
                     self.polls[position] = [self.polls[position][0] + 1, CLOCK.time() - age]
                     poll_at = CLOCK.monotonic() - age + self._next_delay(position)
@@ -151,7 +153,7 @@ class TriggererWait:
         )
 
     async def _poll(
-        self, client: SharedClient, subscription: SharedSubscription, position: int, max_age: float
+        self, client: SharedClient, subscription: SharedSubscription, position: int, *, urgent: bool
     ) -> float:
         """Poll once, learn from the response, and return the response's age in seconds.
 
@@ -172,6 +174,8 @@ class TriggererWait:
             given_up,
         ]
         until = min((instant for instant in due if instant is not None and instant > now), default=None)
+        max_age = FRESH_SECONDS if urgent else self._options.poke_interval
+        CALLER.set(None if urgent else self._pending_poll(position))
         try:
             async with asyncio.timeout(None if until is None else until - now):
                 response = await subscription.poll(query, max_age=max_age, retries=retries)
@@ -186,9 +190,29 @@ class TriggererWait:
                 no_slot = TransientError(f"no call slot within {LAST_POLL_SECONDS:.0f} s", kind=ErrorKind.TRANSIENT)
                 self.group = evaluate_group(self.group, position, no_slot, max(last, CLOCK.time()))
             return 0.0
+        age = max(0.0, CLOCK.monotonic() - response.received_at)
         self.group = evaluate_group(self.group, position, response.outcome, CLOCK.time())
         self._delay.polled(self.group, position, CLOCK.time())
-        return max(0.0, CLOCK.monotonic() - response.received_at)
+        if not isinstance(response.outcome, QuickBIError):
+            self._responded(position, CLOCK.time() - age)
+        return age
+
+    def _pending_poll(self, position: int) -> PendingPoll | None:
+        """Return what decides when a wait gets its call; ``None`` for as soon as possible: a first poll."""
+        if not (polled_at := self._responded_at[position]):
+            return None
+        wait = self.group.waits[position]
+        if wait.run is None:
+            return PendingPoll(None, max(wait.since, wait.polls_from), polled_at)
+        return PendingPoll(wait.subject, wait.run.started_at.timestamp(), polled_at)
+
+    def _responded(self, position: int, at: float) -> None:
+        """Learn from a finished run how long it took, as exactly as the polls tell."""
+        before, self._responded_at[position] = self._responded_at[position], at
+        wait = self.group.waits[position]
+        if before and wait.run is not None and wait.run.succeeded:
+            started_at = wait.run.started_at.timestamp()
+            DURATIONS.learn(wait.subject, Duration(max(0.0, before - started_at), at - started_at))
 
     def _first_delay(self, position: int) -> float:
         """Seconds until the first poll: spread, or what is left of the interval in a wait that goes on."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.models import MailTask, MailTaskRun
     from airflow_provider_quickbi.api.operations import Operation
     from airflow_provider_quickbi.api.paging import MailTaskPage, Page
+    from airflow_provider_quickbi.api.rate_limit import RateLimiter
     from airflow_provider_quickbi.api.settings import ClientSettings
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class _Client(Generic[Transport]):
         self.clock = clock
         self._on_call = on_call
         self._account = settings.account
+        self._rate_limiters: dict[str, RateLimiter] = {}
         self._credentials = CredentialSource(settings.credentials, clock)
         self._transport = self._connect()
         warn_if_insecure(settings)
@@ -57,14 +59,17 @@ class _Client(Generic[Transport]):
         raise NotImplementedError
 
     def _flow(self, operation: Operation[T], retries: RetryPolicy | None) -> Generator[Step, Any, T]:
-        limiter = rate_limiter(
-            self._account,
-            operation.action,
-            self.settings.status_calls_per_second,
-            self.settings.pacing,
-            self.clock,
-        )
+        limiter = self.rate_limiter(operation.action)
         return call_flow(operation, self.settings.endpoint, limiter, retries or self.retries)
+
+    def rate_limiter(self, action: str) -> RateLimiter:
+        """Return the rate limiter that all clients of the account in this process share for an operation."""
+        if (limiter := self._rate_limiters.get(action)) is None:
+            settings = self.settings
+            limiter = self._rate_limiters[action] = rate_limiter(
+                self._account, action, settings.status_calls_per_second, settings.pacing, self.clock
+            )
+        return limiter
 
     def _report(self, action: str, result: str) -> None:
         if self._on_call is not None:

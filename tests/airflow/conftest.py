@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.datasets import ACTIONS, Datasets
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -439,12 +441,18 @@ def airflow(airflow_session: Airflow, capfd: pytest.CaptureFixture[str]) -> Airf
 
 
 @pytest.fixture
-def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuickBI:
+def kind(request: pytest.FixtureRequest) -> str:
+    """What is waited for: ``mail``, or for tests marked with ``both`` also ``dataset``."""
+    return str(getattr(request, "param", "mail"))
+
+
+@pytest.fixture
+def quickbi(quickbi: LocalQuickBI, kind: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A Quick BI for each test, without the documented pace."""
     monkeypatch.setenv(
         "AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=1000, read_timeout=5)
     )
-    return quickbi
+    return quickbi if kind == "mail" else Datasets(quickbi)
 
 
 @pytest.fixture(autouse=True)
@@ -478,7 +486,7 @@ def at_look(quickbi: LocalQuickBI) -> Callable[[str, int, Callable[[], Any]], No
         poll_count = itertools.count(1)
 
         def record(call: Any) -> None:
-            if call.mail_id == mail_id and next(poll_count) == nth:
+            if mail_id in (call.mail_id, call.params.get("CubeId")) and next(poll_count) == nth:
                 do()
 
         quickbi.when_called("GetMailTaskStatus", record)
@@ -488,17 +496,22 @@ def at_look(quickbi: LocalQuickBI) -> Callable[[str, int, Callable[[], Any]], No
 
 @pytest.fixture
 def poll_count(quickbi: LocalQuickBI) -> Callable[[str], list[Any]]:
-    """Return how often the status of a mail task was asked for."""
+    """Return how often the status of a mail task or a dataset was asked for."""
+    actions = ("GetMailTaskStatus", ACTIONS["GetMailTaskStatus"])
     return lambda mail_id: [
-        call for call in quickbi.calls if call.action == "GetMailTaskStatus" and call.mail_id == mail_id
+        call
+        for call in quickbi.calls
+        if call.action in actions and mail_id in (call.mail_id, call.params.get("CubeId"))
     ]
 
 
 @pytest.fixture
-def run_of(quickbi: LocalQuickBI) -> Callable[[str], dict[str, str]]:
-    """Return the XCom that the newest run of a mail task should give."""
+def run_of(quickbi: Any, kind: str) -> Callable[[str], dict[str, str]]:
+    """Return the XCom that the newest run should give."""
 
     def describe(mail_id: str, position: int = -1) -> dict[str, str]:
+        if kind == "dataset":
+            return dict(quickbi.xcom(mail_id, position))
         run = quickbi.runs(mail_id)[position]
         return {"mail_id": mail_id, **{key: run[key] for key in ("task_id", "status", "exec_time")}}
 
@@ -525,15 +538,17 @@ def wait(airflow: Airflow, quickbi: LocalQuickBI, sensor: Callable[..., Any]) ->
 
 
 @pytest.fixture
-def sensor_of() -> Callable[..., Any]:
-    """Make a sensor in a mode; it is called what its mail task is called unless it is told otherwise."""
+def sensor_of(kind: str) -> Callable[..., Any]:
+    """Make a sensor in a mode; it is called what it waits for is called unless it is told otherwise."""
 
     def make(mode: str, task_id: str, **arguments: Any) -> Any:
-        from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+        from airflow_provider_quickbi.sensors.quickbi import QuickBIDatasetRefreshSensor, QuickBIMailTaskSensor
 
-        if "subscribe_name" not in arguments:
-            arguments.setdefault("mail_id", task_id)
         given = {"poke_interval": 0.05, "timeout": WAIT_LIMIT, **MODES[mode], **arguments}
+        if kind == "dataset":
+            return QuickBIDatasetRefreshSensor(task_id=task_id, dataset_id=given.pop("mail_id", task_id), **given)
+        if "subscribe_name" not in arguments:
+            given.setdefault("mail_id", task_id)
         return QuickBIMailTaskSensor(task_id=task_id, **given)
 
     return make

@@ -1,27 +1,35 @@
-"""A time, a mail task and tasks that send it: on each kind of Airflow, held on a worker and deferred."""
+"""A time, a mail task or a dataset, and tasks that start it: on each kind of Airflow, held on a worker and deferred."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from airflow_provider_quickbi.api import rate_limit
 from airflow_provider_quickbi.api.clock import use
-from airflow_provider_quickbi.operators import quickbi as operators
+from airflow_provider_quickbi.operators.starting import StartOperator
 from airflow_provider_quickbi.testing import LocalQuickBI
+from tests.datasets import Datasets
 
-from .world import BEGIN, DAY, Case, Store, World
+from .tries import BEGIN, DAY, Case, Store, World
 
 
 @pytest.fixture
-def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuickBI:
+def kind(request: pytest.FixtureRequest) -> str:
+    """What is started: ``mail``, or for tests marked with ``both`` also ``dataset``."""
+    return str(getattr(request, "param", "mail"))
+
+
+@pytest.fixture
+def quickbi(quickbi: LocalQuickBI, kind: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A Quick BI for each test, without the documented pace and with a client that soon gives up."""
     connection = quickbi.connection_json(status_calls_per_second=1000, read_timeout=0.3)
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
     monkeypatch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
-    return quickbi
+    return quickbi if kind == "mail" else Datasets(quickbi)
 
 
 @pytest.fixture
@@ -45,11 +53,11 @@ def deferrable(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def case(world: World, keeps_records: bool, deferrable: bool) -> Iterator[Case]:
+def case(world: World, kind: str, keeps_records: bool, deferrable: bool) -> Iterator[Case]:
     """A mail task that ran yesterday and whose runs take four minutes, to be sent on each Airflow and in each mode."""
     mail_id = world.quickbi.add_mail_task("Daily sales", mail_id="daily-sales", owner="Wang Fang", run_duration=240)
     world.quickbi.add_run(mail_id, exec_time=BEGIN - DAY)
-    case = Case(world, mail_id, Store() if keeps_records else None, deferrable=deferrable)
+    case = Case(world, kind, mail_id, Store() if keeps_records else None, deferrable=deferrable)
     yield case
     case.close()
 
@@ -57,6 +65,6 @@ def case(world: World, keeps_records: bool, deferrable: bool) -> Iterator[Case]:
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """What the task logged, from INFO on."""
-    monkeypatch.setattr(operators.QuickBIRunMailTaskOperator, "log", logging.getLogger("send"))
+    monkeypatch.setattr(StartOperator, "log", logging.getLogger("send"))
     caplog.set_level(logging.INFO, "send")
     return caplog

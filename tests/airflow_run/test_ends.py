@@ -1,4 +1,4 @@
-"""What a finished task leaves: its XCom, its record, what clearing it does, and what a deadline and events do."""
+"""What a finished task leaves: its XCom, its record, and what clearing it, timeouts, templates and events do."""
 
 from __future__ import annotations
 
@@ -12,25 +12,34 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 from airflow_provider_quickbi._send import attempt
 from airflow_provider_quickbi.exceptions import (
     QuickBIConnectionError,
+    QuickBIDatasetRefreshFailed,
     QuickBIMailTaskFailed,
     QuickBIStartUnknown,
     QuickBIUnavailable,
 )
 from airflow_provider_quickbi.testing import Fault
+from tests.datasets import STATUSES, both
 
-from .world import DAY, Case, Crash, Task, deferred, held, recorded, unrecorded
+from .tries import DAY, Case, Crash, Task, deferred, held, recorded, unrecorded
 
 
+@both
 @pytest.mark.parametrize("duration", [0, 240])
 def test_the_xcom_is_the_run_in_every_mode(duration: float, case: Case) -> None:
     case.start_with(duration=duration)
     result = case.task().run()
     assert result == case.newest()
-    assert set(result) == {"mail_id", "task_id", "status", "exec_time"}
-    assert result["exec_time"] == "2026-03-02T09:00:00+08:00"
-    assert isinstance(result["task_id"], str)
+    begin = "2026-03-02T09:00:00+08:00"
+    if case.kind == "mail":
+        assert set(result) == {"mail_id", "task_id", "status", "exec_time"}
+        assert (result["status"], result["exec_time"], type(result["task_id"])) == ("SENT", begin, str)
+    else:
+        assert set(result) == {"dataset_id", "job_id", "status", "started_at", "ended_at"}
+        assert (result["status"], result["started_at"]) == ("SUCCESS", begin)
+        assert result["ended_at"] == ("2026-03-02T09:04:00+08:00" if duration else begin)
 
 
+@both
 @pytest.mark.parametrize(("duration", "status"), [(240, "PROCESSING"), (0, "SENT")])
 @pytest.mark.parametrize("appears_after", [0, 90])
 def test_without_waiting_the_xcom_is_the_run_as_first_seen(
@@ -40,31 +49,38 @@ def test_without_waiting_the_xcom_is_the_run_as_first_seen(
     task = case.task(wait_for_completion=False)
     result = task.run()
     assert case.starts() == 1
-    assert result == case.newest() | {"status": status}
+    assert case.run_id(result) == case.run_id(case.newest())
+    assert result["status"] == (status if case.kind == "mail" else STATUSES[status])
+    assert result.keys() == case.newest().keys()
     assert case.world.elapsed() < 240
     assert not task.has_unfinished_record
 
 
+@both
 @recorded
 def test_without_waiting_a_retry_gives_the_same_run(case: Case) -> None:
     case.die_at(attempt, "count_outcome")
     task = case.task(wait_for_completion=False)
     result = task.run()
     assert len(task.errors) == 1
-    assert (case.starts(), result["task_id"]) == (1, case.newest()["task_id"])
+    assert (case.starts(), case.run_id(result)) == (1, case.run_id(case.newest()))
 
 
+@both
 def test_the_error_of_a_failed_run_has_the_run(case: Case) -> None:
     case.start_with(outcome="FAILED")
-    with pytest.raises(QuickBIMailTaskFailed) as raised:
+    raised: Any
+    error = QuickBIMailTaskFailed if case.kind == "mail" else QuickBIDatasetRefreshFailed
+    with pytest.raises(error) as raised:
         case.task().run()
-    assert raised.value.run is not None
     assert raised.value.run.as_dict() == case.newest()
+    assert ("Its log ends: java.sql.SQLException" in str(raised.value)) is (case.kind == "dataset")
 
 
 # Clearing
 
 
+@both
 @pytest.mark.parametrize("end", ["success", "failed", "timeout", "refused"])
 def test_clearing_a_finished_task_sends_a_new_mail(end: str, case: Case) -> None:
     task = case.task(timeout=1000, retries=2)
@@ -88,10 +104,11 @@ def test_clearing_a_finished_task_sends_a_new_mail(end: str, case: Case) -> None
     task.clear()
     result = task.run()
     assert (case.starts(), result) == (2, case.newest())
-    assert result["status"] == "SENT"
+    assert result["status"] == case.succeeded
     assert not task.has_unfinished_record
 
 
+@both
 def test_clearing_sends_a_new_mail_each_time_even_within_a_second(case: Case) -> None:
     case.quickbi.shapes.status_list = 10
     case.start_with(duration=0)
@@ -102,6 +119,7 @@ def test_clearing_sends_a_new_mail_each_time_even_within_a_second(case: Case) ->
         task.clear()
 
 
+@both
 @recorded
 @pytest.mark.parametrize("error", [QuickBIUnavailable, QuickBIStartUnknown])
 def test_clearing_a_task_that_does_not_know_what_it_sent_polls_before_it_sends(
@@ -123,6 +141,7 @@ def test_clearing_a_task_that_does_not_know_what_it_sent_polls_before_it_sends(
     assert case.starts() == 1
 
 
+@both
 @recorded
 @pytest.mark.parametrize("known", [True, False], ids=["run known", "run not known"])
 def test_clearing_a_task_that_was_stopped_polls_for_its_run_only_while_that_may_be_what_is_wanted(
@@ -154,11 +173,12 @@ def test_clearing_a_task_that_was_stopped_polls_for_its_run_only_while_that_may_
 # Timeouts and connections
 
 
+@both
 @deferred
 def test_execution_timeout_ends_a_deferred_wait_and_the_retry_attaches_to_the_run(case: Case) -> None:
     case.start_with(duration=900)
     task = case.task(execution_timeout=timedelta(minutes=10))
-    with pytest.raises(AirflowTaskTimeout, match=r"execution_timeout is over.*PROCESSING"):
+    with pytest.raises(AirflowTaskTimeout, match=r"execution_timeout is over.*(PROCESSING|RUNNING)"):
         task.attempt()
     assert case.world.elapsed() == pytest.approx(600, abs=1)
     assert task.retry() == case.newest()
@@ -175,6 +195,7 @@ def test_execution_timeout_ends_a_pause_before_the_start(case: Case) -> None:
     assert case.starts() == 0
 
 
+@both
 @deferred
 def test_a_connection_that_breaks_while_the_task_waits_fails_for_good_and_says_what_was_sent(
     case: Case, monkeypatch: pytest.MonkeyPatch
@@ -187,57 +208,14 @@ def test_a_connection_that_breaks_while_the_task_waits_fails_for_good_and_says_w
         return wait(deferred)
 
     monkeypatch.setattr(task, "wait_in_the_triggerer", wait_without_connection)
-    with pytest.raises(QuickBIConnectionError, match=r"login .*is missing.*The mail was started\."):
+    with pytest.raises(QuickBIConnectionError, match=r"login .*is missing.*The (mail|refresh) was started\."):
         task.run()
     assert case.starts() == 1
     # Clearing the task looks for the run before it sends.
     assert task.has_unfinished_record == (case.store is not None)
 
 
-# Deadlines
-
-
-@pytest.mark.parametrize(
-    ("when", "hindrance"),
-    [(60, None), (60, "limit"), (100, "other"), (10, "appears late")],
-    ids=["while waiting", "while the limit holds", "while another run is active", "before it appears"],
-)
-def test_a_late_delivery_is_notified_once_and_the_wait_goes_on(when: float, hindrance: str | None, case: Case) -> None:
-    if hindrance == "limit":
-        case.quickbi.limit_manual_starts(case.mail_id, calls=1, announced_minutes=5)
-    elif hindrance == "other":
-        other = case.quickbi.add_run(case.mail_id, status="PROCESSING")
-        case.world.after(200, lambda: case.quickbi.finish_run(other))
-    elif hindrance == "appears late":
-        case.start_with(appears_after=200)
-    notified: list[tuple[float, str]] = []
-    task = case.task(
-        deadline=datetime.fromtimestamp(case.world.now + when, UTC),
-        on_late_callback=lambda context: notified.append((case.world.elapsed(), context["quickbi_late"])),
-    )
-    result = task.run()
-    assert (case.starts(), result) == (1, case.newest())
-    ((notified_at, message),) = notified
-    assert notified_at == pytest.approx(when, abs=0.5)
-    assert message.startswith("Late: Mail task daily-sales")
-    if hindrance == "limit":
-        assert "was not started yet" in message
-        assert case.world.elapsed() == pytest.approx(300 + 240, abs=60)
-
-
-def test_a_delivery_in_time_notifies_nobody(case: Case) -> None:
-    notified: list[Any] = []
-    deadline = datetime.fromtimestamp(case.world.now + 400, UTC)
-    case.task(deadline=deadline, on_late_callback=notified.append).run()
-    assert notified == []
-
-
-def test_a_deadline_may_be_a_wall_time_of_the_day_on_which_the_dag_run_began(case: Case) -> None:
-    notified: list[float] = []
-    case.task(
-        deadline="09:02 Asia/Shanghai", on_late_callback=lambda context: notified.append(case.world.elapsed())
-    ).run()
-    assert notified == [pytest.approx(120, abs=0.5)]
+# Templates
 
 
 @held
@@ -298,6 +276,7 @@ def test_an_event_that_is_not_understood_is_no_success_and_starts_nothing(event:
     assert case.starts() == 0
 
 
+@both
 @deferred
 @recorded
 def test_an_event_of_an_unknown_kind_is_no_success(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,6 +293,7 @@ def test_an_event_of_an_unknown_kind_is_no_success(case: Case, monkeypatch: pyte
     assert (case.starts(), result) == (1, case.newest())
 
 
+@both
 @recorded
 @pytest.mark.parametrize("end", ["failed", "timeout", "none appeared"])
 def test_a_failure_that_is_not_recorded_is_reached_again(end: str, case: Case) -> None:
@@ -332,6 +312,7 @@ def test_a_failure_that_is_not_recorded_is_reached_again(end: str, case: Case) -
     assert case.starts() == 1
 
 
+@both
 @pytest.mark.parametrize("wait_for_completion", [True, False])
 def test_a_success_that_is_not_recorded_is_reached_again(wait_for_completion: bool, case: Case) -> None:
     """The worker is killed, or a hook of the author's fails, when the operator has returned its result."""
@@ -340,7 +321,7 @@ def test_a_success_that_is_not_recorded_is_reached_again(wait_for_completion: bo
     result = task.run()
     assert [type(error) for error in task.errors] == [Crash]
     assert case.starts() == 1
-    assert (result["task_id"], result["status"]) == (case.newest()["task_id"], case.newest()["status"])
+    assert (case.run_id(result), result["status"]) == (case.run_id(case.newest()), case.newest()["status"])
     task.clear()
-    assert task.run()["task_id"] != result["task_id"]
+    assert case.run_id(task.run()) != case.run_id(result)
     assert case.starts() == 2

@@ -20,7 +20,7 @@ from airflow_provider_quickbi.exceptions import (
 )
 from airflow_provider_quickbi.testing import Fault
 
-from .world import Case
+from .tries import Case
 
 START, STATUS = "ManualRunMailTask", "GetMailTaskStatus"
 INF = float("inf")
@@ -37,6 +37,7 @@ class Failure:
     :param tries: how many raise the error.
     :param says: what the error says, as a pattern; ``None`` where another test shows it.
     :param seconds: how long it takes, from and to.
+    :param mail_only: whether a refresh knows nothing like it.
     """
 
     arrange: Callable[[Case], Any]
@@ -46,6 +47,7 @@ class Failure:
     tries: int = 1
     says: str | None = None
     seconds: tuple[float, float] = (0, INF)
+    mail_only: bool = False
 
 
 def starts_with(**arguments: Any) -> Callable[[Case], None]:
@@ -93,7 +95,7 @@ REFUSALS = (
 )
 FAILURES = {
     # Started
-    "the run fails": Failure(starts_with(outcome="FAILED"), QuickBIMailTaskFailed, starts=1),
+    "the run fails": Failure(starts_with(outcome="FAILED"), QuickBIMailTaskFailed, starts=1, mail_only=True),
     "the run fails in every try": Failure(
         starts_with(outcome="FAILED"), QuickBIRunFailed, {"on_failed": "retry", "retries": 1}, starts=2, tries=2
     ),
@@ -102,7 +104,7 @@ FAILURES = {
         AirflowSensorTimeout,
         {"timeout": timedelta(minutes=30)},
         starts=1,
-        says=r"is PROCESSING\. The mail was started\..*sends the mail again",
+        says=r"is (PROCESSING|RUNNING)\. The (mail|refresh) was started\..*again",
         seconds=(1799, 1801),
     ),
     "the accepted run appears too late": Failure(
@@ -112,7 +114,7 @@ FAILURES = {
         starts_with(appears_after=1e9),
         AirflowSensorTimeout,
         starts=1,
-        says=r"None appeared within start_timeout.*The mail was started.*again",
+        says=r"None appeared within start_timeout.*The (mail|refresh) was started.*again",
     ),
     # Perhaps started
     "it is not known whether the mail was started": Failure(
@@ -122,7 +124,7 @@ FAILURES = {
         says=r"not known whether Quick BI accepted the start\. Check the",
     ),
     # Not started
-    "no start arrives": Failure(nothing_arrives, QuickBIUnavailable, {"retries": 0}, says="Nothing was sent"),
+    "no start arrives": Failure(nothing_arrives, QuickBIUnavailable, {"retries": 0}, says="Nothing was (sent|started)"),
     "Quick BI stays out of reach": Failure(
         lambda case: case.quickbi.stop(),
         QuickBIUnavailable,
@@ -135,8 +137,9 @@ FAILURES = {
         limited_for(60),
         AirflowSensorTimeout,
         {"timeout": 1200},
-        says=r"could be started\. Nothing was sent",
+        says=r"could be started\. Nothing was (sent|started)",
         seconds=(1199, 1201),
+        mail_only=True,
     ),
     "every start is refused because of an active run": Failure(
         refused_with("MailTask.Already.Running", times=None),
@@ -148,7 +151,7 @@ FAILURES = {
         other_run(duration=math.inf),
         AirflowSensorTimeout,
         {"timeout": 600},
-        says=r"is PROCESSING\. Nothing was sent\.",
+        says=r"is (PROCESSING|RUNNING)\. Nothing was (sent|started)\.",
     ),
     **{
         f"{code} with on_schedule_limit=fail": Failure(
@@ -156,6 +159,7 @@ FAILURES = {
             AirflowFailException,
             {"on_schedule_limit": "fail"},
             says=r'on_schedule_limit="fail"\)\. Nothing was sent',
+            mail_only=True,
         )
         for code in ("MailApi.Beyond.ScheduleLimit", "Timer.Schedule.Task")
     },
@@ -169,12 +173,15 @@ FAILURES = {
         for on_running, error in (("skip", AirflowSkipException), ("fail", AirflowFailException))
         for shown, visible_after in (("seen by its status", 0), ("known only by the refusal", 60))
     },
-    "there is no such mail task": Failure(lambda case: None, QuickBIRequestError, {"mail_id": "nobody"}),
+    "there is no such mail task": Failure(
+        lambda case: None, QuickBIRequestError, {"mail_id": "nobody"}, mail_only=True
+    ),
     "nothing has the name": Failure(
         lambda case: None,
         QuickBIRequestError,
         {"subscribe_name": "Daily sail"},
         says="not be visible to this AccessKey",
+        mail_only=True,
     ),
     **{
         f"{action} is refused with {code}": Failure(fails(action, Fault.error(code)), QuickBIRequestError, says=code)
@@ -184,7 +191,14 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+CASES = [
+    pytest.param(failure, kind, id=f"{name}-{kind}")
+    for name, failure in FAILURES.items()
+    for kind in (["mail"] if failure.mail_only else ["mail", "dataset"])
+]
+
+
+@pytest.mark.parametrize(("failure", "kind"), CASES)
 def test_a_task_that_cannot_succeed_fails_once_and_leaves_nothing_unfinished(failure: Failure, case: Case) -> None:
     failure.arrange(case)
     task = case.task(**failure.arguments)

@@ -14,7 +14,7 @@ from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
 from airflow_provider_quickbi.exceptions import QuickBIRunFailed, QuickBIStartUnknown, QuickBIUnavailable
 from airflow_provider_quickbi.testing import Fault
 
-from .world import Case, Crash
+from .tries import Case, Crash
 
 START, STATUS = "ManualRunMailTask", "GetMailTaskStatus"
 INF = float("inf")
@@ -31,6 +31,7 @@ class Send:
     :param calls: requests that start a mail; ``None`` if their number does not matter.
     :param seconds: how long all of it takes, from and to.
     :param recorded: whether this needs start records that survive a retry.
+    :param mail_only: whether a refresh knows nothing like it.
     """
 
     arrange: Callable[[Case], Any]
@@ -40,6 +41,7 @@ class Send:
     calls: int | None = None
     seconds: tuple[float, float] = (0, INF)
     recorded: bool = False
+    mail_only: bool = False
 
 
 def all_of(*steps: Callable[[Case], Any]) -> Callable[[Case], None]:
@@ -188,7 +190,7 @@ SENDS = {
     "the run appears between two tries": Send(
         all_of(starts_with(appears_after=330), lost), errors=[QuickBIStartUnknown]
     ),
-    "scheduled runs start later": Send(scheduled(every=90, duration=5)),
+    "scheduled runs start later": Send(scheduled(every=90, duration=5), mail_only=True),
     "a run started an hour before": Send(all_of(ran_before(3600), starts_with(appears_after=90))),
     "an older run shows up later": Send(
         all_of(ran_before(120, status="SENT", appears_after=140), starts_with(appears_after=100))
@@ -202,12 +204,15 @@ SENDS = {
         {"unreachable_timeout": 100, "retries": 9},
         errors=frozenset({QuickBIUnavailable}),
         recorded=True,
+        mail_only=True,
     ),
     **{f"Quick BI's clock is {seconds} s ahead": Send(clock_moved(seconds)) for seconds in (-59, -1, 100)},
     **{f"Quick BI lists {number} runs": Send(lists(number)) for number in (2, 5)},
-    "a response holds another mail task's run": Send(fails(STATUS, OF_A_STRANGER, OF_A_STRANGER)),
-    "the mail task is given by name": Send(lambda case: None, {"subscribe_name": "Daily sales"}),
-    "the name cannot be looked up for a while": Send(names_unavailable_for(300), {"subscribe_name": "Daily sales"}),
+    "a response holds another mail task's run": Send(fails(STATUS, OF_A_STRANGER, OF_A_STRANGER), mail_only=True),
+    "the mail task is given by name": Send(lambda case: None, {"subscribe_name": "Daily sales"}, mail_only=True),
+    "the name cannot be looked up for a while": Send(
+        names_unavailable_for(300), {"subscribe_name": "Daily sales"}, mail_only=True
+    ),
     # What becomes of a start
     **{
         f"the response to the start is lost: {name}": Send(fails(START, fault), calls=1) for name, fault in LOST.items()
@@ -234,10 +239,15 @@ SENDS = {
         recorded=True,
     ),
     "a schedule limit lasts 25 minutes": Send(
-        lambda case: case.quickbi.limit_manual_starts(case.mail_id, minutes=25), calls=2, seconds=(1500, INF)
+        lambda case: case.quickbi.limit_manual_starts(case.mail_id, minutes=25),
+        calls=2,
+        seconds=(1500, INF),
+        mail_only=True,
     ),
     "a scheduled start is refused for a minute": Send(
-        lambda case: case.quickbi.refuse_manual_start(case.mail_id, "Timer.Schedule.Task"), seconds=(300, 330)
+        lambda case: case.quickbi.refuse_manual_start(case.mail_id, "Timer.Schedule.Task"),
+        seconds=(300, 330),
+        mail_only=True,
     ),
     # Another run is active
     **{
@@ -310,13 +320,14 @@ SENDS = {
     ),
 }
 CASES = [
-    pytest.param(send, kept, id=f"{name}-{'recorded' if kept else 'unrecorded'}")
+    pytest.param(send, kept, kind, id=f"{name}-{'recorded' if kept else 'unrecorded'}-{kind}")
     for name, send in SENDS.items()
     for kept in ([True] if send.recorded else [True, False])
+    for kind in (["mail"] if send.mail_only else ["mail", "dataset"])
 ]
 
 
-@pytest.mark.parametrize(("send", "keeps_records"), CASES)
+@pytest.mark.parametrize(("send", "keeps_records", "kind"), CASES)
 def test_each_start_sends_one_mail_and_its_run_is_the_result(send: Send, case: Case) -> None:
     send.arrange(case)
     task = case.task(**send.arguments)
@@ -325,7 +336,7 @@ def test_each_start_sends_one_mail_and_its_run_is_the_result(send: Send, case: C
 
     named = {name: value for name, value in send.arguments.items() if name == "subscribe_name"}
     assert (case.starts(), result) == (send.starts, case.newest("manual") | named)
-    assert result["status"] == "SENT"
+    assert result["status"] == case.succeeded
     errors = [type(error) for error in task.errors]
     assert set(errors) == send.errors if isinstance(send.errors, frozenset) else errors == list(send.errors)
     assert send.calls in (None, case.quickbi.count("ManualRunMailTask"))

@@ -18,7 +18,7 @@ from airflow_provider_quickbi.api.models import MailTaskRun
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRequestError
 from airflow_provider_quickbi.testing import Fault
 
-from .world import Case, Crash, deferred, recorded
+from .tries import Case, Crash, deferred, recorded
 
 
 def test_a_scheduled_run_in_the_same_minute_is_accepted_and_the_log_says_that_it_is_indistinguishable(

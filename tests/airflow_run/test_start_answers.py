@@ -18,8 +18,9 @@ from airflow_provider_quickbi.api.errors import TransientError
 from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
 from airflow_provider_quickbi.exceptions import QuickBIRequestError, QuickBIStartUnknown
 from airflow_provider_quickbi.testing import Fault
+from tests.datasets import both
 
-from .world import BEGIN, Case, deferred, held
+from .tries import BEGIN, Case, deferred, held
 
 
 @deferred
@@ -48,6 +49,7 @@ def test_a_schedule_limit_is_slept_over_where_the_task_does_not_defer(language: 
     assert task.deferrals == []
 
 
+@both
 @deferred
 def test_waiting_for_another_run_holds_no_worker(case: Case) -> None:
     other = case.quickbi.add_run(case.mail_id, status="PROCESSING")
@@ -59,6 +61,7 @@ def test_waiting_for_another_run_holds_no_worker(case: Case) -> None:
     assert all(deferral.timeout.total_seconds() > 900 for deferral in task.deferrals)
 
 
+@both
 @pytest.mark.parametrize("visible_after", [0, 60], ids=["seen by its status", "known only by the refusal"])
 def test_attach_waits_for_the_active_run_and_starts_none(visible_after: float, case: Case) -> None:
     other = case.quickbi.add_run(case.mail_id, status="PROCESSING", appears_after=visible_after)
@@ -67,10 +70,11 @@ def test_attach_waits_for_the_active_run_and_starts_none(visible_after: float, c
     task = case.task(on_running="attach")
     result = task.run()
     assert (case.starts(), result) == (0, case.newest())
-    assert result["task_id"] == other
+    assert case.run_id(result) == other
     assert not task.has_unfinished_record
 
 
+@both
 @deferred
 @pytest.mark.parametrize("action", ["ManualRunMailTask", "GetMailTaskStatus"])
 @pytest.mark.parametrize("retry_after_ms", [None, 4000])
@@ -100,6 +104,7 @@ def test_a_refusal_has_its_code_and_request_id(case: Case) -> None:
     assert raised.value.request_id in str(raised.value)
 
 
+@both
 def test_an_ambiguous_start_is_logged_and_explained(case: Case, log: Any) -> None:
     case.fail("ManualRunMailTask", Fault.reset())
     task = case.task(retries=0)
@@ -108,7 +113,7 @@ def test_an_ambiguous_start_is_logged_and_explained(case: Case, log: Any) -> Non
         match=r"None appeared within start_timeout \(300 s\)\. It is not known whether Quick BI accepted",
     ):
         task.run()
-    assert "Mail task daily-sales: it is not known whether it was started" in log.text
+    assert "daily-sales: it is not known whether it was started" in log.text
 
 
 def test_a_tls_connection_that_breaks_off_may_have_carried_the_start(tmp_path: Any) -> None:

@@ -14,7 +14,7 @@ from airflow_provider_quickbi.api.clock import use
 from airflow_provider_quickbi.exceptions import QuickBIStartUnknown, QuickBIUnavailable
 from airflow_provider_quickbi.testing import Fault
 
-from .world import Crash, Store, Task, World
+from .tries import Crash, Store, Task, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -290,8 +290,9 @@ class _Soak:
         while time.monotonic() < end:
             plan, ended, wrong = await loop.run_in_executor(self.senders, senders.send, number, loop)
             self.report.violations += wrong
-            self.report.outcomes[f"send {ended}"] += 1
-            self.report.stories[f"send: {plan.name}"] += 1
+            kind = "refresh" if plan.refreshes else "send"
+            self.report.outcomes[f"{kind} {ended}"] += 1
+            self.report.stories[f"{kind}: {plan.name}"] += 1
             number += SENDS
 
 

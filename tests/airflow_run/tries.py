@@ -24,7 +24,8 @@ from airflow_provider_quickbi._send.store import RECORD_KEY
 from airflow_provider_quickbi.api import rate_limit
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.clock import Clock
-from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
+from tests.datasets import ACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +157,7 @@ class Task:
     :param store: where start records are kept; ``None`` below Airflow 3.3.
     :param retries: of the task.
     :param retry_delay: seconds between two tries.
+    :param kind: what is started: ``mail`` or ``dataset``.
     """
 
     world: World
@@ -163,6 +165,7 @@ class Task:
     store: Store | None
     retries: int = 3
     retry_delay: float = 60.0
+    kind: str = "mail"
     try_number: int = 1
     max_tries: int = 0
     dag_run: Any = None
@@ -177,7 +180,8 @@ class Task:
         self.dag_run = self.dag_run or SimpleNamespace(start_date=datetime.fromtimestamp(self.world.now, UTC))
 
     def operator(self) -> Any:
-        return QuickBIRunMailTaskOperator(task_id="send", retries=self.retries, **self.arguments)
+        operator = QuickBIRunMailTaskOperator if self.kind == "mail" else QuickBIRefreshDatasetOperator
+        return operator(task_id="send", retries=self.retries, **self.arguments)
 
     def context(self) -> dict[str, Any]:
         task_instance = SimpleNamespace(
@@ -279,43 +283,60 @@ async def first_event(trigger: Any) -> Any:
 
 
 class Case:
-    """One mail task, and tasks that send it on one kind of Airflow and in one mode.
+    """One mail task or dataset, and tasks that send or refresh it on one kind of Airflow and in one mode.
 
     :param world: the time.
-    :param mail_id: of the mail task.
+    :param kind: ``mail`` or ``dataset``, of which the tests speak as if it were a mail task.
+    :param mail_id: of the mail task or the dataset.
     :param store: of all its tasks; ``None`` below Airflow 3.3.
     :param deferrable: whether they wait in the triggerer.
     """
 
-    def __init__(self, world: World, mail_id: str, store: Store | None, *, deferrable: bool) -> None:
+    def __init__(self, world: World, kind: str, mail_id: str, store: Store | None, *, deferrable: bool) -> None:
         self.world = world
-        self.quickbi = world.quickbi
+        self.quickbi: Any = world.quickbi
+        self.kind = kind
         self.mail_id = mail_id
         self.store = store
         self.deferrable = deferrable
         self._patch = pytest.MonkeyPatch()
 
     def task(self, *, retries: int = 3, **arguments: Any) -> Task:
-        """Make a task that sends the mail."""
-        if "subscribe_name" not in arguments:
-            arguments.setdefault("mail_id", self.mail_id)
+        """Make a task that sends the mail or refreshes the dataset."""
+        if not arguments.keys() & {"subscribe_name", "dataset_name"}:
+            arguments.setdefault("mail_id" if self.kind == "mail" else "dataset_id", self.mail_id)
         given = {"poll_interval": 60, "deferrable": self.deferrable, **arguments}
-        return Task(self.world, given, self.store, retries=retries)
+        return Task(self.world, given, self.store, retries=retries, kind=self.kind)
 
     def starts(self) -> int:
-        """Count the mails that were started through the API."""
-        return self.quickbi.starts(self.mail_id)
+        """Count the runs that were started through the API."""
+        return int(self.quickbi.starts(self.mail_id))
 
-    def newest(self, origin: str | None = None) -> dict[str, str]:
+    def newest(self, origin: str | None = None) -> dict[str, Any]:
         """Return the XCom that the newest run should give.
 
         :param origin: the newest run that came about in this way; by default of all.
         """
         runs = [run for run in self.quickbi.runs(self.mail_id) if origin in (None, run["origin"])]
-        return {"mail_id": self.mail_id, **{key: str(runs[-1][key]) for key in ("task_id", "status", "exec_time")}}
+        shown = (
+            ("task_id", "status", "exec_time")
+            if self.kind == "mail"
+            else ("job_id", "status", "started_at", "ended_at")
+        )
+        return {f"{self.kind}_id": self.mail_id, **{key: runs[-1][key] for key in shown}}
+
+    def run_id(self, xcom: dict[str, Any]) -> str:
+        """Return the id of the run that an XCom names."""
+        return str(xcom["task_id" if self.kind == "mail" else "job_id"])
+
+    @property
+    def succeeded(self) -> str:
+        """The status that means success."""
+        return "SENT" if self.kind == "mail" else "SUCCESS"
 
     def die_at(self, owner: Any, name: str, nth: int = 1, *, after: bool = False) -> None:
         """Let the process die at the nth call of a method, or of a client's operation, before or after it is done."""
+        name = ACTIONS.get(name, name) if self.kind == "dataset" else name
         method = name if hasattr(owner, name) else "do"
         real = getattr(owner, method)
         calls = itertools.count(1)
@@ -352,7 +373,7 @@ class Case:
         refused = itertools.count(1)
 
         def call(client: Any, operation: Any, **kwargs: Any) -> Any:
-            if operation.action == "ManualRunMailTask" and next(refused) <= number:
+            if not operation.repeatable and next(refused) <= number:
                 raise error
             return real(client, operation, **kwargs)
 
