@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
+from airflow_provider_quickbi.api.clock import CLOCK, Clock
 from airflow_provider_quickbi.api.slot_share import SlotShare
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def rate_limiter(
     action: str,
     status_calls_per_second: float = 1.0,
     pacing: RedisSettings | None = None,
-    clock: Clock = SYSTEM_CLOCK,
+    clock: Clock = CLOCK,
 ) -> RateLimiter:
     """Return this process's rate limiter for an operation of an account.
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from airflow_provider_quickbi import __version__
 from airflow_provider_quickbi.api import vendor
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def sign(
         "x-acs-action": action,
         "x-acs-version": VERSION,
         "x-acs-content-sha256": _EMPTY_BODY_HASH,
-        "x-acs-date": (now.astimezone(UTC) if now else datetime.now(UTC)).isoformat(timespec="seconds")[:19] + "Z",
+        "x-acs-date": (now.astimezone(UTC) if now else CLOCK.now()).isoformat(timespec="seconds")[:19] + "Z",
         "x-acs-signature-nonce": nonce or os.urandom(16).hex(),
     }
     if credentials.bearer_token:

@@ -151,7 +151,7 @@ def test_the_playground_has_every_mail_task_that_examples_and_documentation_name
     with LocalQuickBI() as quickbi:
         add_mail_tasks(quickbi)
         cubes = {dataset_id for dataset_id, _ in DATASETS}
-        seeded = {mail["mail_id"] for mail in quickbi.mail_tasks()}
+        seeded = {str(mail["mail_id"]) for mail in quickbi.mail_tasks()}
         never_sent_by_schedule = {mail_id for mail_id in seeded if not quickbi.runs(mail_id)}
     examples = "".join(path.read_text() for path in (*EXAMPLES.glob("*.py"), *(ROOT / "dev" / "dags").glob("*.py")))
     pages = "".join(path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))

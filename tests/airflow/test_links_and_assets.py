@@ -19,7 +19,9 @@ def link_of(ran, task_id):
 
     with create_session() as session:
         find = getattr(SerializedDagModel, "get_dag", None)
-        dag = find(ran.dag_id, session=session) if find else SerializedDagModel.get(ran.dag_id, session=session).dag
+        stored = SerializedDagModel.get(ran.dag_id, session=session)
+        assert stored is not None
+        dag = find(ran.dag_id, session=session) if find else stored.dag
         task_instance = session.query(TaskInstance).filter_by(dag_id=ran.dag_id, task_id=task_id).one()
         return dag.get_task(task_id).get_extra_links(task_instance, "Quick BI")
 
@@ -130,7 +132,7 @@ def test_an_alias_gets_an_event_for_the_asset_of_each_mail_task(airflow, quickbi
     try:
         from airflow.sdk import AssetAlias
     except ImportError:
-        from airflow.datasets import DatasetAlias as AssetAlias
+        from airflow.datasets import DatasetAlias as AssetAlias  # type: ignore[no-redef]
 
     ran = airflow.run(lambda: sensor("report", outlets=[AssetAlias("delivered")]))
 
