@@ -156,7 +156,7 @@ async def _poll(client: SharedClient, registry: WatcherRegistry, wait_log: WaitL
                         f"{watcher.subject.title} poll failed, still watching: {response.outcome}", CLOCK.time()
                     )
                 else:
-                    watcher.polled_at = time.time()
+                    watcher.polled_at = CLOCK.time()
                     yield Found(watcher.subject, response.outcome)
         await CLOCK.sleep_async(min(_IDLE_SECONDS, registry.idle(CLOCK.monotonic())))
 
