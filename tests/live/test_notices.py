@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from airflow_provider_quickbi.testing import LocalQuickBI
+from airflow_provider_quickbi.testing import Call, LocalQuickBI
 from dev.standalone import Airflow
 from tests.live.runs import Run, start_calls, until
 
