@@ -519,10 +519,10 @@ def run_dags(services: Services, home: Path) -> None:
     """Run DAGs in Airflow: what they store stays in its home."""
     from airflow.utils import db
 
-    from tests.airflow import conftest as cases
+    from tests.airflow import dags as cases
 
     db.initdb()
-    sys.modules[cases._CASE.__name__] = cases._CASE
+    sys.modules[cases.CASE.__name__] = cases.CASE
     airflow = cases.Airflow(home / "dags")
     quickbi = services.quickbi
     quickbi.add_mail_task("failed", mail_id="failed")
