@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,13 @@ import pytest
 
 from tests.datasets import ACTIONS, Datasets
 
+from .dags import AIRFLOW, CASE, MODES, WAIT_LIMIT, Airflow, do_nothing, mend_dag_test
+from .ran import Expect, Ran
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_quickbi.testing import LocalQuickBI
-from .dags import AIRFLOW, CASE, MODES, WAIT_LIMIT, Airflow, do_nothing, mend_dag_test
-from .ran import Expect, Ran
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -187,3 +189,35 @@ def ago() -> SimpleNamespace:
     """Instants around now, in whole seconds, as Quick BI writes them."""
     now = datetime.now(UTC).replace(microsecond=0)
     return SimpleNamespace(now=now, hour=now - timedelta(hours=1), day=now - timedelta(days=1))
+
+
+@pytest.fixture
+def trigger():
+    """Make a trigger that waits for mail tasks."""
+
+    def make(*mail_ids, poke_interval=0.05, late_at=None, execute_by=None, required=None, **of_each_wait):
+        from airflow_provider_quickbi._wait.codec import encode_group
+        from airflow_provider_quickbi._wait.selector import RunSelector
+        from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
+        from airflow_provider_quickbi._wait.subject import MailTaskSubject
+        from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
+
+        now = time.time()
+        given = {"selector": RunSelector(), "since": now, "finish_by": now + 120, **of_each_wait}
+        waits = [WaitState(subject=MailTaskSubject(mail_id), **given) for mail_id in mail_ids]
+        return QuickBIMailTaskTrigger(
+            quickbi_conn_id="quickbi_default",
+            group=encode_group(WaitGroup.of(waits, required=required, late_at=late_at)),
+            poke_interval=poke_interval,
+            execute_by=execute_by,
+            carry={"execute_by": execute_by},
+        )
+
+    return make
+
+
+@pytest.fixture
+def report(quickbi):
+    """A mail task with a run that has not finished."""
+    quickbi.add_mail_task("report", mail_id="report")
+    return quickbi.add_run("report", status="PROCESSING")
