@@ -98,7 +98,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def at_look(quickbi: LocalQuickBI) -> Callable[[str, int, Callable[[], Any]], None]:
+def at_poll(quickbi: LocalQuickBI) -> Callable[[str, int, Callable[[], Any]], None]:
     """Do something when a mail task is asked for the nth time, before the answer is written."""
 
     def arrange(mail_id: str, nth: int, do: Callable[[], Any]) -> None:

@@ -60,8 +60,8 @@ def test_arguments_of_the_first_release_are_understood(quickbi, report):
 # How it waits
 
 
-def test_many_waits_for_one_mail_task_ask_together(trigger, quickbi, report, at_look, poll_count):
-    at_look("report", 5, lambda: quickbi.finish_run(report))
+def test_many_waits_for_one_mail_task_ask_together(trigger, quickbi, report, at_poll, poll_count):
+    at_poll("report", 5, lambda: quickbi.finish_run(report))
 
     events = _events(*[trigger("report", poke_interval=0.2) for _ in range(30)])
 
@@ -71,11 +71,11 @@ def test_many_waits_for_one_mail_task_ask_together(trigger, quickbi, report, at_
     assert quickbi.connections_opened < 10
 
 
-def test_waits_for_several_mail_tasks_do_not_wait_for_each_other(trigger, quickbi, at_look):
+def test_waits_for_several_mail_tasks_do_not_wait_for_each_other(trigger, quickbi, at_poll):
     for number in range(5):
         quickbi.add_mail_task(str(number), mail_id=str(number))
         task_id = quickbi.add_run(str(number), status="PROCESSING")
-        at_look(str(number), number + 1, lambda task_id=task_id: quickbi.finish_run(task_id))
+        at_poll(str(number), number + 1, lambda task_id=task_id: quickbi.finish_run(task_id))
     quickbi.add_mail_task("slow", mail_id="slow")
     quickbi.add_run("slow", status="PROCESSING")
 
@@ -87,12 +87,12 @@ def test_waits_for_several_mail_tasks_do_not_wait_for_each_other(trigger, quickb
     assert slow["group"]["evaluations"][0]["outcome"] == "timed_out"
 
 
-def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_look):
+def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_poll):
     for mail_id in ("a", "b", "c"):
         quickbi.add_mail_task(mail_id, mail_id=mail_id)
         quickbi.add_run(mail_id, status="PROCESSING")
-    at_look("b", 3, lambda: quickbi.finish_run(quickbi.runs("b")[0]["task_id"]))
-    at_look("c", 5, lambda: quickbi.finish_run(quickbi.runs("c")[0]["task_id"]))
+    at_poll("b", 3, lambda: quickbi.finish_run(quickbi.runs("b")[0]["task_id"]))
+    at_poll("c", 5, lambda: quickbi.finish_run(quickbi.runs("c")[0]["task_id"]))
 
     (event,) = _events(trigger("a", "b", "c", required=2))
 
@@ -101,7 +101,7 @@ def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_look):
     assert ends == ["waiting", "succeeded", "succeeded"]
 
 
-def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, at_look, poll_count):
+def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, at_poll, poll_count):
     """A triggerer that is stopped cancels its triggers; another one makes them anew."""
     waiting = trigger("report")
 
@@ -149,7 +149,7 @@ def test_a_deadline_and_execution_timeout_are_events_of_their_own(trigger, quick
 
 
 @pytest.mark.parametrize("limit", ["late_at", "finish_by", "start_timeout", "unreachable_timeout"])
-def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_look, poll_count, monkeypatch):
+def test_there_is_a_new_poll_before_a_limit_counts(limit, trigger, quickbi, at_poll, poll_count, monkeypatch):
     """The next look would be long after it, and what the one before said is old."""
 
     monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.0)
@@ -158,7 +158,7 @@ def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_l
         monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 50.0)
         monkeypatch.setattr("random.uniform", lambda low, high: low)
         quickbi.fail("GetMailTaskStatus", Fault.reset())
-    at_look("report", 2, lambda: quickbi.add_run("report"))
+    at_poll("report", 2, lambda: quickbi.add_run("report"))
     limits = {"late_at": time.time() + 2, "finish_by": time.time() + 2, "start_timeout": 2, "unreachable_timeout": 2}
 
     (event,) = _events(trigger("report", poke_interval=100, **{limit: limits[limit]}))
@@ -188,16 +188,16 @@ def test_a_timeout_is_none_for_those_that_could_not_ask_once_more(trigger, quick
     assert "no call slot within 1 s" in notified
 
 
-def test_the_last_look_ends_before_airflow_gives_the_deferral_up():
+def test_the_last_poll_ends_before_airflow_gives_the_deferral_up():
     assert BACKSTOP_SECONDS > aio.LAST_POLL_SECONDS + aio.LATE_POLL_SECONDS + aio.FIRST_POLL_SECONDS
 
 
-def test_a_look_that_fails_at_the_timeout_is_not_the_last_one(trigger, quickbi, report, at_look):
+def test_a_poll_that_fails_at_the_timeout_is_not_the_last_one(trigger, quickbi, report, at_poll):
     """It was under way when the timeout ended, with one attempt only."""
     finish_by = time.time() + 1.0
     quickbi.fail("GetMailTaskStatus", Fault.reset(), times=1)
-    at_look("report", 1, lambda: time.sleep(max(0.0, finish_by + 0.2 - time.time())))
-    at_look("report", 2, lambda: quickbi.finish_run(report))
+    at_poll("report", 1, lambda: time.sleep(max(0.0, finish_by + 0.2 - time.time())))
+    at_poll("report", 2, lambda: quickbi.finish_run(report))
 
     (event,) = _events(trigger("report", finish_by=finish_by))
 
@@ -243,9 +243,9 @@ def change_clock(quickbi, monkeypatch):
         yield change
 
 
-def test_a_clock_that_is_set_back_delays_no_look(trigger, quickbi, report, at_look, change_clock):
-    at_look("report", 2, lambda: change_clock(-100))
-    at_look("report", 5, lambda: quickbi.finish_run(report))
+def test_a_clock_that_is_set_back_delays_no_poll(trigger, quickbi, report, at_poll, change_clock):
+    at_poll("report", 2, lambda: change_clock(-100))
+    at_poll("report", 5, lambda: quickbi.finish_run(report))
 
     (event,) = _events(trigger("report"), limit=60)
 
@@ -296,8 +296,8 @@ def test_a_run_that_is_first_seen_in_the_triggerer_is_stored(trigger, quickbi, r
     assert second.monotonic_time - first.monotonic_time >= 1.4
 
 
-def test_a_wait_that_is_pinned_already_tells_nothing_in_between(trigger, quickbi, report, at_look, poll_count):
-    at_look("report", 4, lambda: quickbi.finish_run(report))
+def test_a_wait_that_is_pinned_already_tells_nothing_in_between(trigger, quickbi, report, at_poll, poll_count):
+    at_poll("report", 4, lambda: quickbi.finish_run(report))
 
     event = _first_event(trigger("report", selector=RunSelector(run_id=report)))
 
@@ -321,7 +321,7 @@ def test_what_is_learnt_of_several_mail_tasks_is_stored_together(trigger, quickb
     assert ends == ["waiting", "waiting", "succeeded"]
 
 
-def test_each_of_several_mail_tasks_is_looked_at_before_somebody_is_told(trigger, quickbi):
+def test_each_of_several_mail_tasks_is_polled_before_somebody_is_notified(trigger, quickbi):
     for mail_id in ("a", "b", "c"):
         quickbi.add_mail_task(mail_id, mail_id=mail_id)
         quickbi.add_run(mail_id)
@@ -333,10 +333,10 @@ def test_each_of_several_mail_tasks_is_looked_at_before_somebody_is_told(trigger
 
 
 def test_a_connection_that_cannot_be_read_while_waiting_is_an_outage(
-    airflow, quickbi, report, sensor_of, at_look, monkeypatch, expect
+    airflow, quickbi, report, sensor_of, at_poll, monkeypatch, expect
 ):
     quickbi.fail("GetMailTaskStatus", Fault.throttled())
-    at_look("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
+    at_poll("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
 
     ran = airflow.run(lambda: sensor_of("deferrable", "report", unreachable_timeout=0.3))
 
@@ -345,7 +345,7 @@ def test_a_connection_that_cannot_be_read_while_waiting_is_an_outage(
 
 
 def test_a_secret_that_is_changed_while_waiting_is_taken(
-    airflow, quickbi, report, sensor, at_look, monkeypatch, run_of
+    airflow, quickbi, report, sensor, at_poll, monkeypatch, run_of
 ):
     """First the connection gets the new secret, then the old one is switched off."""
 
@@ -353,9 +353,9 @@ def test_a_secret_that_is_changed_while_waiting_is_taken(
         new = quickbi.connection(status_calls_per_second=1000) | {"password": "the-new-secret"}
         monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(new))
 
-    at_look("report", 2, change_connection)
-    at_look("report", 3, lambda: quickbi.change_account(quickbi.access_key_id, access_key_secret="the-new-secret"))
-    at_look("report", 6, lambda: quickbi.finish_run(report))
+    at_poll("report", 2, change_connection)
+    at_poll("report", 3, lambda: quickbi.change_account(quickbi.access_key_id, access_key_secret="the-new-secret"))
+    at_poll("report", 6, lambda: quickbi.finish_run(report))
 
     ran = airflow.run(lambda: sensor("report"))
 
@@ -364,11 +364,11 @@ def test_a_secret_that_is_changed_while_waiting_is_taken(
     assert "the-new-secret" not in ran.log
 
 
-def test_a_trigger_takes_the_right_secret_after_a_wrong_one(trigger, quickbi, report, at_look, monkeypatch):
+def test_a_trigger_takes_the_right_secret_after_a_wrong_one(trigger, quickbi, report, at_poll, monkeypatch):
     right = quickbi.connection_json(status_calls_per_second=1000)
     wrong = quickbi.connection(status_calls_per_second=1000) | {"password": "a-wrong-secret"}
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(wrong))
-    at_look("report", 1, lambda: monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", right))
+    at_poll("report", 1, lambda: monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", right))
     quickbi.finish_run(report)
 
     (event,) = _events(trigger("report"))
