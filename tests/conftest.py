@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.conditions import CONDITIONS, ConnectionsInDatabase, set_proxies
+
 # Airflow reads these once, when it is imported first.
 _AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-provider-quickbi-tests-")
 os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
@@ -48,14 +50,34 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(aio, name, 0.0)
 
 
+if CONDITIONS == "database":
+
+    @pytest.fixture(scope="session")
+    def _metadata_database() -> None:
+        """Let Airflow find connections in its metadata database, in tasks and in its servers."""
+        from airflow.utils import db
+
+        os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+        db.initdb()
+
+    @pytest.fixture
+    def monkeypatch(_metadata_database: None) -> Iterator[pytest.MonkeyPatch]:
+        """Change connections in the metadata database, and everything else as usual."""
+        patch = ConnectionsInDatabase()
+        yield patch
+        patch.undo()
+
+
 @pytest.fixture(autouse=True)
-def _new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _new_process(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """Give each test what a new process on a plain machine has: no proxies, no credentials, no calls made yet."""
     from airflow_provider_quickbi.api import rate_limit
 
     for name in list(os.environ):
         if name.lower() in _PROXY_VARIABLES or name in _CA_VARIABLES or name.startswith("ALIBABA_CLOUD_"):
             monkeypatch.delenv(name)
+    if CONDITIONS == "proxies" and request.node.get_closest_marker("own_proxies") is None:
+        set_proxies(monkeypatch)
     rate_limit.forget_rate_limiters()
     yield
     rate_limit.forget_rate_limiters()

@@ -126,7 +126,8 @@ class TriggererWait:
                     self.polls[position] = [self.polls[position][0] + 1, CLOCK.time() - age]
                     poll_at = CLOCK.monotonic() - age + self._next_delay(position)
                 now = CLOCK.time()
-                log.report(self.group.evaluations[position].message, now)
+                if not self.group.evaluations[position].outcome.final:  # the task logs how it ended
+                    log.report(self.group.evaluations[position].message, now)
                 if self.group.evaluations[position].outcome.final or self.group.evaluation.outcome.final:
                     return EventKind.FINISHED
                 if execute_by is not None and now >= execute_by:

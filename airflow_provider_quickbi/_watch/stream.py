@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi._wait.schedule import PendingPoll
 from airflow_provider_quickbi._wait.shared_client import SharedClient
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
+from airflow_provider_quickbi.api.rate_limit import CALLER
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIConnectionUnreadable
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class _Watcher:
     due: float
     subject: Subject
     tracker: RunTracker | None = None
+    polled_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -139,6 +142,9 @@ async def _poll(client: SharedClient, registry: WatcherRegistry, wait_log: WaitL
                 continue
             for query in watcher.tracker.status_queries():
                 subscription = client.subscribe()
+                # A watcher waits in line as a wait does whose run has not been seen yet.
+                polled_at = watcher.polled_at
+                CALLER.set(PendingPoll(None, polled_at, polled_at) if polled_at else None)
                 try:
                     response = await subscription.poll(query, max_age=_FRESH_SECONDS)
                     if isinstance(response.outcome, QuickBIError):
@@ -150,6 +156,7 @@ async def _poll(client: SharedClient, registry: WatcherRegistry, wait_log: WaitL
                         f"{watcher.subject.title} poll failed, still watching: {response.outcome}", CLOCK.time()
                     )
                 else:
+                    watcher.polled_at = CLOCK.time()
                     yield Found(watcher.subject, response.outcome)
         await CLOCK.sleep_async(min(_IDLE_SECONDS, registry.idle(CLOCK.monotonic())))
 

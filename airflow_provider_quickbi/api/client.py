@@ -234,6 +234,7 @@ class QuickBIClient(_Client[RequestsTransport]):
         :param retries: overrides the client's retries.
         :raises QuickBIError: if the call fails, after the retries.
         """
+        self._transport.open()
         flow = self._flow(operation, retries)
         try:
             step = next(flow)

@@ -44,7 +44,7 @@ CONTESTED_SLOTS = 500
 #: Slots that a call without throttling speaks for at most, so that a pause is no proof that slots are free.
 SLOTS_OF_A_CALL = 64
 #: Seconds in which throttled responses are about the same burst of calls.
-BURST_SECONDS = 0.05
+BURST_SECONDS = 0.15
 #: Seconds by which a caller may wake late without costing the next one its place.
 LATENESS_SECONDS = 0.02
 #: The same for a slot among others' slots: seconds, and as a share of the slot; later, the next one is taken.

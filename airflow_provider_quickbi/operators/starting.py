@@ -102,7 +102,7 @@ class StartOperator(TemplatedTask):
             late_at=late_notice.pending(late.timestamp() if late else None, context),
         )
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            QuickBIConsoleLink.store(context, hook.quickbi_connection.console_url)
+            QuickBIConsoleLink.store(self, context, hook.quickbi_connection.console_url)
             return StartAttempt(self, options, state, hook, context).begin()
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
@@ -111,6 +111,7 @@ class StartOperator(TemplatedTask):
         :param context: of the task.
         :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.
         """
+        QuickBIConsoleLink.resumed(self)
         _, options = self._read()
         decoded = Event.decode(event)
         with wrap_event_errors():

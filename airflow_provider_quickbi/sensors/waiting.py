@@ -119,7 +119,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         if group.evaluation.outcome.final:
             return self._conclude(group, context)
         if not any(wait.polled for wait in group.waits):  # else the first poll's line has said it
-            self.log.info("%s", group.evaluation.message)
+            WaitLog(self.log).report(group.evaluation.message, CLOCK.time())
         timeout = _airflow.seconds_of(self.execution_timeout)
         return defer_wait(self, group, self._poll_options(None if timeout is None else CLOCK.time() + timeout))
 
@@ -154,6 +154,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         :param context: of the task.
         :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
         """
+        QuickBIConsoleLink.resumed(self)
         with softened(self):
             group = finished_group(
                 Event.decode(event),
@@ -227,7 +228,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     def _store_link(self, context: Context) -> None:
         """Store the link, and fail before the wait if there is no connection; later the wait outlasts that."""
         try:
-            QuickBIConsoleLink.store(context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
+            QuickBIConsoleLink.store(self, context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
         except QuickBIConnectionUnreadable:
             if not self.reschedule or _airflow.first_reschedule_date(self, context) is None:
                 raise

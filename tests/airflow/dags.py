@@ -261,7 +261,8 @@ def _note_errors(parsed: Any, errors: dict[str, list[BaseException]], patch: pyt
             errors[named(context["ti"])].append(context["exception"])
 
         for task in parsed.tasks:
-            task.on_failure_callback = task.on_retry_callback = note_error
+            task.on_failure_callback = [note_error, *_listed(task.on_failure_callback)]
+            task.on_retry_callback = [note_error, *_listed(task.on_retry_callback)]
         return
     from airflow.sdk.execution_time import supervisor
 
@@ -275,6 +276,12 @@ def _note_errors(parsed: Any, errors: dict[str, list[BaseException]], patch: pyt
 
     # Below 3.2 callbacks are not told what was raised, if it is dag.test() that runs the task.
     patch.setattr(supervisor, "run_task_in_process", run_and_note)
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    if callbacks is None:
+        return []
+    return [callbacks] if callable(callbacks) else list(callbacks)
 
 
 def _forget_session() -> None:

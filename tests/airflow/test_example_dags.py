@@ -20,6 +20,7 @@ AIRFLOW_3 = not version("apache-airflow").startswith("2.")
 TASKS = {
     "quickbi_list_and_wait": {"list_mail_tasks", "report_sent"},
     "quickbi_refresh_and_send": {"refresh", "send", "sent", "announce"},
+    "quickbi_notify_on_failure": {"load"},
     "quickbi_send_report": {"refresh", "send_report", "announce"},
     "quickbi_wait_for_scheduled_report": {"report_sent", "archive"},
     "quickbi_wait_in_a_window": {"sales_of_the_day", "stock_after_nine", "compare"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 
@@ -54,6 +56,31 @@ def test_the_link_is_there_although_the_task_failed(airflow, quickbi, sensor):
 
     assert ran.states == {"report": "failed"}
     assert link_of(ran, "report") == "https://bi.aliyun.com/"
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_a_task_that_fails_before_it_knows_its_connection_reads_no_link_that_is_not_there(
+    airflow, quickbi, report, sensor, sensor_of, mode
+):
+    from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
+
+    deferrable: Any = {"deferrable": mode == "deferrable"}
+    missing: Any = {"quickbi_conn_id": "no_such_connection"}
+    ran = airflow.run(
+        lambda: [
+            sensor("no_connection", mail_id="report", **missing),
+            sensor("wrong_argument", mail_id="{{ '' }}"),
+            sensor("wrong_template", mail_id="{{ 1 / 0 }}"),
+            QuickBIRunMailTaskOperator(task_id="send", mail_id="{{ '' }}", **deferrable),
+            QuickBIRunMailTaskOperator(task_id="send_no_connection", mail_id="report", **deferrable, **missing),
+            QuickBIListMailTasksOperator(task_id="list", page_size="{{ 'many' }}"),
+        ],
+        retries=0,
+    )
+
+    assert set(ran.states.values()) == {"failed"}
+    assert ran.notified("XCom not found") == []
+    assert link_of(ran, "no_connection") == ""
 
 
 def test_asset_events_carry_the_run(airflow, quickbi, report, sensor, run_of):

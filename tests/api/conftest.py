@@ -255,6 +255,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     monkeypatch.setattr(ecs_ram_role, "BackgroundScheduler", Scheduler)
     monkeypatch.setattr(ecs_ram_role, "atexit", SimpleNamespace(register=lambda *args, **kwargs: None))
     monkeypatch.setattr(ecs_ram_role.EcsRamRoleCredentialsProvider, "__init__", look_here)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):  # the vendor's packages use them for every host
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(credentials, "_providers", {})
     monkeypatch.setattr(TeaCore, "_sessions", {})
     # The vendor loads all CA certificates for every URL, even without TLS.
