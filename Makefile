@@ -38,14 +38,13 @@ $(VENV)/.installed-%: $(VENV)/.installed
 demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
 	@$(BIN)/python -m dev.demo
 
-test: $(VENV)/.installed ## run the test suite on all cores (AIRFLOW=2.11 for another version, TESTS=... for a part, JOBS=0 for one process)
-	@$(BIN)/python -m pytest $(IN_PARALLEL) $(TESTS)
+test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part, JOBS=0 in one process)
+	@$(if $(COVERAGE),$(BIN)/python -m coverage erase)
+	@$(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest $(IN_PARALLEL) $(TESTS)
+	@$(if $(COVERAGE),$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report)
 
-coverage: $(VENV)/.installed ## run the test suite and say which lines and branches it does not reach
-	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest
-	@$(BIN)/python -m coverage combine --quiet
-	@$(BIN)/python -m coverage report
+coverage: ## run the test suite and fail if it reaches less than 95 % of the lines and branches
+	@$(MAKE) --no-print-directory test COVERAGE=1
 
 lint: $(VENV)/.installed ## ruff, mypy, import-linter and codespell
 	@$(BIN)/ruff check .
@@ -62,10 +61,10 @@ test-live: $(VENV)/.installed$(if $(shell command -v chromium || command -v chro
 	@$(BIN)/python -m pytest -rs $(or $(TESTS),tests/live)
 
 test-distributed: $(VENV)/.installed-distributed ## CeleryExecutor with PostgreSQL and Redis, two workers, two triggerers
-	@$(BIN)/python -m pytest tests/distributed
+	@QUICKBI_TEST_REDIS=$${QUICKBI_TEST_REDIS:-redis://127.0.0.1:6379} $(BIN)/python -m pytest tests/api/shared tests/distributed
 
-bench: $(VENV)/.installed ## measure pacing, sharing, cost of a poll, memory, paging and imports
-	@$(BIN)/python -m benchmarks
+bench: $(VENV)/.installed ## measure pacing, sharing, cost of a poll, memory, paging and imports (SECTIONS=... for a part, such as whole)
+	@$(BIN)/python -m benchmarks $(SECTIONS)
 
 soak: $(VENV)/.installed ## faults at random for a quarter of an hour (SEED=..., SECONDS=...)
 	@$(BIN)/python -m tests.reliability.soak

@@ -8,7 +8,9 @@ name                                      kind     what it counts
 ``quickbi.calls.unreachable``             counter  calls without a usable response
 ``quickbi.waits``                         counter  waits that finished, by ``outcome``
 ``quickbi.deliveries``                    counter  mail tasks that were seen ``SENT``
+``quickbi.refreshes``                     counter  datasets whose refresh was seen ``SUCCESS``
 ``quickbi.mails_started``                 counter  mails that the run operator started
+``quickbi.refreshes_started``             counter  refreshes that the refresh operator started
 ``quickbi.detection_delay``               timer    milliseconds between the last poll that saw the run unfinished and
                                                    the one that saw it finished: an upper bound of the delay; not in
                                                    ``reschedule`` mode, in which each poll is a process of its own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -15,9 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import report
+from dev.standalone import ending_on
 
-#: Sections in the order of the table: name to module.
-SECTIONS = ("pacing", "sharing", "several", "cost", "scale", "paging", "imports")
+#: Sections in the order of the table; the last ones take so long that they must be asked for by name.
+SECTIONS = ("pacing", "sharing", "several", "learnt", "cost", "scale", "paging", "imports", "whole", "distributed")
+LONG = ("whole", "distributed")
 _PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
@@ -29,7 +32,10 @@ def main() -> int:
     options = _parse()
     failed = False
     sections: list[report.Section] = []
-    with tempfile.TemporaryDirectory(prefix="quickbi-benchmark-home-") as home:
+    with (
+        ending_on(signal.SIGINT, signal.SIGTERM),  # nothing that was started is left
+        tempfile.TemporaryDirectory(prefix="quickbi-benchmark-home-") as home,
+    ):
         os.environ["AIRFLOW_HOME"] = home
         os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
         for name in options.sections:
@@ -53,11 +59,13 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="what to measure; by default all")
+    parser.add_argument(
+        "sections", nargs="*", choices=[*SECTIONS, []], help="what to measure; by default all but the long ones"
+    )
     parser.add_argument("--quick", action="store_true", help="a smoke test: small, and without the peers' imports")
     parser.add_argument("--write", action="store_true", help="write the table to docs/benchmarks.md, too")
     options = parser.parse_args()
-    options.sections = options.sections or list(SECTIONS)
+    options.sections = options.sections or [name for name in SECTIONS if name not in LONG]
     return options
 
 
@@ -66,10 +74,9 @@ def _page(sections: list[report.Section]) -> str:
     airflow = version("apache-airflow")
     return f"""# Benchmarks
 
-What the provider does with few calls a second and many waits, what it costs, and how waits that are written in the
-usual way fare beside it. The figures of each section are of one run of `make bench` on one machine ({machine},
-Airflow {airflow}), against the local Quick BI in a process of its own. Ratios say more than absolute figures, which
-depend on the machine.
+How fast the provider detects reports when calls are scarce, and what it costs, beside waits written in the usual way.
+Each section is one run of `make bench` or `make bench SECTIONS=...` on one machine ({machine}, Airflow {airflow}), against the
+local Quick BI in a process of its own. Compare the ratios: absolute figures depend on the machine.
 
 {report.summary(sections)}
 

@@ -21,11 +21,17 @@ class Isolated:
     :param function: of a module.
     :param arguments: of the function; they must be picklable, as must be its result.
     :param connection: the connection ``quickbi_default`` as JSON.
+    :param redis_port: of a local Redis, which the connection ``benchmark_redis`` leads to.
     """
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any, connection: str) -> None:
+    def __init__(
+        self, function: Callable[..., Any], *arguments: Any, connection: str, redis_port: int | None = None
+    ) -> None:
         self._pipe, child = _processes.Pipe()
-        self._process = _processes.Process(target=_run, args=(child, function, arguments, connection), daemon=True)
+        connections = {"AIRFLOW_CONN_QUICKBI_DEFAULT": connection}
+        if redis_port is not None:
+            connections["AIRFLOW_CONN_BENCHMARK_REDIS"] = f"redis://127.0.0.1:{redis_port}"
+        self._process = _processes.Process(target=_run, args=(child, function, arguments, connections), daemon=True)
         self._process.start()
         child.close()
 
@@ -62,8 +68,10 @@ class Isolated:
         return response
 
 
-def _run(pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...], connection: str) -> None:
-    os.environ["AIRFLOW_CONN_QUICKBI_DEFAULT"] = connection
+def _run(
+    pipe: Connection, function: Callable[..., Any], arguments: tuple[Any, ...], connections: dict[str, str]
+) -> None:
+    os.environ.update(connections)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for output in (1, 2):  # what is logged is written, but not shown
         os.dup2(nowhere, output)

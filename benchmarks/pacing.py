@@ -74,11 +74,10 @@ def run(quick: bool) -> Section:
     return Section(
         TITLE,
         rows,
-        "Each wait is for another mail; the waits begin together, look every quarter of the least "
-        "possible time, and once all have had their turn all mails are sent at the same moment. Beside "
-        "it: one polling loop a wait on the official SDK's async client, *strict* where any error ends a "
-        "wait, *tolerant* where errors are ignored. Rates are scaled up so that it does not take all day; "
-        "the least possible last detection is N / rate, the least possible mean half of that.",
+        "Each wait is for another mail task. The waits start together and poll every quarter of the least possible time. "
+        "When each has polled once, all mails are sent at the same moment. The comparison is one polling loop per wait on "
+        "the official SDK's async client: *strict* ends a wait on any error, *tolerant* ignores errors. Rates are scaled "
+        "up to keep the run short. The least possible last detection is N / rate; the least possible mean is half of that.",
     )
 
 

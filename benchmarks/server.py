@@ -7,6 +7,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -26,19 +28,23 @@ def mail_ids(number: int) -> list[str]:
 
 
 class Server:
-    """A process with a local Quick BI; every mail task has one run that is under way until :meth:`end_all_runs`.
+    """A process with a local Quick BI; every mail task has one run.
 
     :param mails: number of mail tasks.
+    :param durations: what their runs take, in seconds; by default they are under way until :meth:`end_all_runs`.
     :param settings: of :class:`~airflow_provider_quickbi.testing.LocalQuickBI`.
     :param tls: whether it speaks TLS.
     """
 
-    def __init__(self, mails: int = 0, *, tls: bool = False, **settings: Any) -> None:
-        self._order = {"mails": mails, "settings": settings}
+    def __init__(
+        self, mails: int = 0, *, durations: Sequence[float] | None = None, tls: bool = False, **settings: Any
+    ) -> None:
+        self._order: dict[str, Any] = {"mails": mails, "durations": durations or [_LONG] * mails, "settings": settings}
         self._tls = tls
         self._stack = ExitStack()
         self.ca_bundle: Path | None = None
         self.remote: RemoteQuickBI
+        self.started_at: list[float]
 
     def __enter__(self) -> Self:
         if self._tls:
@@ -57,7 +63,9 @@ class Server:
         if not line:
             raise RuntimeError("The local Quick BI did not start.")
         context = ssl.create_default_context(cafile=self.ca_bundle) if self.ca_bundle else None
-        self.remote = RemoteQuickBI(json.loads(line)["url"], timeout=30, ssl_context=context)
+        notice = json.loads(line)
+        self.started_at = notice["started_at"]
+        self.remote = RemoteQuickBI(notice["url"], timeout=30, ssl_context=context)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -75,6 +83,11 @@ class Server:
     def end_all_runs(self) -> None:
         """Let every run that is under way be ``SENT`` from now on."""
         self.remote.clock.advance(2 * _LONG)
+
+    def restart_runs(self) -> None:
+        """Let every mail task have another run, which is under way until :meth:`end_all_runs`."""
+        for mail_id in mail_ids(self._order["mails"]):
+            self.remote.add_run(mail_id, status="PROCESSING", duration=_LONG)
 
     def status_calls(self) -> tuple[int, int]:
         """Return how many status calls there were, and how many of them were throttled."""
@@ -115,10 +128,12 @@ def main() -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(order["certificate"])
     with LocalQuickBI(ssl_context=context, calls_kept=100, **order["settings"]) as quickbi:
+        started_at = []
         for number, mail_id in enumerate(mail_ids(order["mails"])):
             quickbi.add_mail_task(f"Report {number}", mail_id=mail_id, owner=f"owner {number % 50}")
-            quickbi.add_run(mail_id, status="PROCESSING", duration=_LONG)
-        print(json.dumps({"url": quickbi.url}), flush=True)
+            started_at.append(time.time())
+            quickbi.add_run(mail_id, status="PROCESSING", duration=order["durations"][number])
+        print(json.dumps({"url": quickbi.url, "started_at": started_at}), flush=True)
         sys.stdin.read()
 
 

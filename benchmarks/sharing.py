@@ -12,7 +12,7 @@ from benchmarks.server import Server, mail_ids
 TITLE = "Waits for the same mails"
 _MAILS = 10
 _RATE = 50.0
-#: How much more is still "the calls of ten": the first looks do not fall at the same time in two runs.
+#: How much more is still "the calls of ten": the first polls do not fall at the same time in two runs.
 _TOLERANCE = 1.1
 
 
@@ -31,7 +31,7 @@ def run(quick: bool) -> Section:
             Row(
                 f"{number:,} waits on {_MAILS} mails: calls",
                 f"{many:,}",
-                f"{few:,} for {_MAILS} waits; some {poll_count:,.0f} with a call for each look",
+                f"{few:,} for {_MAILS} waits; some {poll_count:,.0f} with a call for each poll",
                 f"the calls of {_MAILS} waits",
                 many <= _TOLERANCE * few,
             ),
@@ -48,9 +48,9 @@ def run(quick: bool) -> Section:
                 throttled < 0.01 * many,
             ),
         ],
-        f"{number:,} triggers in one process wait for {_MAILS} mails and look every {poke_interval:g} s "
-        f"for {duration:g} s, then the mails are sent. {_MAILS} waits in the same time are the yardstick; "
-        f"up to {_TOLERANCE - 1:.0%} more counts as the same, since first looks are spread at random.",
+        f"{number:,} triggers in one process wait for {_MAILS} mail tasks and poll every {poke_interval:g} s "
+        f"for {duration:g} s, then the mails are sent. The reference is {_MAILS} waits in the same time; "
+        f"up to {_TOLERANCE - 1:.0%} more calls count as equal, because first polls are spread at random.",
     )
 
 

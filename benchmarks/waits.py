@@ -32,11 +32,13 @@ class Outcomes:
     """How waits ended.
 
     :param seen_at: when each delivery was seen, in seconds since the epoch.
+    :param seen: of which mail task each was.
     :param failed: how many waits ended as anything else.
     :param cpu_seconds: of the process.
     """
 
     seen_at: list[float] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
     failed: int = 0
     cpu_seconds: float = 0.0
 
@@ -167,6 +169,7 @@ async def _run(trigger: QuickBIMailTaskTrigger, outcomes: Outcomes) -> None:
             evaluations = event.payload["group"]["evaluations"]
             if [evaluation["outcome"] for evaluation in evaluations] == [Outcome.SUCCEEDED]:
                 outcomes.seen_at.append(time.time())
+                outcomes.seen.append(evaluations[0]["run"]["mail_id"])
             else:
                 outcomes.failed += 1
     except Exception:

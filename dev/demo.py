@@ -1,4 +1,4 @@
-"""``make demo``: Airflow lists, awaits and sends mail tasks of a local Quick BI, and every step is printed."""
+"""``make demo``: Airflow lists, refreshes, sends and awaits what a local Quick BI has, and every step is printed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_quickbi.testing import Call
+    from airflow_provider_quickbi.testing.datasets import DatasetStore
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
@@ -29,7 +30,7 @@ LOG = HOME / "airflow.log"
 DAG_FILE = Path(__file__).parent / "dags" / "quickbi_demo.py"
 LIMIT_SECONDS = 240
 
-SALES, BOARD = "daily-sales", "board-report"
+SALES, BOARD, FIGURES = "daily-sales", "board-report", "board-figures"
 #: The tasks that must not run before a report is sent.
 DOWNSTREAM = frozenset({"archive_report", "notify_board"})
 #: What the provider logs, with the name of its logger.
@@ -37,7 +38,7 @@ _PROVIDER_LINE = re.compile(
     r"\[info +\]\s+(?P<text>.*?)\s+\[(?:airflow\.task\.operators\.(?!airflow\.)|airflow_provider_quickbi)"
 )
 #: What the DAG's own tasks print, and why its first try to send fails.
-_TASK_LINE = re.compile(r"^(?P<task>archive_report|notify_board|refresh_data): (?P<text>.*)")
+_TASK_LINE = re.compile(r"^(?P<task>archive_report|notify_board): (?P<text>.*)")
 _WORKER_LOSS = re.compile(r"RuntimeError: (?P<text>Simulated worker loss.*)")
 
 
@@ -76,15 +77,20 @@ def main() -> int:
 
     with LocalQuickBI() as quickbi:
         since = _add_mail_tasks(quickbi)
+        datasets = quickbi.datasets
+        datasets.add("董事会数据", dataset_id=FIGURES)
+        datasets.set_start(FIGURES, duration=4)
         environment["AIRFLOW_CONN_QUICKBI_DEFAULT"] = json.dumps(quickbi.connection(status_calls_per_second=20))
-        transcript.add("Quick BI", f"listens on {quickbi.url} with 3 mail tasks; yesterday's daily-sales is SENT")
+        transcript.add("Quick BI", f"listens on {quickbi.url} with 3 mail tasks and 1 dataset; yesterday's run is SENT")
         transcript.add("Airflow", "runs the DAG quickbi_demo; loading it takes some seconds")
-        quickbi.when_called(None, _recorder(transcript, quickbi))
+        quickbi.when_called(None, _recorder(transcript, quickbi, datasets))
         status, finished = _run_dag(airflow, environment, since, transcript)
         sales, board, starts = quickbi.mails_sent(SALES), quickbi.mails_sent(BOARD), quickbi.starts(BOARD)
-    if (status, sales, board, starts) == (0, 2, 1, 1) and finished >= DOWNSTREAM:
-        print("\nBoth reports were sent before downstream work started, and the board got its mail once:")
-        print("a worker was lost after sending, and the retry attached to the run instead of sending again.")
+        (figures,) = datasets.runs(FIGURES) or [{"ended_at": None}]
+        fresh = figures["ended_at"] is not None and figures["ended_at"] <= quickbi.runs(BOARD)[0]["exec_time"]
+    if (status, sales, board, starts, fresh) == (0, 2, 1, 1, True) and finished >= DOWNSTREAM:
+        print("\nBoth reports were sent before downstream work started. The board's figures were refreshed first,")
+        print("and the board got its mail once: a worker was lost after sending, and the retry attached to the run.")
         return 0
     missing = ", ".join(sorted(DOWNSTREAM - finished)) or "none"
     print(f"\nFailed: exit status {status}, board mails {board}, starts {starts}, missing downstream tasks: {missing}.")
@@ -129,15 +135,17 @@ def _add_mail_tasks(quickbi: LocalQuickBI) -> datetime:
     return now - timedelta(hours=1)
 
 
-def _recorder(transcript: Transcript, quickbi: LocalQuickBI) -> Callable[[Call], None]:
+def _recorder(transcript: Transcript, quickbi: LocalQuickBI, datasets: DatasetStore) -> Callable[[Call], None]:
     """Return a callback that prints each request whose response differs from the last one to the same request."""
     known: dict[str, str] = {}
 
     def record(call: Call) -> None:
-        mail_id = call.mail_id or ""
-        status = next((run["status"] for run in reversed(quickbi.runs(mail_id))), "no run yet") if mail_id else ""
-        request = f"{call.action} {mail_id}".strip()
-        if call.action != "GetMailTaskStatus":
+        dataset_id = call.params.get("CubeId")
+        subject_id = call.mail_id or dataset_id or ""
+        runs = datasets.runs(dataset_id) if dataset_id else quickbi.runs(subject_id) if subject_id else []
+        status = str(runs[-1]["status"]) if runs else "no run yet"
+        request = f"{call.action} {subject_id}".strip()
+        if call.action not in ("GetMailTaskStatus", "QueryLastAccelerationEngineJob"):
             transcript.add("Quick BI", f"receives {request}")
         elif known.get(request) != status:
             transcript.add("Quick BI", f"receives {request}, responds: {status}")

@@ -18,6 +18,7 @@ from airflow_provider_quickbi.testing import DOCUMENTED_CALLS_PER_SECOND, LocalQ
 from dev.standalone import Airflow, AirflowDidNotStartError, ending_on, free_port
 
 if TYPE_CHECKING:
+    from airflow_provider_quickbi.testing.datasets import DatasetStore
     from dev.standalone import Api
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +42,8 @@ STARTED_BY_DAGS = (
     ("board-report", "董事会月报", "王芳"),
     ("load-failed", "A load failed", "Li Wei"),
 )
+#: Datasets of the example DAGs and of the demo.
+DATASETS = (("sales-cube", "Sales"), ("board-figures", "董事会数据"))
 INTRODUCTION = """
 Airflow     {airflow}
 Login       none; every visitor from this machine is administrator
@@ -54,6 +57,7 @@ that run is over in Shanghai, its report can no longer be seen, and it fails wit
   quickbi_wait_in_a_window           waits for the next report, up to {every:.0f} s
   quickbi_list_and_wait              lists mail tasks and waits for each of them
   quickbi_send_report                sends a report that has no schedule, and waits for it
+  quickbi_refresh_and_send           refreshes a dataset first, sends the report on it, and waits for it
   quickbi_notify_on_failure          starts a mail when its task fails: trigger it with the parameter "fail"
   quickbi_demo                       loses its worker after sending: the first try fails on purpose
 Unpause this one and wait:
@@ -108,6 +112,7 @@ def _bundles() -> list[dict[str, object]]:
 
 def _run(own_airflow: Airflow, quickbi: LocalQuickBI) -> None:
     add_mail_tasks(quickbi)
+    add_datasets(quickbi)
     print("Airflow is starting, which takes half a minute or more.", flush=True)
     program = own_airflow.start("standalone")
     own_airflow.wait_until_healthy()
@@ -139,6 +144,19 @@ def add_mail_tasks(quickbi: LocalQuickBI) -> None:
     for mail_id, name, owner in STARTED_BY_DAGS:
         quickbi.add_mail_task(name, mail_id=mail_id, owner=owner)
     quickbi.add_mail_task("Daily cash (paused)", mail_id="daily-cash", owner="Li Wei", paused=True)
+
+
+def add_datasets(quickbi: LocalQuickBI) -> DatasetStore:
+    """Add the datasets of the example DAGs and of the documentation.
+
+    :param quickbi: where to add them.
+    :returns: the datasets.
+    """
+    datasets = quickbi.datasets
+    for dataset_id, name in DATASETS:
+        datasets.add(name, dataset_id=dataset_id)
+        datasets.set_start(dataset_id, duration=RUN_DURATION, appears_after=RUN_APPEARS_AFTER)
+    return datasets
 
 
 def add_connection(api: Api, quickbi: LocalQuickBI) -> None:

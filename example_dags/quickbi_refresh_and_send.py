@@ -19,7 +19,7 @@ with DAG(
     description="Refreshes a dataset, sends the report on it and waits until it is sent",
     doc_md=__doc__,
     tags=["quickbi", "example"],
-    schedule="30 6 * * *",  # in the time zone of start_date
+    schedule="0 6 * * *",  # in the time zone of start_date
     start_date=datetime(2026, 1, 1, tzinfo=ZoneInfo("Asia/Shanghai")),
     catchup=False,
     max_active_runs=1,  # two DAG runs would send the report twice

@@ -28,7 +28,7 @@ def set_proxies(patch: pytest.MonkeyPatch) -> None:
         patch.setenv(name, CLOSED)
 
 
-class ConnectionsInDatabase(pytest.MonkeyPatch):
+class ConnectionsInDatabase(pytest.MonkeyPatch):  # type: ignore[misc]  # final, but the only way
     """A ``monkeypatch`` that puts connections into the metadata database instead of the environment."""
 
     def __init__(self) -> None:

@@ -17,8 +17,14 @@ _AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-provider-quickbi-tests-")
 os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
-# Nothing depends on the machine's speed.
-settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Nothing depends on the machine's speed, nor on luck: inputs that are made up are the same each time, but for EXAMPLES.
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize="EXAMPLES" not in os.environ,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("steady")
 
 pytest_plugins = ["airflow_provider_quickbi.testing.fixtures"]
@@ -30,6 +36,18 @@ _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry reads as often as ever, but at once, and let triggers poll at once and as often as they are told to."""
+    from airflow_provider_quickbi._wait import aio
+    from airflow_provider_quickbi.api.retry import RetryPolicy
+
+    attempts, *_ = RetryPolicy.__init__.__defaults__ or ()
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
+    for name in ("FIRST_POLL_SECONDS", "FRESH_SECONDS"):
+        monkeypatch.setattr(aio, name, 0.0)
 
 
 if CONDITIONS == "database":

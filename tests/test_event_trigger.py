@@ -77,7 +77,7 @@ async def until(condition: Callable[[], bool]) -> None:
 class Watching:
     """A watcher that runs in a task, as in the triggerer."""
 
-    def __init__(self, trigger: QuickBIMailTaskEventTrigger, store: KeptWithTheAsset | None = None) -> None:
+    def __init__(self, trigger: Any, store: KeptWithTheAsset | None = None) -> None:
         self.payloads: list[dict[str, Any]] = []
         trigger.asset_state_store = store
         self._trigger = trigger
@@ -222,7 +222,7 @@ def test_what_was_seen_is_read_again_until_it_can_be(connection: LocalQuickBI) -
     asyncio.run(scenario())
 
 
-def test_a_run_is_told_of_again_rather_than_lost_if_the_triggerer_ends_before_airflow_has_the_event(
+def test_a_run_is_notified_again_rather_than_lost_if_the_triggerer_ends_before_airflow_has_the_event(
     connection: LocalQuickBI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "HAND_OVER_SECONDS", 3600.0)
@@ -285,7 +285,7 @@ def test_all_watchers_of_a_connection_share_one_poll_loop(connection: LocalQuick
         assert len({trigger.shared_stream_key() for trigger in triggers.values()}) == 1
         notified: dict[int, list[str]] = {number: [] for number in triggers}
 
-        async def follow(number: int, trigger: QuickBIMailTaskEventTrigger) -> None:
+        async def follow(number: int, trigger: Any) -> None:
             stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
             async with aclosing(trigger.filter_shared_stream(stream)) as events:
                 async for event in events:

@@ -7,9 +7,10 @@ import inspect
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +22,11 @@ from airflow_provider_quickbi import _metrics
 from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.state import Outcome
 from airflow_provider_quickbi.api.errors import ErrorKind
-from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIMailTaskFailed
-from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+from tests.datasets import Datasets
 
 # Airflow and its dependencies warn about each other when a connection is read first.
 pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_quickbi")
@@ -58,14 +59,11 @@ class Recorded:
 
 
 @pytest.fixture
-def stats(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def stats(quickbi: LocalQuickBI, impatient: None, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """What was counted."""
     connection = quickbi.connection_json(status_calls_per_second=1000, read_timeout=5)
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
-    for name in ("FIRST_POLL_SECONDS", "MAX_SPREAD_SECONDS", "FRESH_SECONDS"):
-        monkeypatch.setattr(aio, name, 0.01)
-    attempts, *_ = RetryPolicy.__init__.__defaults__ or ()
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
+    monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.01)
     recorded = Recorded()
     monkeypatch.setattr(_metrics, "Stats", recorded)
     return recorded
@@ -80,13 +78,13 @@ def context() -> dict[str, Any]:
 def run(task: Any) -> Any:
     """Run a task to its end, with its deferrals."""
     given = context()
-    call = lambda: inspect.unwrap(type(task).execute)(task, given)  # noqa: E731 - one step of several
+    call = partial(inspect.unwrap(type(task).execute), task, given)
     while True:
         try:
             return call()
         except TaskDeferred as deferred:
             event = asyncio.run(_event(deferred.trigger))
-            call = lambda event=event: task.execute_complete(given, event=event)  # noqa: E731 - one step of several
+            call = partial(task.execute_complete, given, event=event)
 
 
 async def _event(trigger: Any) -> Any:
@@ -101,7 +99,7 @@ def sensor(deferrable: bool, mail_id: str = "report", **arguments: Any) -> Any:
 
 
 @pytest.fixture
-def ends_at_look(quickbi: LocalQuickBI) -> Iterator[Any]:
+def ends_at_poll(quickbi: LocalQuickBI) -> Callable[..., None]:
     """Let a run end when it is asked for the nth time."""
 
     def arrange(nth: int, status: str = "SENT") -> None:
@@ -115,9 +113,9 @@ def ends_at_look(quickbi: LocalQuickBI) -> Iterator[Any]:
 @pytest.mark.parametrize("deferrable", [False, True], ids=["poke", "deferred"])
 @pytest.mark.parametrize("status", ["SENT", "FAILED"])
 def test_a_wait_counts_its_calls_its_end_and_how_late_that_was_seen(
-    quickbi: LocalQuickBI, stats: Recorded, ends_at_look: Any, deferrable: bool, status: str
+    quickbi: LocalQuickBI, stats: Recorded, ends_at_poll: Any, deferrable: bool, status: str
 ) -> None:
-    ends_at_look(4, status)
+    ends_at_poll(4, status)
     began = time.monotonic()
     with suppress(QuickBIMailTaskFailed):
         run(sensor(deferrable))
@@ -133,7 +131,7 @@ def test_a_wait_counts_its_calls_its_end_and_how_late_that_was_seen(
     assert timedelta(0) < delay <= timedelta(seconds=time.monotonic() - began)
 
 
-def test_an_end_that_the_first_look_sees_says_nothing_about_how_late_it_is_seen(
+def test_an_end_that_the_first_poll_sees_says_nothing_about_how_late_it_is_seen(
     quickbi: LocalQuickBI, stats: Recorded
 ) -> None:
     quickbi.add_mail_task("Report", mail_id="report")
@@ -149,6 +147,18 @@ def test_a_mail_that_is_started_is_counted(quickbi: LocalQuickBI, stats: Recorde
     run(QuickBIRunMailTaskOperator(task_id="t", mail_id="report", deferrable=deferrable, poll_interval=0.02))
     assert stats.count("quickbi.mails_started") == quickbi.starts("report") == 1
     assert stats.count("quickbi.deliveries") == 1
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["held", "deferred"])
+def test_a_refresh_that_is_started_is_counted_and_is_no_mail(
+    quickbi: LocalQuickBI, stats: Recorded, deferrable: bool
+) -> None:
+    cubes = Datasets(quickbi)
+    cubes.add_mail_task("Sales", mail_id="cube", run_duration=0.1)
+    run(QuickBIRefreshDatasetOperator(task_id="r", dataset_id="cube", deferrable=deferrable, poll_interval=0.02))
+    assert stats.count("quickbi.refreshes_started") == cubes.starts("cube") == 1
+    assert stats.count("quickbi.refreshes") == stats.count("quickbi.waits", outcome="succeeded") == 1
+    assert stats.count("quickbi.mails_started") == stats.count("quickbi.deliveries") == 0
 
 
 @pytest.mark.parametrize(
@@ -173,12 +183,14 @@ def test_a_call_without_an_answer_is_counted_by_why(
 
 
 def test_the_runbook_names_what_comes_out_and_nothing_else(
-    quickbi: LocalQuickBI, stats: Recorded, ends_at_look: Any
+    quickbi: LocalQuickBI, stats: Recorded, ends_at_poll: Any
 ) -> None:
-    ends_at_look(6)
+    ends_at_poll(6)
     quickbi.fail("GetMailTaskStatus", Fault.throttled(), Fault.reset())
     run(sensor(False))
     run(QuickBIRunMailTaskOperator(task_id="t", mail_id="report", poll_interval=0.02))
+    Datasets(quickbi).add_mail_task("Sales", mail_id="cube")
+    run(QuickBIRefreshDatasetOperator(task_id="r", dataset_id="cube", poll_interval=0.02))
     text = RUNBOOK.read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(quickbi\.\w[\w.]*)` \| (\w+) \|([^|]*)\|", text, re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", tags)) for name, _, tags in rows}

@@ -1,138 +1,14 @@
-"""A simulated morning with many waits: real rate limiters and tasks on an event loop whose clock jumps ahead."""
+"""Simulated mornings with many waits: how soon they are seen, how few calls are throttled, how processes share."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-import selectors
 import statistics
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.api.rate_limit import RateLimiter
-from airflow_provider_quickbi.testing.limits import RateLimiter as ServiceLimiter
-
-ACTION = "GetMailTaskStatus"
-#: Round-trip time to the service and its jitter, in seconds.
-TRAVEL, JITTER = 0.02, 0.004
-#: Difference between the wall clocks of machines, in seconds.
-SKEW = 0.003
-
-
-class _Selector(selectors.SelectSelector):
-    """Advances time by what the event loop would have waited."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        self.now += timeout or 0.0
-        return []
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """An event loop on which an hour passes as soon as all tasks sleep for an hour."""
-
-    def __init__(self) -> None:
-        self.jumping = _Selector()
-        super().__init__(self.jumping)
-
-    def time(self) -> float:
-        return self.jumping.now
-
-
-def simulate(main: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        return runner.run(main)
-
-
-@dataclass
-class Process:
-    """The statistics of one process.
-
-    :param limiter: its rate limiter.
-    :param calls: how many of its calls succeeded.
-    :param throttled: how many were throttled.
-    :param seen_at: when it detected that its mails were sent.
-    """
-
-    limiter: RateLimiter
-    calls: int = 0
-    throttled: int = 0
-    seen_at: list[float] = field(default_factory=list)
-
-
-class Morning:
-    """Processes that share one Quick BI with a rate limit; create it on a simulated event loop.
-
-    :param rate: calls a second.
-    :param processes: how many.
-    :param seed: of the random numbers.
-    :param jitter: mean variation of the latency, in seconds.
-    """
-
-    def __init__(self, rate: float, processes: int = 1, *, seed: int = 1, jitter: float = JITTER) -> None:
-        self.rate = rate
-        self.random = random.Random(seed)
-        self.jitter = jitter
-        self.loop = asyncio.get_running_loop()
-        self.service = ServiceLimiter({ACTION: rate}, now=self.loop.time)
-        self.processes = [self._process(number) for number in range(processes)]
-        self.waits: list[asyncio.Task[None]] = []
-        self.sent_at = float("inf")
-
-    def _process(self, number: int) -> Process:
-        numbers = random.Random(self.random.random())
-        skew = self.random.uniform(-SKEW, SKEW)
-        return Process(RateLimiter(self.rate, self.loop.time, lambda: self.loop.time() + skew, numbers.uniform))
-
-    async def poll(self, process: Process) -> float | None:
-        """Call once, when the limiter allows it; return when the call arrived, ``None`` if it was throttled."""
-        await process.limiter.acquire()
-        await asyncio.sleep(TRAVEL / 2 + self.random.expovariate(1 / self.jitter))
-        passed = self.service.seconds_to_wait(ACTION) == 0
-        arrived_at = self.loop.time()
-        await asyncio.sleep(TRAVEL / 2)
-        if passed:
-            process.calls += 1
-            process.limiter.succeeded()
-        else:
-            process.throttled += 1
-            process.limiter.throttled()
-        return arrived_at if passed else None
-
-    async def wait(self, process: Process, poke_interval: float) -> None:
-        """Wait for one mail, as the trigger does."""
-        await asyncio.sleep(self.random.uniform(0, poke_interval))
-        while True:
-            if (known_at := await self.poll(process)) is None:
-                continue
-            if known_at >= self.sent_at:
-                process.seen_at.append(self.loop.time())
-                return
-            await asyncio.sleep(poke_interval)
-
-    def begin(self, waits: int, poke_interval: float) -> None:
-        """Start waits for distinct mails, spread over the processes."""
-        for number in range(waits):
-            process = self.processes[number % len(self.processes)]
-            self.waits.append(asyncio.create_task(self.wait(process, poke_interval)))
-
-    async def send_all(self) -> None:
-        """Send all mails, and return when all have been detected."""
-        self.sent_at = self.loop.time()
-        await asyncio.gather(*self.waits)
-
-    @property
-    def throttled_share(self) -> float:
-        throttled = sum(process.throttled for process in self.processes)
-        return throttled / (throttled + sum(process.calls for process in self.processes))
-
-    def delays(self) -> list[float]:
-        return [seen - self.sent_at for process in self.processes for seen in process.seen_at]
+from benchmarks.mornings import Morning, simulate
 
 
 @pytest.mark.parametrize(("waits", "rate"), [(60, 1), (60, 3), (300, 10), (1000, 50)])
@@ -194,6 +70,21 @@ def test_processes_that_do_not_communicate_share_the_limit(processes: int, rate:
     assert all(len(morning.delays()) == 60 * processes for morning in mornings)
     assert all(sum(share) >= 0.65 * 1500 for share in shares)
     assert all(min(share) >= 0.4 * sum(share) / processes for share in shares)
+
+
+def test_of_three_processes_on_one_call_a_second_none_is_slow_and_few_calls_are_throttled():
+    waits = 21
+
+    async def main(seed: int) -> Morning:
+        morning = Morning(1, 3, seed=seed)
+        morning.begin(waits, waits / 4)
+        await asyncio.sleep(60)
+        await morning.send_all()
+        return morning
+
+    mornings = [simulate(main(seed)) for seed in range(20)]
+    assert statistics.fmean(morning.throttled_share for morning in mornings) < 0.1
+    assert max(max(morning.delays()) for morning in mornings) <= 1.3 * waits
 
 
 def test_two_processes_on_one_call_a_second_alternate_without_throttling():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +24,8 @@ from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.codec import STATE_VERSION, decode_group, encode_group
 from airflow_provider_quickbi._wait.memory import STATE_KEY
 from airflow_provider_quickbi._watch import stream
-from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
-from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
+from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
+from airflow_provider_quickbi.sensors.quickbi import QuickBIDatasetRefreshSensor, QuickBIMailTaskSensor
 from airflow_provider_quickbi.testing import LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
@@ -35,6 +36,8 @@ STORED = Path(__file__).parent / "stored"
 SAMPLES = {str(file.relative_to(STORED).with_suffix("")): file for file in sorted(STORED.glob("*/*.json"))}
 #: TaskIds in the samples: of the run that is waited for, and of one before it.
 RUN, EARLIER = "7218865303929605212", "7218865303929605211"
+#: JobHistoryId of the refresh that is waited for.
+REFRESH = "0000000000000000642e8fbf2a1dcc5c"
 BOUND = 60.0
 #: What a release after this one may have added.
 ADDED = {"added_later": {"x": [1, None, "y"]}}
@@ -94,7 +97,8 @@ class World:
 
     def __init__(self, quickbi: LocalQuickBI) -> None:
         self.quickbi = quickbi
-        self.run = self.earlier = ""
+        self.cubes = quickbi.datasets
+        self.run = self.earlier = self.refresh = ""
 
     def prepare(self, sample: dict[str, Any]) -> dict[str, Any]:
         """Let the runs of a sample be over, and return the sample with the right TaskIds."""
@@ -104,15 +108,17 @@ class World:
         self.earlier = self.quickbi.add_run("daily-sales", exec_time="2026-06-30T08:05:00")
         status = "FAILED" if sample["ends"] in ("FAILED", "QuickBIMailTaskFailed") else "SENT"
         self.run = self.quickbi.add_run("daily-sales", exec_time="2026-07-01T08:05:00", status=status)
-        return json.loads(json.dumps(sample).replace(RUN, self.run).replace(EARLIER, self.earlier))
+        self.cubes.add("Sales", dataset_id="sales-cube")
+        self.refresh = self.cubes.add_run("sales-cube", exec_time="2026-07-01T08:05:00")
+        written = json.dumps(sample).replace(RUN, self.run).replace(EARLIER, self.earlier)
+        return json.loads(written.replace(REFRESH, self.refresh))
 
 
 @pytest.fixture
-def world(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(quickbi: LocalQuickBI, impatient: None, monkeypatch: pytest.MonkeyPatch) -> World:
     """A Quick BI for each test; nobody waits long before the first look."""
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=1000))
-    for name in ("FIRST_POLL_SECONDS", "MAX_SPREAD_SECONDS"):
-        monkeypatch.setattr(aio, name, 0.01)
+    monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.01)
     monkeypatch.setattr(stream, "_IDLE_SECONDS", 0.01)
     return World(quickbi)
 
@@ -131,6 +137,8 @@ def task_of(sample: dict[str, Any]) -> Any:
         ),
         "send": lambda: QuickBIRunMailTaskOperator(mail_id="daily-sales", **send),
         "send by name": lambda: QuickBIRunMailTaskOperator(subscribe_name="Daily sales", **send),
+        "refresh": lambda: QuickBIRefreshDatasetOperator(dataset_id="sales-cube", **send),
+        "refresh sensor": lambda: QuickBIDatasetRefreshSensor(dataset_id="sales-cube", **sensor),
     }[sample["task"]]()
 
 
@@ -166,18 +174,22 @@ def ended(call: Callable[[], Any], sample: dict[str, Any], context: dict[str, An
             path, kwargs = deferred.trigger.serialize()
             event = asyncio.run(first_event(inflated({"classpath": path, "kwargs": json.loads(json.dumps(kwargs))})))
             method = getattr(task_of(sample), deferred.method_name)
-            call = lambda method=method, event=event: method(context, event=event)  # noqa: E731 - one step of several
+            call = partial(method, context, event=event)
         except (Exception, AirflowTaskTimeout) as error:  # noqa: BLE001 - whatever a task raises
             return error
 
 
 def assert_right(found: Any, sample: dict[str, Any], world: World) -> None:
     """Assert that a task ended as its sample demands, and that no mail was sent unless that was still to be done."""
-    if not isinstance(found, (dict, list)):
+    if isinstance(found, BaseException):
         names = [cls.__name__ for cls in type(found).__mro__]
         assert sample["ends"] in names or (sample["ends"], names[0]) == ("FAILED", "QuickBIMailTaskFailed"), found
         return
     carry = sample["kept"].get("carry") or sample["kept"].get("kwargs", {}).get("carry") or {}
+    if sample["task"].startswith("refresh"):
+        assert (found["status"], found["job_id"]) == (sample["ends"], world.refresh)
+        assert world.cubes.starts("sales-cube") == 0
+        return
     starts = int(carry.get("phase") in ("preparing", "starting", "awaiting_other_run"))
     assert world.quickbi.starts("daily-sales") == starts
     results = found if isinstance(found, list) else [found]
@@ -190,7 +202,7 @@ def assert_right(found: Any, sample: dict[str, Any], world: World) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
-@samples("trigger", but=("watcher",))
+@samples("trigger", but=("watcher", "dataset watcher"))
 def test_a_wait_that_was_deferred_is_finished(world: World, name: str, change: Callable[[Any], Any]) -> None:
     sample = world.prepare(stored(name))
     kept = sample["kept"] | {"kwargs": change(sample["kept"]["kwargs"])}
@@ -228,7 +240,7 @@ def test_a_try_goes_on_with_what_was_stored_for_it(world: World, name: str, chan
 
 
 @pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
-@samples("trigger", but=("sensor", "send", "send by name"))
+@samples("trigger", but=("sensor", "send", "send by name", "refresh", "refresh sensor", "dataset watcher"))
 def test_a_watcher_goes_on_where_it_was(world: World, name: str, change: Callable[[Any], Any]) -> None:
     sample = world.prepare(stored(name))
     state = json.loads(json.dumps(stored("1.0/state-watcher")["kept"]).replace(RUN, world.run))
@@ -238,6 +250,16 @@ def test_a_watcher_goes_on_where_it_was(world: World, name: str, change: Callabl
     trigger.asset_state_store = Store(change(state))
     payload = asyncio.run(first_event(trigger))
     assert (payload["task_id"], payload["status"]) == (world.run, "SENT")
+
+
+@pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
+def test_a_watcher_of_a_dataset_goes_on_where_it_was(world: World, change: Callable[[Any], Any]) -> None:
+    sample = world.prepare(stored("1.0/dataset-watcher"))
+    state = world.cubes.runs("sales-cube") and stored("1.0/state-dataset-watcher")["kept"]
+    trigger = inflated(sample["kept"])
+    trigger.asset_state_store = Store(change(json.loads(json.dumps(state).replace(REFRESH, world.refresh))))
+    payload = asyncio.run(first_event(trigger))
+    assert (payload["job_id"], payload["status"]) == (world.refresh, "SUCCESS")
 
 
 # What a later release has stored and this one would misunderstand
@@ -314,5 +336,15 @@ def test_todays_tasks_and_triggers_store_what_the_samples_hold(world: World) -> 
     world.quickbi.finish_run(world.quickbi.runs("daily-sales")[-1]["task_id"])
     event = asyncio.run(first_event(inflated(following)))
     assert fits(event, stored("1.0/event-sent-to-send")["kept"])
+    world.cubes.set_start("sales-cube", duration=3600)
+    store = Store()
+    refreshing = deferred(task_of({"task": "refresh", "kept": {}}), store)
+    assert fits(refreshing, stored("1.0/refresh-monitoring")["kept"])
+    assert fits(dict(store), stored("1.0/state-record-refresh")["kept"])
+    refreshed = deferred(task_of({"task": "refresh sensor", "kept": {}}))
+    assert fits(refreshed, stored("1.0/refresh-sensor")["kept"])
+    world.cubes.finish_run(world.cubes.runs("sales-cube")[-1]["job_id"] or "")
+    assert fits(asyncio.run(first_event(inflated(refreshing))), stored("1.0/event-refreshed")["kept"])
+
     pause = triggers.QuickBIPauseTrigger(until=0.0, carry=following["kwargs"]["carry"])
     assert fits(asyncio.run(first_event(pause)), stored("1.0/event-resume")["kept"])

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import random
-import signal
-import sys
-import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from datetime import timezone as fixed_offset
@@ -14,6 +10,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi.testing import LocalQuickBI, Refusal
+from airflow_provider_quickbi.testing.__main__ import main as simulate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -168,41 +165,12 @@ def main(recording: Recording, arguments: Sequence[str]) -> int:
     """Run a simulator that behaves like a recording until SIGINT or SIGTERM.
 
     :param recording: what was recorded.
-    :param arguments: ``--host``, ``--port``, ``--access-key-id``, ``--access-key-secret``.
+    :param arguments: of ``python -m airflow_provider_quickbi.testing``.
     :returns: the exit status.
     """
-    parser = argparse.ArgumentParser(
-        prog="simulate --like FILE", description="A Quick BI that behaves like a recording."
-    )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--access-key-id", default="local-access-key-id")
-    parser.add_argument("--access-key-secret", default="local-access-key-secret")
-    options = parser.parse_args(arguments)
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
-    quickbi = LocalQuickBI(
-        host=options.host,
-        port=options.port,
-        access_key_id=options.access_key_id,
-        access_key_secret=options.access_key_secret,
-    )
-    try:
-        quickbi.start()
-    except OSError as error:
-        print(f"Cannot listen on {options.host} port {options.port}: {error.strerror}.", file=sys.stderr)
-        return 1
-    try:
+
+    def prepare(quickbi: LocalQuickBI) -> None:
         populate(quickbi, recording)
         imitate(quickbi, recording.behaviour)
-        print(f"Quick BI simulator on {quickbi.url}, like the recording (Ctrl-C stops it)")
-        for task in quickbi.mail_tasks():
-            print(f"  {task['mail_id']}  {task['name']}{' (paused)' if task['paused'] else ''}")
-        quoted = quickbi.connection_json().replace("'", "'\\''")
-        print(f"export AIRFLOW_CONN_QUICKBI_DEFAULT='{quoted}'", flush=True)
-        while not stopping.wait(3600):
-            pass
-    finally:
-        quickbi.stop()
-    return 0
+
+    return simulate(arguments, prepare, ", like the recording")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from airflow_provider_quickbi._send.record import StartRecord, StartResult, clas
 from airflow_provider_quickbi._send.starter import wrong_timezone
 from airflow_provider_quickbi._send.state import at
 from airflow_provider_quickbi._wait import messages
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import QuickBIError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Notice:
     @contextmanager
     def starting(self) -> Iterator[None]:
         """Record the start that is made inside the block, and log what its response means."""
-        record = StartRecord(subject=self._subject, recorded_at=time.time())
+        record = StartRecord(subject=self._subject, recorded_at=CLOCK.time())
         self._keep(record)
         try:
             yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi._wait.evaluate import misdated_run
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, Evaluation, Outcome, WaitState
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import NotStartedError, QuickBIError
 from airflow_provider_quickbi.exceptions import outcome_error
 
@@ -84,7 +84,7 @@ class Starter:
         elif newest is not None and is_active(newest):
             self._handle_active_run(newest)
         else:
-            self._call(record or StartRecord.of(subject, runs, time.time()), runs)
+            self._call(record or StartRecord.of(subject, runs, CLOCK.time()), runs)
         return None
 
     def _refuse_wrong_timezone(self, runs: Sequence[Run]) -> None:
@@ -99,7 +99,7 @@ class Starter:
         if self.options.on_running is OnRunning.ATTACH:
             self.log.info("%s %s is active: attached to it; nothing is started.", noun.capitalize(), other.run_id)
             self.records.keep(
-                StartRecord(subject=self.state.subject, recorded_at=time.time(), attached_to=other.run_id)
+                StartRecord(subject=self.state.subject, recorded_at=CLOCK.time(), attached_to=other.run_id)
             )
             self.state.phase = Phase.MONITORING
             return
@@ -187,7 +187,7 @@ def wrong_timezone(subject: Subject, runs: Sequence[Run], clock_skew: float = DE
     :param runs: that were just polled.
     :param clock_skew: seconds by which the clocks may differ.
     """
-    now = time.time()
+    now = CLOCK.time()
     wait = WaitState(subject=subject, selector=RunSelector(), since=now, clock_skew=clock_skew)
     misdated = misdated_run(wait, runs, now)
     return None if misdated is None else messages.wrong_timezone(wait, misdated, now)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi._metrics import DetectionDelay
@@ -12,7 +11,11 @@ from airflow_provider_quickbi._wait.deferral import FIRST_EVENT_SECONDS
 from airflow_provider_quickbi._wait.evaluate import evaluate_group
 from airflow_provider_quickbi._wait.events import EventKind
 from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi._wait.schedule import Duration, PendingPoll
+from airflow_provider_quickbi._wait.shared_client import DURATIONS
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
+from airflow_provider_quickbi.api.rate_limit import CALLER
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ class TriggererWait:
         self._options = options
         self._log = log
         self._delay = DetectionDelay()
+        self._responded_at = [polled_at for _, polled_at in self.polls]
         self._stored = self._pinned()
         self._stores_from = 0.0
         self._stores = False
@@ -71,7 +75,7 @@ class TriggererWait:
         :param client: of the connection.
         """
         positions = self.group.unfinished()
-        self._stores_from = time.monotonic()
+        self._stores_from = CLOCK.monotonic()
         if len(self.group.waits) > 1:
             self._stores_from += max(STORE_SECONDS, self._options.poke_interval)
         for position, (_, polled_at) in enumerate(self.polls):
@@ -107,23 +111,21 @@ class TriggererWait:
         subscription = client.subscribe()
         execute_by = self._options.execute_by
         try:
-            await self._sleep_until(time.monotonic(), position)  # there may be nothing to ask yet
-            poll_at = time.monotonic() + self._first_delay(position)
+            await self._sleep_until(CLOCK.monotonic(), position)  # there may be nothing to ask yet
+            poll_at = CLOCK.monotonic() + self._first_delay(position)
             while True:
                 await self._sleep_until(poll_at, position)
                 if self._stores:
                     return EventKind.PINNED
-                now = time.time()
+                now = CLOCK.time()
                 urgent = self._out_of_time(position, now) or self.group.is_late(now)
                 if urgent or self._seconds_until_poll(poll_at, position, now) <= 0:
                     before = self.group.waits[position]
-                    age = await self._poll(
-                        client, subscription, position, FRESH_SECONDS if urgent else self._options.poke_interval
-                    )
+                    age = await self._poll(client, subscription, position, urgent=urgent)
                     log.first_poll(before, self.group.waits[position])
-                    self.polls[position] = [self.polls[position][0] + 1, time.time() - age]
-                    poll_at = time.monotonic() - age + self._next_delay(position)
-                now = time.time()
+                    self.polls[position] = [self.polls[position][0] + 1, CLOCK.time() - age]
+                    poll_at = CLOCK.monotonic() - age + self._next_delay(position)
+                now = CLOCK.time()
                 if not self.group.evaluations[position].outcome.final:  # the task logs how it ended
                     log.report(self.group.evaluations[position].message, now)
                 if self.group.evaluations[position].outcome.final or self.group.evaluation.outcome.final:
@@ -132,7 +134,7 @@ class TriggererWait:
                     return EventKind.EXECUTION_TIMEOUT
                 if self.group.is_late(now):
                     return EventKind.LATE
-                if self._must_store() and time.monotonic() >= self._stores_from:
+                if self._must_store() and CLOCK.monotonic() >= self._stores_from:
                     self._stores = True
                     return EventKind.PINNED
         finally:
@@ -152,13 +154,13 @@ class TriggererWait:
         )
 
     async def _poll(
-        self, client: SharedClient, subscription: SharedSubscription, position: int, max_age: float
+        self, client: SharedClient, subscription: SharedSubscription, position: int, *, urgent: bool
     ) -> float:
         """Poll once, learn from the response, and return the response's age in seconds.
 
         The slot may be long in coming; what is due meanwhile is not late for it.
         """
-        now = time.time()
+        now = CLOCK.time()
         wait = self.group.waits[position]
         query = wait.status_query(now)
         if query is None:
@@ -173,6 +175,8 @@ class TriggererWait:
             given_up,
         ]
         until = min((instant for instant in due if instant is not None and instant > now), default=None)
+        max_age = FRESH_SECONDS if urgent else self._options.poke_interval
+        CALLER.set(None if urgent else self._pending_poll(position))
         try:
             async with asyncio.timeout(None if until is None else until - now):
                 response = await subscription.poll(query, max_age=max_age, retries=retries)
@@ -180,16 +184,36 @@ class TriggererWait:
                     response.outcome, subscription
                 ):
                     response = await subscription.poll(query, max_age=0.0, retries=retries)
-                if isinstance(response.outcome, QuickBIError) and last is not None and now < last <= time.time():
+                if isinstance(response.outcome, QuickBIError) and last is not None and now < last <= CLOCK.time():
                     response = await subscription.poll(query, max_age=0.0, retries=RetryPolicy())
         except TimeoutError:
             if last is not None and until == given_up:
                 no_slot = TransientError(f"no call slot within {LAST_POLL_SECONDS:.0f} s", kind=ErrorKind.TRANSIENT)
-                self.group = evaluate_group(self.group, position, no_slot, max(last, time.time()))
+                self.group = evaluate_group(self.group, position, no_slot, max(last, CLOCK.time()))
             return 0.0
-        self.group = evaluate_group(self.group, position, response.outcome, time.time())
-        self._delay.polled(self.group, position, time.time())
-        return max(0.0, time.monotonic() - response.received_at)
+        age = max(0.0, CLOCK.monotonic() - response.received_at)
+        self.group = evaluate_group(self.group, position, response.outcome, CLOCK.time())
+        self._delay.polled(self.group, position, CLOCK.time())
+        if not isinstance(response.outcome, QuickBIError):
+            self._responded(position, CLOCK.time() - age)
+        return age
+
+    def _pending_poll(self, position: int) -> PendingPoll | None:
+        """Return what decides when a wait gets its call; ``None`` for as soon as possible: a first poll."""
+        if not (polled_at := self._responded_at[position]):
+            return None
+        wait = self.group.waits[position]
+        if wait.run is None:
+            return PendingPoll(None, max(wait.since, wait.polls_from), polled_at)
+        return PendingPoll(wait.subject, wait.run.started_at.timestamp(), polled_at)
+
+    def _responded(self, position: int, at: float) -> None:
+        """Learn from a finished run how long it took, as exactly as the polls tell."""
+        before, self._responded_at[position] = self._responded_at[position], at
+        wait = self.group.waits[position]
+        if before and wait.run is not None and wait.run.succeeded:
+            started_at = wait.run.started_at.timestamp()
+            DURATIONS.learn(wait.subject, Duration(max(0.0, before - started_at), at - started_at))
 
     def _first_delay(self, position: int) -> float:
         """Seconds until the first poll: spread, or what is left of the interval in a wait that goes on."""
@@ -198,7 +222,7 @@ class TriggererWait:
             FIRST_POLL_SECONDS, max(spread, 1.5 * FIRST_POLL_SECONDS)
         )
         interval, (_, polled_at) = self._next_delay(position), self.polls[position]
-        return max(delay, min(polled_at + interval - time.time(), interval))
+        return max(delay, min(polled_at + interval - CLOCK.time(), interval))
 
     def _next_delay(self, position: int) -> float:
         """Seconds until the next poll; after a failed one it is sooner, and pacing says how soon."""
@@ -222,19 +246,19 @@ class TriggererWait:
         task = asyncio.current_task()
         self._asleep.add(task)
         try:
-            while (seconds := self._seconds_left(poll_at, position)) > 0:  # noqa: ASYNC110 - until known times
-                await asyncio.sleep(min(seconds, CLOCK_SECONDS))
+            while (seconds := self._seconds_left(poll_at, position)) > 0:
+                await CLOCK.sleep_async(min(seconds, CLOCK_SECONDS))
         finally:
             self._asleep.discard(task)
 
     def _seconds_left(self, poll_at: float, position: int) -> float:
-        now = time.time()
+        now = CLOCK.time()
         due = [self.group.waits[position].gives_up_at, self.group.late_at, self._options.execute_by]
         until_poll = self._seconds_until_poll(poll_at, position, now)
         return min([until_poll, *(instant - now for instant in due if instant is not None)])
 
     def _seconds_until_poll(self, poll_at: float, position: int, now: float) -> float:
-        return max(poll_at - time.monotonic(), self.group.waits[position].polls_from - now)
+        return max(poll_at - CLOCK.monotonic(), self.group.waits[position].polls_from - now)
 
 
 def poke_delay(poke_interval: float, count: int, exponential_backoff: bool, max_wait: float | None) -> float:

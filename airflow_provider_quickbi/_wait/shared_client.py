@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
+from airflow_provider_quickbi._wait.schedule import Durations, PollSchedule
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import ErrorKind
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.errors import QuickBIError
     from airflow_provider_quickbi.api.operations import RunQuery
     from airflow_provider_quickbi.api.status_poller import StatusPoller, StatusResponse, Subscription
+
+
+#: How long past runs took, of all connections: ids are unique across accounts.
+DURATIONS = Durations()
+#: The operation whose calls are few enough to matter who gets the next one.
+_SCHEDULED_ACTION = "GetMailTaskStatus"
 
 
 class SharedClient:
@@ -44,6 +51,10 @@ class SharedClient:
         async with self._reading:
             if self._poller is None:
                 self._poller = await self._stack.enter_async_context(self._hook.status_poller())
+                client = self._poller.client
+                limiter = client.rate_limiter(_SCHEDULED_ACTION)
+                if limiter.choose is None:
+                    limiter.choose = PollSchedule(DURATIONS, client.clock.time).choose
             return self._poller
 
     def subscribe(self) -> SharedSubscription:
@@ -96,7 +107,7 @@ class SharedSubscription:
         except QuickBIConnectionUnreadable as error:
             from airflow_provider_quickbi.api.status_poller import StatusResponse  # loads the client: not at parse time
 
-            return StatusResponse(time.monotonic(), error.with_traceback(None))
+            return StatusResponse(CLOCK.monotonic(), error.with_traceback(None))
         if self._subscription is None or self.poller is not poller:
             self.close()
             self.poller = poller

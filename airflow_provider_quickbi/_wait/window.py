@@ -94,4 +94,4 @@ def _reason(window: Window, chosen: Window, due: DueTime, at: datetime, timezone
     if due.cause is Cause.UNKNOWN:
         return f"{setting}: no DAG run"
     when = f" due {at.astimezone(timezone).isoformat(timespec='seconds')}" if chosen is not Window.LATEST else ""
-    return f"{setting}: {due.cause} DAG run{when}; set window, executed_after or quickbi_task_id to change it"
+    return f"{setting}: {due.cause} DAG run{when}; set window or executed_after to change it"

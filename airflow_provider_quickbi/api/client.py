@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from airflow_provider_quickbi.api import dataset_operations, operations
 from airflow_provider_quickbi.api.aiohttp_transport import AiohttpTransport
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
+from airflow_provider_quickbi.api.clock import CLOCK, Clock
 from airflow_provider_quickbi.api.credentials import CredentialSource
 from airflow_provider_quickbi.api.dataset_operations import DEFAULT_DATASET_PAGE_SIZE
 from airflow_provider_quickbi.api.errors import QuickBIError
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.models import MailTask, MailTaskRun
     from airflow_provider_quickbi.api.operations import Operation
     from airflow_provider_quickbi.api.paging import MailTaskPage, Page
+    from airflow_provider_quickbi.api.rate_limit import RateLimiter
     from airflow_provider_quickbi.api.settings import ClientSettings
 
 T = TypeVar("T")
 Transport = TypeVar("Transport")
 
 
-class _Client(Generic[Transport]):
+class _Client(ABC, Generic[Transport]):
     """What both clients have in common."""
 
     def __init__(
@@ -42,29 +44,34 @@ class _Client(Generic[Transport]):
         retries: RetryPolicy | None = None,
         on_call: Callable[[str, str], None] | None = None,
         *,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock = CLOCK,
     ) -> None:
         self.settings = settings
         self.retries = retries or RetryPolicy()
         self.clock = clock
         self._on_call = on_call
         self._account = settings.account
+        self._rate_limiters: dict[str, RateLimiter] = {}
         self._credentials = CredentialSource(settings.credentials, clock)
         self._transport = self._connect()
         warn_if_insecure(settings)
 
+    @abstractmethod
     def _connect(self) -> Transport:
-        raise NotImplementedError
+        """Return what sends requests."""
 
     def _flow(self, operation: Operation[T], retries: RetryPolicy | None) -> Generator[Step, Any, T]:
-        limiter = rate_limiter(
-            self._account,
-            operation.action,
-            self.settings.status_calls_per_second,
-            self.settings.pacing,
-            self.clock,
-        )
+        limiter = self.rate_limiter(operation.action)
         return call_flow(operation, self.settings.endpoint, limiter, retries or self.retries)
+
+    def rate_limiter(self, action: str) -> RateLimiter:
+        """Return the rate limiter that all clients of the account in this process share for an operation."""
+        if (limiter := self._rate_limiters.get(action)) is None:
+            settings = self.settings
+            limiter = self._rate_limiters[action] = rate_limiter(
+                self._account, action, settings.status_calls_per_second, settings.pacing, self.clock
+            )
+        return limiter
 
     def _report(self, action: str, result: str) -> None:
         if self._on_call is not None:
@@ -229,6 +236,7 @@ class QuickBIClient(_Client[RequestsTransport]):
         :param retries: overrides the client's retries.
         :raises QuickBIError: if the call fails, after the retries.
         """
+        self._transport.open()
         flow = self._flow(operation, retries)
         try:
             step = next(flow)

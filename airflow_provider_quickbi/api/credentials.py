@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_quickbi.api import vendor
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
+from airflow_provider_quickbi.api.clock import CLOCK, Clock
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError, TransientError, classify
 
 
@@ -161,7 +161,7 @@ class CredentialSource:
     :param clock: how long credentials are reused; default the machine's.
     """
 
-    def __init__(self, spec: CredentialSpec, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, spec: CredentialSpec, clock: Clock = CLOCK) -> None:
         self._spec = spec
         self._clock = clock
         self._fixed = self._read_fixed(spec)

@@ -93,7 +93,9 @@ def get_mail_task_status(
         if not isinstance(items, list):
             raise MalformedResponse("the status of a mail task should be a list of runs")
         runs = [MailTaskRun.from_json(item, mail_id=mail_id, timezone=timezone) for item in items]
-        return tuple(sorted(runs, key=lambda run: run.age_order))
+        if len(runs) > 1:
+            runs.sort(key=lambda run: run.age_order)
+        return tuple(runs)
 
     return Operation(
         "GetMailTaskStatus", {"MailId": mail_id, "TaskId": None if task_id is None else str(task_id)}, read

@@ -5,11 +5,9 @@ The service allows ``GetMailTaskStatus`` and ``ManualRunMailTask`` once a second
 operation, first come first served.
 
 Other processes are not known, unless all share a Redis (``shared_rate_limit``), but they have the same wall clock. It
-is divided into slots of one call each, and a process takes every slot, or every second, fourth or eighth. Throttled, it
-goes down a step at once; it earns the next step up again slowly (additive increase, multiplicative decrease). Two
-processes that take every second slot meet in all of them or in none, so they find slots of their own and stay there.
-Without slots they would meet again and again however slow they were: where one call a second is allowed, every call
-leaves no room for another in the second after it.
+is divided into slots of one call each, and throttling tells a process which slots are others' (``slot_share``). Without
+slots they would meet again and again however slow they were: where one call a second is allowed, every call leaves no
+room for another in the second after it.
 """
 
 from __future__ import annotations
@@ -23,7 +21,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
+from airflow_provider_quickbi.api.clock import CLOCK, Clock
+from airflow_provider_quickbi.api.slot_share import SlotShare
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -34,30 +33,24 @@ if TYPE_CHECKING:
 CALLS_PER_SECOND = {"GetMailTaskStatus": 1.0, "ManualRunMailTask": 1.0}
 OTHER_CALLS_PER_SECOND = 50.0
 
-#: Share of the allowance that is left unused, so that a call that travels faster than the one before is not too early.
+#: Share of the limit that is left unused, so that a call that travels faster than the one before is not too early.
 MARGIN = 0.07
-#: Slots without throttling after which a process that takes every second slot tries to take every one.
-PATIENCE = 48
-#: The same, after it turned out again and again that they are taken.
-MAX_PATIENCE = 256
-#: The smallest step: so many processes find slots of their own; with more, some calls are always throttled.
-SMALLEST_STEP = 1 / 8
-#: After so many slots without throttling, being throttled once does not cost the step: something stray.
-ESTABLISHED_SLOTS = 20
+#: Share of a slot by which a call may be put off so that the calls of a process that is alone come to lie in slots.
+ALIGNMENT = 0.5
 #: Seconds that a slot counts for at least when slots without throttling are counted.
 SHORTEST_SLOT_SECONDS = 0.05
 #: Slots after being throttled for which a process reckons with others.
 CONTESTED_SLOTS = 500
-#: Slots that a call without throttling speaks for at the most, so that a pause is no proof of a free allowance.
+#: Slots that a call without throttling speaks for at most, so that a pause is no proof that slots are free.
 SLOTS_OF_A_CALL = 64
-#: Seconds in which throttled answers are about the same burst of calls.
-BURST_SECONDS = 0.05
+#: Seconds in which throttled responses are about the same burst of calls.
+BURST_SECONDS = 0.15
 #: Seconds by which a caller may wake late without costing the next one its place.
 LATENESS_SECONDS = 0.02
-#: Seconds without a call after which the next one is a new beginning.
-PAUSE_SECONDS = 1.0
+#: The same for a slot among others' slots: seconds, and as a share of the slot; later, the next one is taken.
+LATE_SECONDS, LATE_SHARE = 0.05, 0.1
 
-#: What the running task calls for, as :attr:`RateLimiter.choose` is given it; tasks that it creates inherit it.
+#: What the running task polls for, as :attr:`RateLimiter.choose` gets it; tasks that it creates inherit it.
 CALLER: ContextVar[object] = ContextVar("quickbi_rate_limit_caller", default=None)
 
 
@@ -74,7 +67,7 @@ class RateLimiter:
     :param sleep: how callers of an event loop wait, in seconds.
     """
 
-    #: Whether reserving a slot takes more than the blink of an eye.
+    #: Whether reserving a slot takes a request to another machine.
     remote: ClassVar[bool] = False
 
     def __init__(
@@ -92,36 +85,39 @@ class RateLimiter:
         self._uniform = uniform
         self._sleep = sleep
         self._guard = threading.Lock()
-        self.step = 1.0
-        self._patience = PATIENCE
-        self._calm_slots = 0.0
+        self.share = SlotShare(lambda cells: cells[min(len(cells) - 1, int(uniform(0, len(cells))))])
+        self._slot_taken = 0
+        self._was_late = False
         self._planned = self._next_at = self._succeeded_at = clock()
         self._throttled_at = self._calm_from = self._not_before = -math.inf
         self._refused_in_a_row = 0
-        self._raised = False
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
-        #: Given what the waiting callers call for (:data:`CALLER`), the longest waiting first, it returns the position
-        #: of the one that gets the slot; it must not raise. ``None`` for the first.
+        #: Gets what the waiting callers poll for (:data:`CALLER`), the longest waiting first, and returns the position
+        #: of the one that gets the slot; it must not raise. ``None``: the first.
         self.choose: Callable[[Sequence[object]], int] | None = None
 
     @property
     def rate(self) -> float:
         """Calls a second at present; :attr:`limit` at the most."""
-        return self.limit * self.step
+        return self.limit * self.share.fraction
 
     def try_acquire(self) -> float:
         """Take the next call, or say how long it is until there is one.
 
-        :returns: 0 if the call may be made now, else seconds until asking again makes sense.
+        :returns: 0 if the call may be made now, else seconds until trying again makes sense.
         """
         with self._guard:
             now = self._clock()
-            if self._contested(now) and now - self._planned > max(PAUSE_SECONDS, self.slot):
-                self._plan(self._slot_from(now))
+            if self._among_others(now) and now - self._planned > max(LATE_SECONDS, LATE_SHARE * self.slot):
+                self._was_late = not self._was_late
+                if self._was_late:  # but not for ever
+                    self._plan(now)
             if now < self._next_at:
                 return self._next_at - now
+            self._was_late = False
+            self._slot_taken = self._slot_at_or_after(self._planned - self.slot / 2)
             lateness = max(LATENESS_SECONDS, MARGIN / 2 * self.slot)
-            self._plan(max(self._planned, now - lateness) + self.slot / self.step)
+            self._plan(max(self._planned, now - lateness) + self.slot)
             return 0.0
 
     async def acquire(self) -> None:
@@ -174,68 +170,62 @@ class RateLimiter:
             sleep(seconds)
 
     def succeeded(self) -> None:
-        """Speed up a little: the service answered a call."""
+        """Learn that a call was not throttled; after enough of them this process claims more slots."""
         with self._guard:
             now = self._clock()
-            self._calm_slots += min((now - self._succeeded_at) / max(SHORTEST_SLOT_SECONDS, self.slot), SLOTS_OF_A_CALL)
+            calm = min((now - self._succeeded_at) / max(SHORTEST_SLOT_SECONDS, self.slot), SLOTS_OF_A_CALL)
             self._succeeded_at = now
-            if self._calm_slots >= ESTABLISHED_SLOTS and self._raised:
-                self._patience, self._raised = PATIENCE, False
-            if self.step < 1 and self._calm_slots >= self._patience * 2 * self.step:
-                self.step *= 2
-                self._calm_slots = 0.0
-                self._raised = True
             self._refused_in_a_row = 0
+            self.share.succeeded(self._slot_taken, calm)
 
     def throttled(self, retry_after: float | None = None) -> None:
-        """Slow down at once: the service said that there are too many calls.
+        """Take other slots, or fewer: the service said that there are too many calls.
 
-        Answers that come together count once; they are about the same calls.
+        Responses that come together count once; they are about the same calls.
 
         :param retry_after: seconds during which the service wants no call, where it said so.
         """
         with self._guard:
             now = self._clock()
-            if now >= self._calm_from:
-                if self._calm_slots < ESTABLISHED_SLOTS:
-                    if self._raised:
-                        self._patience = min(MAX_PATIENCE, 2 * self._patience)
-                    self.step = max(SMALLEST_STEP, self.step / 2)
-                self._raised = False
-                self._calm_slots = 0.0
-                self._calm_from = now + max(BURST_SECONDS, self.slot / 2)
-            self._succeeded_at = self._throttled_at = now
             self._refused_in_a_row += 1
-            spacing = self.slot / self.step
+            self._succeeded_at = self._throttled_at = now
+            if now >= self._calm_from:
+                self.share.throttled(self._slot_taken)
+                self._calm_from = now + max(BURST_SECONDS, self.slot / 2)
             self._not_before = max(self._not_before, now + (retry_after or 0.0))
-            if self._refused_in_a_row > 1:
-                # The slots that are left are somebody else's as well: take others, whichever.
-                self._plan(self._slot_from(now + self._uniform(0.5, 1.5) * spacing))
-            else:
-                self._not_before = max(self._not_before, now + spacing)
-            if (early := self._not_before - self._planned) > 0:
-                self._plan(self._planned + math.ceil(early / spacing) * spacing)
+            self._plan(max(now, self._not_before))
 
-    def _contested(self, now: float) -> bool:
-        return now - self._throttled_at < CONTESTED_SLOTS * self.slot
+    def _among_others(self, now: float) -> bool:
+        return self.share.fraction < 1 or now - self._throttled_at < CONTESTED_SLOTS * self.slot
 
     def _plan(self, instant: float) -> None:
-        """Plan the next call for an instant, or for the slot that begins there."""
-        slot = self._slot_from(instant - MARGIN / 2 * self.slot)
-        if self._contested(self._clock()):
-            # Now before, now after a process that takes the same slot, so that both notice; one that is refused again
-            # and again goes first.
-            self._planned = slot
-            early = -MARGIN / 2 if self._refused_in_a_row > 1 else self._uniform(-MARGIN / 4, MARGIN / 4)
-            self._next_at = max(self._not_before, slot + early * self.slot)
+        """Plan the next call for an instant, or for this process's first slot that begins there."""
+        slot = self._slot_at_or_after(instant - MARGIN / 2 * self.slot)
+        if self._among_others(self._clock()):
+            slot = self.share.next_slot(slot)
+            self._planned = self._beginning(slot)
+            self._next_at = max(self._not_before, self._planned + self._shift(slot) * MARGIN * self.slot)
         else:
-            # Into the slots little by little: who calls twice in a row need not wait for the second one to begin.
-            self._planned = self._next_at = min(max(slot, instant), instant + MARGIN / 2 * self.slot)
+            # Into the slots within a few calls: who calls twice in a row need not wait for the second one to begin.
+            beginning = max(self._beginning(slot), instant)
+            self._planned = self._next_at = min(beginning, instant + ALIGNMENT * self.slot)
 
-    def _slot_from(self, instant: float) -> float:
-        """Return the beginning of the first slot at or after an instant."""
-        ahead = self._wall_clock() - self._clock()
-        return math.ceil((instant + ahead) / self.slot) * self.slot - ahead
+    def _shift(self, slot: int) -> float:
+        """Return when to call in a slot that somebody else may take as well, as a share of the margin.
+
+        A claim comes last, so that it is the claim that is throttled. A process that had to move comes first, so that
+        one which does not know of others yet learns of them. Else it is now one and now the other, so that both notice.
+        """
+        if self.share.is_claimed(slot):
+            return 0.25
+        return self._uniform(-0.5, -0.25) if self.share.moved else self._uniform(-0.25, 0.0)
+
+    def _slot_at_or_after(self, instant: float) -> int:
+        """Return the number of the first slot that begins at or after an instant; all processes count alike."""
+        return math.ceil((instant + self._wall_clock() - self._clock()) / self.slot)
+
+    def _beginning(self, slot: int) -> float:
+        return slot * self.slot - self._wall_clock() + self._clock()
 
     def _line(self) -> _Line:
         loop = asyncio.get_running_loop()
@@ -264,7 +254,7 @@ def rate_limiter(
     action: str,
     status_calls_per_second: float = 1.0,
     pacing: RedisSettings | None = None,
-    clock: Clock = SYSTEM_CLOCK,
+    clock: Clock = CLOCK,
 ) -> RateLimiter:
     """Return this process's rate limiter for an operation of an account.
 
@@ -287,9 +277,9 @@ def rate_limiter(
 def _new(account: tuple[str, str], action: str, rate: float, pacing: RedisSettings | None, clock: Clock) -> RateLimiter:
     if pacing is None:
         return RateLimiter(rate, clock.monotonic, clock.time, sleep=clock.sleep_async)
-    from airflow_provider_quickbi.api.shared_rate_limit import shared_limiter_factory
+    from airflow_provider_quickbi.api.shared_rate_limit import shared_rate_limiter
 
-    return shared_limiter_factory(pacing)(account, action, rate)
+    return shared_rate_limiter(pacing, account, action, rate, clock)
 
 
 def forget_rate_limiters() -> None:

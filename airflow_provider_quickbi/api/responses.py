@@ -62,11 +62,10 @@ def read_response(action: str, status: int, headers: Mapping[str, str], body: by
             http_status=status,
         )
     folded = {str(name).lower(): value for name, value in response.items()}
-    code, request_id = _text(folded.get("code")), _text(folded.get("requestid"))
     succeeded = folded.get("success")
     if status < 400 and succeeded is True:
         return folded.get("result")
-    message = _text(folded.get("message"))
+    code, request_id, message = (_text(folded.get(name)) for name in ("code", "requestid", "message"))
     if code and (status >= 400 or succeeded is not None or "result" not in folded):
         return _raise_for_code(action, status, headers, code, message, request_id)
     # Without a Code the error may come from a proxy or gateway, whatever the HTTP status.

@@ -3,7 +3,7 @@
 Every process that has waiting callers holds one slot: a process that is killed costs that slot and no other. Slots lie
 one interval apart, by the server's clock (the generic cell rate algorithm, with a hole where nobody wants a slot). A
 process with a share of the waiting callers gets that share of the slots: its next slot lies so many intervals after the
-one before. A slot that nobody has taken half an interval before it comes is anyone's.
+one before. A slot that is free half an interval before it starts is anyone's.
 
 Without Redis each process paces itself as :class:`~airflow_provider_quickbi.api.rate_limit.RateLimiter` does.
 """
@@ -19,13 +19,15 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_quickbi.api.rate_limit import LATENESS_SECONDS, MARGIN, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_provider_quickbi.api.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ DEFAULT_REDIS_PORT = 6379
 SMALLEST_SHARE = 32
 #: Seconds after which a Redis that was away is tried again.
 PROBE_SECONDS = 15.0
-#: Seconds between two questions whether a slot may be had sooner.
+#: Seconds between two checks whether a slot may be had sooner.
 SHORTEST_CHECK_SECONDS = 0.25
 
 # The state of a queue is a hash: process -> slot, ideal time of the one before, number of waiting callers; and "last"
@@ -99,7 +101,7 @@ return slot - now
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
-    """Where the Redis is through which processes share an allowance.
+    """Where the Redis is through which processes share a limit.
 
     :param host: its name or address.
     :param port: default 6379.
@@ -108,7 +110,7 @@ class RedisSettings:
     :param password: ``None`` for none.
     :param ssl: whether to speak TLS.
     :param ssl_options: pairs of further ``ssl_...`` arguments of redis-py.
-    :param timeout: seconds for a connection and for an answer; default 1.
+    :param timeout: seconds for a connection and for a response; default 1.
     """
 
     host: str
@@ -122,7 +124,7 @@ class RedisSettings:
 
 
 class RedisServer:
-    """A Redis server that may be away; said once, and once that it is back.
+    """A Redis server that may be unavailable; logged once, and once more when it is back.
 
     :param settings: where it is.
     :param clock: monotonic time in seconds.
@@ -137,7 +139,7 @@ class RedisServer:
 
     @property
     def available(self) -> bool:
-        """Whether it answered last time, or may be asked again."""
+        """Whether it responded last time, or may be tried again."""
         return self._clock() >= self._away_until
 
     def reserve(self, key: str, arguments: list[str | int], longest: float) -> float | None:
@@ -145,20 +147,20 @@ class RedisServer:
 
         :param key: of the queue.
         :param arguments: of the script.
-        :param longest: seconds that a right answer may have at the most.
-        :returns: seconds until the slot; ``None`` if the server is away, slow or wrong, which the log says once.
+        :param longest: the most seconds that a valid response may have.
+        :returns: seconds until the slot; ``None`` if the server is away, slow or wrong, which is logged once.
         """
         try:
             if self._reserve is None:
                 self._reserve = self._connect()
             microseconds = self._reserve(keys=[key], args=arguments)
             if not isinstance(microseconds, int) or not 0 <= microseconds <= longest * 1e6:
-                raise ValueError(f"it answered {str(microseconds)[:50]!r}")
+                raise ValueError(f"its response was {str(microseconds)[:50]!r}")
         except Exception as error:  # noqa: BLE001 - whatever is wrong with Redis, no wait fails for it
             self._report_away(error)
             return None
         if self._reported:
-            log.info("Redis %s answers again; processes share one queue of calls.", self._address)
+            log.info("Redis %s is available again; all processes share one queue of calls.", self._address)
         self._reported = False
         return microseconds / 1e6
 
@@ -194,7 +196,7 @@ class RedisServer:
         else:
             reason = f"{type(error).__name__}: {self._without_secret(str(error))}"
         log.warning(
-            "Redis %s cannot be used for pacing (%s). Each process paces itself meanwhile.", self._address, reason
+            "Redis %s unavailable for pacing (%s). Each process paces itself until it is back.", self._address, reason
         )
 
     @property
@@ -232,7 +234,7 @@ class SharedRateLimiter(RateLimiter):
     def try_acquire(self) -> float:
         """Take this process's slot if it has come, or say how long to wait; it may take a request to Redis.
 
-        :returns: 0 if the call may be made now, else seconds until asking again makes sense.
+        :returns: 0 if the call may be made now, else seconds until trying again makes sense.
         """
         with self._reserving:
             if (seconds := self._try_held()) is not None:
@@ -280,13 +282,13 @@ class SharedRateLimiter(RateLimiter):
     def _try_reserve(self) -> float:
         with self._guard:
             waiting = self._blocked + sum(len(line.callers) for line in self._lines.values())
-        now = self._clock()
+        now, share = self._clock(), self.share.fraction
         arguments: list[str | int] = [
             self._process,
             max(1, waiting),
             int(self._slot_at is None),
             round(self.slot * 1e6),
-            round(self.slot / self.step * 1e6) if self.step < 1 else 0,
+            round(self.slot / share * 1e6) if share < 1 else 0,
             max(0, round((self._not_before - now) * 1e6)) if self._not_before > now else 0,
             SMALLEST_SHARE,
         ]
@@ -301,7 +303,7 @@ class SharedRateLimiter(RateLimiter):
         # A little later than half an interval before a slot that others may have left.
         ahead = (seconds - 0.4 * self.slot) % self.slot
         skipped = math.ceil(max(0.0, SHORTEST_CHECK_SECONDS - ahead) / self.slot)
-        self._check_at = now + ahead + skipped * self.slot if self.step == 1 else math.inf
+        self._check_at = now + ahead + skipped * self.slot if share == 1 else math.inf
         return min(self._slot_at, self._check_at) - now
 
     def _take(self, late: float) -> float:
@@ -315,19 +317,28 @@ class SharedRateLimiter(RateLimiter):
         return 0.0
 
 
-def shared_limiter_factory(redis_settings: RedisSettings) -> Callable[[tuple[str, str], str, float], SharedRateLimiter]:
-    """Return what makes the allowance for an account, an operation and a rate.
+def shared_rate_limiter(
+    settings: RedisSettings, account: tuple[str, str], action: str, rate: float, clock: Clock
+) -> SharedRateLimiter:
+    """Return the rate limiter that an operation of an account has in all processes.
 
-    :param redis_settings: where the queue is kept.
+    :param settings: where the queue is kept.
+    :param account: whose calls they are; only its hash is stored.
+    :param action: the operation.
+    :param rate: calls a second that the service allows.
+    :param clock: the time; the queue itself follows the Redis server's.
     """
-    return partial(_shared_limiter, _server(redis_settings))
-
-
-def _shared_limiter(server: RedisServer, account: tuple[str, str], action: str, rate: float) -> SharedRateLimiter:
     name = hashlib.sha256("\n".join(account).encode()).hexdigest()[:32]
-    return SharedRateLimiter(rate, f"airflow-provider-quickbi:pace:{name}:{action}:{rate:g}", server)
+    return SharedRateLimiter(
+        rate,
+        f"airflow-provider-quickbi:pace:{name}:{action}:{rate:g}",
+        _server(settings, clock),
+        clock=clock.monotonic,
+        wall_clock=clock.time,
+        sleep=clock.sleep_async,
+    )
 
 
 @lru_cache(maxsize=16)
-def _server(redis_settings: RedisSettings) -> RedisServer:
-    return RedisServer(redis_settings)
+def _server(settings: RedisSettings, clock: Clock) -> RedisServer:
+    return RedisServer(settings, clock.monotonic)

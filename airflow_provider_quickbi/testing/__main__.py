@@ -14,18 +14,23 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_quickbi.testing.demo import add_demo_data
+from airflow_provider_quickbi.testing.exchange import logger
 from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND, CallsPerSecond
-from airflow_provider_quickbi.testing.server import LocalQuickBI, logger
-from airflow_provider_quickbi.testing.state import cron_times
+from airflow_provider_quickbi.testing.schedules import cron_times
+from airflow_provider_quickbi.testing.server import LocalQuickBI
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, prepare: Callable[[LocalQuickBI], None] | None = None, title: str = ""
+) -> int:
     """Run the simulator until SIGINT or SIGTERM.
 
     :param arguments: the command line without the program; default that of the process.
+    :param prepare: adds the mail tasks, instead of what the command line asks for.
+    :param title: what the first line says after the address.
     :returns: the exit status: 0 after a clean stop, 1 if the address cannot be used.
     """
     options = _parse(arguments)
@@ -51,8 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Cannot listen on {options.host} port {options.port}: {reason}.", file=sys.stderr)
         return 1
     try:
-        _add_mails(quickbi, options)
-        _introduce(quickbi)
+        if prepare is None:
+            _add_mails(quickbi, options)
+        else:
+            prepare(quickbi)
+        _add_schedules(quickbi, options)
+        _introduce(quickbi, title)
         while not stopping.wait(3600):
             pass
     finally:
@@ -127,13 +136,16 @@ def _add_mails(quickbi: LocalQuickBI, options: argparse.Namespace) -> None:
         add_demo_data(quickbi)
     for name, owner, mail_id in options.mail:
         quickbi.add_mail_task(name, owner=owner or "owner", mail_id=mail_id or None)
+
+
+def _add_schedules(quickbi: LocalQuickBI, options: argparse.Namespace) -> None:
     if options.every or options.cron:
         for mail in quickbi.mail_tasks():
             quickbi.add_schedule(str(mail["mail_id"]), every=options.every, cron=options.cron)
 
 
-def _introduce(quickbi: LocalQuickBI) -> None:
-    print(f"Quick BI simulator on {quickbi.url} (Ctrl-C stops it)")
+def _introduce(quickbi: LocalQuickBI, title: str) -> None:
+    print(f"Quick BI simulator on {quickbi.url}{title} (Ctrl-C stops it)")
     print(f"Calls a second: {_describe_limits(quickbi)}")
     print()
     for mail in quickbi.mail_tasks():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,24 +56,9 @@ class Call:
         """The ``MailId`` that was asked for, if any."""
         return self.params.get("MailId")
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, Any]:
         """Return the call as plain JSON data."""
-        return {
-            "number": self.number,
-            "action": self.action,
-            "params": dict(self.params),
-            "headers": dict(self.headers),
-            "monotonic_time": self.monotonic_time,
-            "wall_time": self.wall_time,
-            "connection_id": self.connection_id,
-            "remote_port": self.remote_port,
-            "http_method": self.http_method,
-            "access_key_id": self.access_key_id,
-            "http_status": self.http_status,
-            "code": self.code,
-            "fault": self.fault,
-            "processed": self.processed,
-        }
+        return asdict(self)
 
 
 def visible_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -94,7 +79,7 @@ class CallLog:
     length: int = 10_000
     _calls: deque[Call] = field(init=False, repr=False)
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter, init=False, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._calls = deque(maxlen=self.length)
@@ -105,27 +90,27 @@ class CallLog:
             self._calls.append(call)
             self._counts[call.action, call.code] += 1
 
-    def all(self) -> list[Call]:
-        """Return the calls that are kept, in the order in which their outcome was known."""
+    @property
+    def calls(self) -> list[Call]:
+        """The latest calls whose outcome is known, in that order."""
         with self._lock:
             return list(self._calls)
 
     def count(self, action: str | None = None, code: str | None = None) -> int:
-        """Count calls, including those that are no longer kept.
+        """Count calls whose outcome is known, including those that :attr:`calls` no longer holds.
 
         :param action: only calls of this operation; default all.
-        :param code: only calls with this outcome: ``"OK"``, a ``Code``, or the kind of a fault; default all.
+        :param code: only calls with this outcome: ``"OK"``, a ``Code``, or the kind of a fault such as ``"reset"``;
+            default all.
         """
         with self._lock:
-            if action is not None and code is not None:
-                return self._counts[action, code]
             return sum(
                 number
                 for (counted_action, counted_code), number in self._counts.items()
                 if (action is None or counted_action == action) and (code is None or counted_code == code)
             )
 
-    def counts(self) -> dict[str, dict[str, int]]:
+    def counters(self) -> dict[str, dict[str, int]]:
         """Return operation to outcome to number of calls."""
         with self._lock:
             table: dict[str, dict[str, int]] = {}

@@ -6,8 +6,11 @@ import threading
 import time
 from datetime import UTC, datetime, tzinfo
 
+When = datetime | str | float
+"""A datetime, an ISO 8601 string, or seconds since 1970; without an offset in the simulator's time zone."""
 
-def to_timestamp(when: datetime | str | float, zone: tzinfo) -> float:
+
+def to_timestamp(when: When, zone: tzinfo) -> float:
     """Turn an instant into seconds since 1970.
 
     :param when: a datetime, an ISO 8601 string, or seconds since 1970. A time without an offset is read in ``zone``.
@@ -50,6 +53,10 @@ class Clock:
     @skew.setter
     def skew(self, seconds: float) -> None:
         self._skew = float(seconds)
+
+    def set_skew(self, seconds: float) -> None:
+        """Set :attr:`skew`."""
+        self.skew = seconds
 
     @property
     def frozen(self) -> bool:

@@ -42,18 +42,22 @@ GATEWAY_REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
 QUICKBI_REFUSALS: Final[Mapping[str, str]] = {
     "Access.Forbidden": "The current user is not allowed to call this API: it needs the Professional Edition and an "
     "organization administrator, or a grant in Open Platform > access control.",
+    "Cube.Not.Exist": "The dataset does not exist.",
     "Instance.Expired": "The Quick BI instance has expired.",
     "Instance.Not.Exist": "The Quick BI instance does not exist.",
     "Internal.System.Error": "An internal system error occurred.",
     "Invalid.Organization": "The organization is invalid.",
     "Invalid.Param.Error": "A parameter is invalid.",
     "Invalid.Parameter": "A parameter is invalid.",
+    "Last.Job.Failed": "Last job status is warn or failure, please check.",
     "Mail.Forbidden.Access": "You do not have permission to access the mail task.",
     "Mail.Not.Found": "The mail task does not exist.",
     "Mail.Subject.Error": "The subject of the mail task is invalid.",
     "MailApi.Beyond.ScheduleLimit": "The Mail Task Requests Are Frequent. Please Try Again In %s Minutes.",
     "MailId.Is.Null": "The MailId cannot be empty.",
     "MailTask.Already.Running": "The mail task is already running.",
+    "Quick.Job.NotExist": "The acceleration job of the dataset does not exist.",
+    "Repeat.Running.Job": "The acceleration job is running already.",
     "Timer.Schedule.Task": "The mail task is waiting for its schedule.",
     "User.Not.In.Organization": "The user is not in the organization.",
     "User.OperationPermission.Error": "The user has no permission for this operation.",
@@ -75,7 +79,6 @@ class Refusal(Exception):
     :param message: the ``Message``; by default the one the table knows for the code.
     :param http_status: the HTTP status; by default the one the table knows, 400 for a code it does not know (Quick BI
         answers nearly every refusal with 400).
-    :param access_denied_detail: what RAM adds to a denial, as the ``AccessDeniedDetail`` of the body; left out if None.
     :param headers: further headers of the answer, such as ``x-acs-retry-after``.
     """
 
@@ -85,7 +88,6 @@ class Refusal(Exception):
         message: str | None = None,
         *,
         http_status: int | None = None,
-        access_denied_detail: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         known_status, known_message = GATEWAY_REFUSALS.get(code, (400, QUICKBI_REFUSALS.get(code, code)))
@@ -94,6 +96,5 @@ class Refusal(Exception):
         self.code = code
         self.message = known_message if message is None else message
         self.http_status = known_status if http_status is None else http_status
-        self.access_denied_detail = None if access_denied_detail is None else dict(access_denied_detail)
         self.headers = dict(headers or {})
         super().__init__(f"{code}: {self.message}")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import random
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 from airflow_provider_quickbi.testing.calls import Call
@@ -18,7 +17,7 @@ HTML_503: Final = (
     "<body><center><h1>503 Service Temporarily Unavailable</h1></center></body></html>"
 )
 
-Wire = Literal["answer", "reset", "hang", "half_body", "half_json", "wrong_types", "oversized"]
+Wire = Literal["whole", "reset", "hang", "half_body", "half_json", "wrong_types", "oversized"]
 """How the answer leaves the server: whole, not at all (reset, hang), cut off, with other JSON, or far too large."""
 
 AnswerLost = Literal["reset", "hang", "unavailable"]
@@ -33,7 +32,7 @@ class Fault:
     :param status: the HTTP status; None for that of the real answer.
     :param headers: headers of the answer; they come on top of the usual ones.
     :param body: the body; None for that of the real answer.
-    :param refusal: the ``Code``, ``Message`` and ``AccessDeniedDetail`` of an error body; None for no such body.
+    :param refusal: the ``Code`` and ``Message`` of an error body; None for no such body.
     :param processed: whether the operation is carried out before the answer goes wrong.
     :param seconds: how long to wait before anything else (``processed`` false), before the answer (``processed`` true),
         or, for a hang, before the server closes the connection (0: it waits for the client).
@@ -41,11 +40,11 @@ class Fault:
     """
 
     kind: str
-    wire: Wire = "answer"
+    wire: Wire = "whole"
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
-    refusal: tuple[str, str | None, Mapping[str, object] | None] | None = None
+    refusal: tuple[str, str | None] | None = None
     processed: bool = False
     seconds: float = 0.0
     size: int = 0
@@ -63,29 +62,22 @@ class Fault:
         :param retry_after_ms: the ``x-acs-retry-after`` header in milliseconds; left out if None.
         """
         headers = () if retry_after_ms is None else (("x-acs-retry-after", str(retry_after_ms)),)
-        return Fault("throttled", refusal=(code, None, None), headers=headers)
+        return Fault("throttled", refusal=(code, None), headers=headers)
 
     @staticmethod
-    def error(
-        code: str,
-        message: str | None = None,
-        *,
-        status: int | None = None,
-        access_denied_detail: Mapping[str, object] | None = None,
-    ) -> Fault:
+    def error(code: str, message: str | None = None, *, status: int | None = None) -> Fault:
         """Answer with the documented error body.
 
         :param code: the ``Code``.
         :param message: the ``Message``; default the usual one of the code.
         :param status: the HTTP status; default the usual one of the code.
-        :param access_denied_detail: what RAM adds to a denial.
         """
-        return Fault("error", status=status, refusal=(code, message, access_denied_detail))
+        return Fault("error", status=status, refusal=(code, message))
 
     @staticmethod
     def internal_error() -> Fault:
         """Answer 400 with ``Internal.System.Error``, as Quick BI does."""
-        return Fault("internal_error", refusal=("Internal.System.Error", None, None))
+        return Fault("internal_error", refusal=("Internal.System.Error", None))
 
     @staticmethod
     def html_503() -> Fault:
@@ -209,8 +201,8 @@ class Fault:
         """Return the refusal that this fault answers with; only for faults that have one."""
         if self.refusal is None:
             raise ValueError(f"The fault {self.kind} has no error body.")
-        code, message, detail = self.refusal
-        return Refusal(code, message, http_status=self.status, access_denied_detail=detail, headers=dict(self.headers))
+        code, message = self.refusal
+        return Refusal(code, message, http_status=self.status, headers=dict(self.headers))
 
     def as_json(self) -> dict[str, Any]:
         """Return the fault as plain JSON data, for the control interface."""
@@ -235,7 +227,7 @@ class Fault:
                 **fields,
                 headers=headers,
                 body=None if body is None else base64.b64decode(body),
-                refusal=None if refusal is None else (refusal[0], refusal[1], refusal[2]),
+                refusal=None if refusal is None else (refusal[0], refusal[1]),
             )
         except (TypeError, IndexError) as error:
             raise ValueError(f"This is not a fault: {error}") from error
@@ -252,85 +244,80 @@ class FaultRule:
     :param action: the operation; None for every one.
     :param faults: the faults in turn, or one callable that chooses.
     :param times: how many calls it may still hit; None for all.
-    :param probability: with which it hits a call that it concerns, 0 to 1.
-    :param mail_id: only calls for this mail; None for every one.
-    :param seed: of the random numbers, so that a test repeats.
+    :param mail_id: only calls for this mail task; None for every one.
     :param hits: how many calls it has hit.
     """
 
     action: str | None
     faults: tuple[Fault, ...] | ChooseFault
     times: int | None
-    probability: float = 1.0
     mail_id: str | None = None
-    seed: int = 0
     hits: int = 0
-    _random: random.Random = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability must lie between 0 and 1, got {self.probability}.")
-        if not callable(self.faults) and not self.faults:
-            raise ValueError("A rule needs at least one fault.")
-        self._random = random.Random(self.seed)  # noqa: S311 - repeats a test, guards nothing
 
     def choose(self, call: Call) -> Fault | None:
         """Return the fault that hits a call, or None; counts the hit."""
         if self.action not in (None, call.action) or self.mail_id not in (None, call.mail_id):
-            return None
-        if self.probability < 1 and self._random.random() >= self.probability:
             return None
         fault = self.faults(call) if callable(self.faults) else self.faults[self.hits % len(self.faults)]
         if fault is not None:
             self.hits += 1
         return fault
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether it will never hit a call again."""
-        return self.times is not None and self.hits >= self.times
-
 
 class FaultQueue:
-    """The faults that are waiting for calls. Safe to use from several threads.
-
-    Each call is hit by the first rule in the queue that concerns it.
-    """
+    """The faults that are waiting for calls: each is hit by the first rule that concerns it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._rules: list[FaultRule] = []
+        self._lock = threading.RLock()
+        self.rules: list[FaultRule] = []
 
-    @property
-    def rules(self) -> list[FaultRule]:
-        """The rules that can still hit a call, in their order."""
-        with self._lock:
-            return list(self._rules)
+    def fail(
+        self, action: str | None, *faults: Fault | ChooseFault, times: int | None = 1, mail_id: str | None = None
+    ) -> FaultRule:
+        """Let calls go wrong.
 
-    def add(self, rule: FaultRule) -> None:
-        """Append a rule."""
-        with self._lock:
-            self._rules.append(rule)
+        ``fail("GetMailTaskStatus", Fault.reset(), Fault.html_503())`` resets the next call of the operation and answers
+        the one after it with 503. Rules queue up: a call is hit by the first rule that concerns it.
 
-    def remove(self, rule: FaultRule) -> None:
-        """Take a rule out; nothing happens if it is not in the queue any more."""
+        :param action: the operation; None for every one.
+        :param faults: what goes wrong with the first, the second, ... of the calls; or one callable that looks at each
+            call and returns a fault or None.
+        :param times: how often the sequence of faults is gone through (or the callable returns a fault); default once.
+            None: for ever, until :meth:`clear_faults`.
+        :param mail_id: only calls for this mail task; default every one.
+        :returns: the rule; its ``hits`` counts.
+        :raises ValueError: there is no fault.
+        """
+        if not faults:
+            raise ValueError("fail() needs at least one fault.")
+        made = tuple(fault for fault in faults if isinstance(fault, Fault))
+        if len(made) == len(faults):
+            rule = FaultRule(action, made, None if times is None else times * len(made), mail_id)
+        elif len(faults) == 1 and not isinstance(faults[0], Fault) and callable(faults[0]):
+            rule = FaultRule(action, faults[0], times, mail_id)
+        else:
+            raise TypeError("fail() takes faults made with Fault.…(), or one callable.")
         with self._lock:
-            self._rules = [other for other in self._rules if other is not rule]
+            self.rules.append(rule)
+        return rule
 
-    def clear(self) -> None:
-        """Take every rule out."""
+    def stop_failing(self, rule: FaultRule) -> None:
+        """Take a rule back; nothing happens if it is not in the queue any more."""
         with self._lock:
-            self._rules.clear()
+            self.rules = [other for other in self.rules if other is not rule]
+
+    def clear_faults(self) -> None:
+        """Let no call go wrong any more."""
+        with self._lock:
+            self.rules.clear()
 
     def choose(self, call: Call) -> Fault | None:
         """Return the fault that hits a call, or None."""
-        if not self._rules:
-            return None
         with self._lock:
-            for rule in self._rules:
+            for rule in self.rules:
                 fault = rule.choose(call)
                 if fault is not None:
-                    if rule.exhausted:
-                        self._rules.remove(rule)
+                    if rule.times is not None and rule.hits >= rule.times:
+                        self.rules.remove(rule)
                     return fault
         return None

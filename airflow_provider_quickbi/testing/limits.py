@@ -15,7 +15,7 @@ DOCUMENTED_CALLS_PER_SECOND: Final[Mapping[str | None, float]] = {
     "ManualRunMailTask": 1.0,
     None: 50.0,
 }
-"""Calls a second for each operation; ``None`` stands for every operation that is not named."""
+"""Calls a second for each operation; ``None``, or ``"*"``, stands for every operation that is not named."""
 
 CallsPerSecond = Mapping[str | None, float] | float | None
 
@@ -31,17 +31,25 @@ class RateLimiter:
     """
 
     def __init__(self, calls_per_second: CallsPerSecond = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self.limit_calls(calls_per_second)
+
+    def limit_calls(self, calls_per_second: CallsPerSecond) -> None:
+        """Change the limits of calls a second, see :class:`QuickBISimulator`; ``None`` for no limits.
+
+        :raises ValueError: a rate is not above 0.
+        """
         if calls_per_second is None or isinstance(calls_per_second, (int, float)):
             rates: dict[str | None, float] = {} if calls_per_second is None else {None: float(calls_per_second)}
         else:
-            rates = {action: float(rate) for action, rate in calls_per_second.items() if rate is not None}
+            named = calls_per_second.items()
+            rates = {None if action == "*" else action: float(rate) for action, rate in named if rate is not None}
         for action, rate in rates.items():
             if rate <= 0:
                 raise ValueError(
                     f"calls_per_second of {action or 'every other operation'} must be above 0, got {rate}."
                 )
         self._rates = rates
-        self._now = now
         self._passed: dict[str, deque[float]] = {}
 
     @property

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import socket
-import struct
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
-from aiohttp import web
-
-from airflow_provider_quickbi.testing.control import CONTROL_PREFIX, answer_control
-from airflow_provider_quickbi.testing.errors import Refusal
-from airflow_provider_quickbi.testing.faults import Fault
-from airflow_provider_quickbi.testing.simulator import Answer, QuickBISimulator, SimulatorSettings
+from airflow_provider_quickbi.testing import wire
+from airflow_provider_quickbi.testing.control import CONTROL_PREFIX, respond_to_control
+from airflow_provider_quickbi.testing.exchange import Exchange
+from airflow_provider_quickbi.testing.simulator import QuickBISimulator, SimulatorSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from ssl import SSLContext
     from types import TracebackType
 
-    from airflow_provider_quickbi.testing.calls import Call
-    from airflow_provider_quickbi.testing.signature import SignedRequest
+    from aiohttp import web
 
-logger = logging.getLogger("airflow_provider_quickbi.testing")
 
 START_TIMEOUT: Final = 10.0
 """How many seconds the server may take to listen."""
@@ -36,50 +28,6 @@ STOP_TIMEOUT: Final = 10.0
 """How many seconds the server may take to stop."""
 
 _HANDLER_TIMEOUT: Final = 1.0
-_POLL_SECONDS: Final = 0.05
-_CHUNK: Final = 64 * 1024
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-_JSON: Final = "application/json;charset=utf-8"
-
-
-class _CountingServer(web.Server):
-    """Numbers the connections in the order in which they are accepted."""
-
-    def __init__(self, simulator: QuickBISimulator, handler: Callable[..., Any], **kwargs: Any) -> None:
-        super().__init__(handler, **kwargs)
-        self._simulator = simulator
-        self._origins: dict[Any, tuple[int, int]] = {}
-        self._transports: dict[Any, asyncio.Transport] = {}
-        self._controls: set[Any] = set()
-
-    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
-        peer = transport.get_extra_info("peername")
-        self._origins[handler] = (self._simulator.note_connection(), peer[1] if peer else 0)
-        self._transports[handler] = transport
-        super().connection_made(handler, transport)
-
-    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
-        self._origins.pop(handler, None)
-        self._transports.pop(handler, None)
-        self._controls.discard(handler)
-        super().connection_lost(handler, exc)
-
-    def origin(self, handler: Any) -> tuple[int, int]:
-        """Return the number of a connection and the client's port."""
-        return self._origins.get(handler, (0, 0))
-
-    def abort(self, kept: object = None) -> int:
-        """Close every connection at once, but the one that is kept; returns how many were closed."""
-        aborted = [transport for handler, transport in self._transports.items() if handler is not kept]
-        for transport in aborted:
-            transport.abort()
-        return len(aborted)
-
-    def note_control(self, handler: Any) -> None:
-        """Do not count a connection any more: it serves to control the simulator."""
-        if handler not in self._controls:
-            self._controls.add(handler)
-            self._simulator.forget_connection()
 
 
 class LocalQuickBI(QuickBISimulator):
@@ -93,16 +41,13 @@ class LocalQuickBI(QuickBISimulator):
             ...
             assert quickbi.mails_sent(mail_id) == 1
 
-    It verifies signatures and answers as Quick BI documents it, over real connections. Nothing is limited and every run
-    is over at once unless it is told otherwise, so a test need not wait. It may be stopped and started again: it keeps
-    its state and its port.
+    It verifies signatures and responds as Quick BI documents it, over real connections. Unless told otherwise, nothing
+    is limited and every run finishes at once. It may be stopped and started again: it keeps its state and its port.
 
     :param host: the address to listen on; default ``127.0.0.1``.
     :param port: the port to listen on; default 0: any free one.
     :param ssl_context: a server-side context, to speak HTTPS; default HTTP.
-    :param settings: the keyword arguments of
-        :class:`~airflow_provider_quickbi.testing.simulator.QuickBISimulator`, which documents them and every method
-        that is not about the server.
+    :param settings: see :class:`~airflow_provider_quickbi.testing.simulator.SimulatorSettings`.
     """
 
     def __init__(
@@ -120,7 +65,7 @@ class LocalQuickBI(QuickBISimulator):
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._server: _CountingServer | None = None
+        self._server: wire.CountingServer | None = None
 
     # Starting and stopping
 
@@ -263,7 +208,7 @@ class LocalQuickBI(QuickBISimulator):
     async def _serve(self, listening: Future[int]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self._server = _CountingServer(
+        self._server = wire.CountingServer(
             self, self._handle, access_log=None, max_line_size=65536, max_field_size=65536, lingering_time=0
         )
         listener = await self._loop.create_server(
@@ -275,7 +220,7 @@ class LocalQuickBI(QuickBISimulator):
         finally:
             await self._close(listener, self._server)
 
-    async def _close(self, listener: asyncio.Server, server: _CountingServer) -> None:
+    async def _close(self, listener: asyncio.Server, server: wire.CountingServer) -> None:
         for listening_socket in listener.sockets:
             asyncio.get_running_loop().remove_reader(listening_socket.fileno())
         await _turn()  # what was just accepted has to become a connection, or nobody would close it
@@ -286,209 +231,15 @@ class LocalQuickBI(QuickBISimulator):
         await _turn()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        assert self._server is not None  # noqa: S101 - it runs
+        assert self._stopping is not None  # noqa: S101
         if request.raw_path.startswith(CONTROL_PREFIX):
-            if self._server is not None:
-                self._server.note_control(request.protocol)
-            return await answer_control(self, request)
-        body = await request.read() if request.body_exists else b""
-        connection_id, remote_port = self._server.origin(request.protocol) if self._server else (0, 0)
-        signed, call = self.receive(
-            request.method,
-            request.raw_path,
-            request.headers.items(),
-            body,
-            connection_id=connection_id,
-            remote_port=remote_port,
-        )
-        try:
-            fault = await self._run_callbacks(call) or self.faults.choose(call)
-            if fault is not None:
-                return await self._go_wrong(fault, signed, call, request)
-            return self._respond(self.answer(signed, call), call)
-        except Exception as error:
-            self.callback_errors.append(error)
-            logger.exception("A callback or handler for %s failed", call.action)
-            refusal = Refusal("InternalError", f"A callback or handler failed: {error!r}")
-            return self._respond(self.refuse(refusal, signed, call), call)
-
-    async def _run_callbacks(self, call: Call) -> Fault | None:
-        fault: Fault | None = None
-        for callback in self.callbacks_for(call):
-            fault = await _in_thread(callback, call) or fault
-        return fault
-
-    async def _go_wrong(
-        self, fault: Fault, signed: SignedRequest, call: Call, request: web.BaseRequest
-    ) -> web.StreamResponse:
-        call.fault, call.code = fault.kind, fault.code
-        if fault.wire == "answer" and not fault.processed and not await self._wait(fault.seconds, request):
-            return self._cut_off(call, request)
-        if fault.processed or fault.kind == "delay":
-            answer = self.answer(signed, call)
-        else:
-            answer = self._faulty_answer(fault, signed, call)
-        if fault.wire in ("reset", "hang", "half_body"):
-            call.http_status = None
-            self._note(call)
-            return await self._break_off(fault, answer, request)
-        if fault.wire == "oversized":
-            self._note(call)
-            return await _send_oversized(fault.size, request)
-        if fault.processed and not await self._wait(fault.seconds, request):
-            return self._cut_off(call, request)
-        return self._respond(_spoil(fault, answer, call), call)
-
-    async def _break_off(self, fault: Fault, answer: Answer, request: web.BaseRequest) -> web.Response:
-        if fault.wire == "half_body":
-            return _send_half(answer, request)
-        if fault.wire == "hang":
-            patient = await self._wait(fault.seconds or None, request)
-            if patient and request.transport is not None:
-                request.transport.close()
-        return _abort(request)
-
-    def _faulty_answer(self, fault: Fault, signed: SignedRequest, call: Call) -> Answer:
-        if fault.refusal is not None:
-            return self.refuse(fault.make_refusal(), signed, call)
-        call.http_status = fault.status or 200
-        return Answer(call.http_status, fault.body or b"", dict(fault.headers))
-
-    def _respond(self, answer: Answer, call: Call) -> web.Response:
-        self._note(call)
-        return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": _JSON, **answer.headers})
-
-    def _cut_off(self, call: Call, request: web.BaseRequest) -> web.Response:
-        call.http_status = None
-        self._note(call)
-        return _abort(request)
-
-    def _note(self, call: Call) -> None:
-        self.log(call)
-        if logger.isEnabledFor(logging.INFO):
-            fault = f" [{call.fault}]" if call.fault else ""
-            status = call.http_status or "no answer"
-            logger.info("%s %s -> %s %s%s", call.action, dict(call.params), status, call.code, fault)
-
-    async def _wait(self, seconds: float | None, request: web.BaseRequest) -> bool:
-        """Wait; return False as soon as the client is gone or the server stops. ``None`` waits for nothing else."""
-        if seconds == 0:
-            return True
-        stopping = self._stopping
-        if stopping is None:
-            return False
-        loop = asyncio.get_running_loop()
-        end = None if seconds is None else loop.time() + seconds
-        while end is None or loop.time() < end:
-            pause = _POLL_SECONDS if end is None else min(_POLL_SECONDS, max(0.0, end - loop.time()))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), pause)
-            if stopping.is_set() or _is_gone(request):
-                return False
-        return True
+            self._server.note_control(request.protocol)
+            return await respond_to_control(self, request)
+        return await Exchange(self, request, self._stopping).carry_out(*self._server.origin(request.protocol))
 
 
 async def _turn() -> None:
     """Let the loop do what is due: connections are made and lost a few turns after they were asked to."""
     for _ in range(4):
         await asyncio.sleep(0)
-
-
-async def _in_thread(callback: Callable[[Call], Fault | None], call: Call) -> Fault | None:
-    """Run a callback in a daemon thread, so that one that never returns cannot keep the server from stopping."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[Fault | None] = loop.create_future()
-
-    def settle(fault: Fault | None, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is None:
-            outcome.set_result(fault)
-        else:
-            outcome.set_exception(error)
-
-    def run() -> None:
-        fault: Fault | None = None
-        failure: BaseException | None = None
-        try:
-            fault = callback(call)
-        except Exception as error:
-            logger.debug("A callback for %s failed", call.action, exc_info=True)
-            failure = error
-        try:
-            loop.call_soon_threadsafe(settle, fault if isinstance(fault, Fault) else None, failure)
-        except RuntimeError:
-            logger.debug("The server stopped before a callback for %s returned", call.action)
-
-    threading.Thread(target=run, name="local-quickbi-callback", daemon=True).start()
-    return await outcome
-
-
-def _is_gone(request: web.BaseRequest) -> bool:
-    transport = request.transport
-    return transport is None or transport.is_closing()
-
-
-def _abort(request: web.BaseRequest) -> web.Response:
-    transport = request.transport
-    if transport is not None and not transport.is_closing():
-        connection = transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        transport.abort()
-    return web.Response()  # never sent: the connection is gone
-
-
-def _send_half(answer: Answer, request: web.BaseRequest) -> web.Response:
-    transport = request.transport
-    if transport is not None:
-        head = f"HTTP/1.1 {answer.status} OK\r\nContent-Type: {_JSON}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
-        transport.write(head.encode() + answer.body[: len(answer.body) // 2])
-        transport.close()
-    return web.Response()  # never sent: the connection is closed
-
-
-async def _send_oversized(size: int, request: web.BaseRequest) -> web.StreamResponse:
-    head, tail = b'{"RequestId":"', b'","Result":[],"Success":true}'
-    response = web.StreamResponse(headers={"Content-Type": _JSON})
-    response.content_length = max(size, len(head) + len(tail))
-    with suppress(ConnectionError):  # the client had enough
-        await response.prepare(request)
-        await response.write(head)
-        left = response.content_length - len(head) - len(tail)
-        while left > 0:
-            await response.write(b"A" * min(left, _CHUNK))
-            left -= _CHUNK
-        await response.write(tail)
-        await response.write_eof()
-    return response
-
-
-def _spoil(fault: Fault, answer: Answer, call: Call) -> Answer:
-    """Return what a fault makes of an answer that is sent in full."""
-    if fault.wire == "half_json":
-        return Answer(answer.status, answer.body[: len(answer.body) // 2], answer.headers)
-    if fault.wire == "wrong_types":
-        return _change_types(answer)
-    if not fault.processed or (fault.status is None and fault.body is None):
-        return answer
-    call.http_status = answer.status if fault.status is None else fault.status
-    return Answer(call.http_status, answer.body if fault.body is None else fault.body, dict(fault.headers))
-
-
-def _change_types(answer: Answer) -> Answer:
-    changed = {"RequestId": 7, "Result": _change_type(json.loads(answer.body).get("Result")), "Success": "yes"}
-    return Answer(answer.status, json.dumps(changed).encode(), answer.headers)
-
-
-def _change_type(value: object) -> object:
-    match value:
-        case dict():
-            return [_change_type(inner) for inner in value.values()]
-        case list():
-            return {str(number): _change_type(inner) for number, inner in enumerate(value)}
-        case bool() | None:
-            return {"value": value}
-        case int() | float():
-            return [value]
-        case _:
-            return {"text": value}

@@ -12,13 +12,15 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, unquote
 
 from airflow_provider_quickbi.testing.errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from airflow_provider_quickbi.testing.accounts import Account
 
 ALGORITHM: Final = "ACS3-HMAC-SHA256"
 DATE_TOLERANCE: Final = 15 * 60.0
@@ -33,36 +35,9 @@ _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 _ALWAYS_PRESENT: Final = ("host", "x-acs-content-sha256", "x-acs-date", "x-acs-signature-nonce")
 
 
-class AccessKey(Protocol):
-    """What has to be known of an AccessKey to verify its signatures."""
-
-    @property
-    def access_key_secret(self) -> str:
-        """The secret it signs with."""
-
-    @property
-    def active(self) -> bool:
-        """Whether it is enabled."""
-
-    @property
-    def security_token(self) -> str | None:
-        """The STS token that has to come along; None for a permanent key."""
-
-    @property
-    def security_token_expires_at(self) -> float | None:
-        """When the STS token ends, in seconds since 1970; None for never."""
-
-
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """The parts of an HTTP request that a signature covers.
-
-    :param method: the HTTP method, in upper case.
-    :param path: the path as it was sent, without the query.
-    :param raw_query: the query as it was sent, without the question mark.
-    :param headers: the headers as :func:`collect_headers` returns them.
-    :param body: the body; empty for every Quick BI operation.
-    """
+    """The parts of an HTTP request that a signature covers."""
 
     method: str
     path: str
@@ -81,12 +56,7 @@ class Authorization:
 
 
 def collect_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Bring headers into the form in which they are signed.
-
-    :param pairs: names and values as they were sent.
-    :returns: lower-case name to value, without the white space around it; the values of a repeated header are sorted
-        and joined by commas.
-    """
+    """Bring headers into the form in which they are signed."""
     collected: dict[str, str] = {}
     repeated: dict[str, list[str]] = {}
     for sent_name, value in pairs:
@@ -99,10 +69,7 @@ def collect_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def parse_query(raw_query: str) -> list[tuple[str, str]]:
-    """Decode a query into its parameters, in the order in which they were sent.
-
-    :param raw_query: the query as it was sent, without the question mark.
-    """
+    """Decode a query into its parameters, in the order in which they were sent."""
     if "%" in raw_query or "+" in raw_query:
         return parse_qsl(raw_query, keep_blank_values=True)
     pairs = (pair.partition("=") for pair in raw_query.split("&") if pair)
@@ -116,33 +83,18 @@ def percent_encode(text: str) -> str:
 
 
 def canonical_query(raw_query: str) -> str:
-    """Decode a query, encode it again and sort it by name.
-
-    :param raw_query: the query as it was sent, without the question mark.
-    :returns: the canonical query string.
-    """
+    """Decode a query, encode it again and sort it by name."""
     encoded = sorted([(percent_encode(name), percent_encode(value)) for name, value in parse_query(raw_query)])
     return "&".join([f"{name}={value}" for name, value in encoded])
 
 
 def canonical_headers(headers: Mapping[str, str], names: Iterable[str]) -> str:
-    """Write the signed headers in canonical form.
-
-    :param headers: as :func:`collect_headers` returns them.
-    :param names: the names to write; they are sorted.
-    :returns: one ``name:value`` line for each header, every line with its line feed.
-    """
+    """Write the signed headers in canonical form."""
     return "".join([f"{name}:{headers.get(name, '')}\n" for name in sorted(names)])
 
 
 def canonical_request(request: SignedRequest, signed_headers: Iterable[str], body_sha256: str) -> str:
-    """Rebuild the canonical request that a client has to sign.
-
-    :param request: the request as it arrived.
-    :param signed_headers: the names in ``SignedHeaders``.
-    :param body_sha256: the hash of the body, in lower-case hexadecimal.
-    :returns: the canonical request.
-    """
+    """Rebuild the canonical request that a client has to sign."""
     names = sorted(name.lower() for name in signed_headers)
     path = "/" if request.path in ("", "/") else quote(unquote(request.path), safe="/~")
     return (
@@ -157,22 +109,12 @@ def string_to_sign(canonical: str) -> str:
 
 
 def sign(text: str, secret: str) -> str:
-    """Sign text with a secret.
-
-    :param text: what :func:`string_to_sign` returned.
-    :param secret: the AccessKey secret.
-    :returns: the signature in lower-case hexadecimal.
-    """
+    """Sign text with a secret."""
     return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
 def parse_authorization(value: str | None) -> Authorization:
-    """Take an ``Authorization`` header apart.
-
-    :param value: the header, or None if there is none.
-    :returns: its three parts.
-    :raises Refusal: ``IncompleteSignature``: the header is missing or not of the form that the specification asks for.
-    """
+    """Take an ``Authorization`` header apart."""
     if not value:
         raise _incomplete("The request has no Authorization header.")
     match = _AUTHORIZATION.fullmatch(value)
@@ -186,24 +128,14 @@ def parse_authorization(value: str | None) -> Authorization:
 
 @dataclass(slots=True)
 class NonceWindow:
-    """Remembers the nonces of verified requests, so that a request cannot be sent twice.
-
-    :param seconds: how long a nonce is remembered; default 15 minutes, after which its date is refused anyway.
-    :param remembered: at most so many nonces are kept, the oldest are forgotten first; default 100,000.
-    """
+    """Remembers the nonces of verified requests, so that a request cannot be sent twice."""
 
     seconds: float = DATE_TOLERANCE
     remembered: int = 100_000
     _seen: OrderedDict[str, float] = field(default_factory=OrderedDict, repr=False)
 
     def use(self, access_key_id: str, nonce: str, now: float) -> bool:
-        """Note a nonce as used.
-
-        :param access_key_id: whose nonce it is.
-        :param nonce: the nonce.
-        :param now: the time in seconds.
-        :returns: False if the AccessKey used it already within the window.
-        """
+        """Note a nonce as used."""
         while self._seen:
             oldest = next(iter(self._seen))
             if self._seen[oldest] > now and len(self._seen) <= self.remembered:
@@ -221,7 +153,7 @@ class NonceWindow:
 
 
 def verify(
-    request: SignedRequest, *, find_key: Callable[[str], AccessKey | None], now: float, nonces: NonceWindow
+    request: SignedRequest, *, find_key: Callable[[str], Account | None], now: float, nonces: NonceWindow
 ) -> str:
     """Verify the signature of a request.
 
@@ -298,7 +230,7 @@ def _check_signature(request: SignedRequest, authorization: Authorization, secre
     )
 
 
-def _check_security_token(request: SignedRequest, access_key_id: str, key: AccessKey, now: float) -> None:
+def _check_security_token(request: SignedRequest, access_key_id: str, key: Account, now: float) -> None:
     token = request.headers.get("x-acs-security-token")
     declared_id = request.headers.get("x-acs-accesskey-id")
     if declared_id is not None and declared_id != access_key_id:

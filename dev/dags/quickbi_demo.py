@@ -1,4 +1,4 @@
-"""The DAG of `make demo`: one branch waits for a scheduled report, the other sends one and loses its worker.
+"""The DAG of `make demo`: one branch waits for a scheduled report, the other refreshes a dataset and sends its report.
 
 The first try of `send_board_report` **fails on purpose**, right after Quick BI accepted the mail. The retry finds
 the run that the first try started and waits for it: the board gets its mail once.
@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import DAG, Param, task
 
-from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
+from airflow_provider_quickbi.operators.quickbi import (
+    QuickBIListMailTasksOperator,
+    QuickBIRefreshDatasetOperator,
+    QuickBIRunMailTaskOperator,
+)
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ class LosesItsWorkerOnce(QuickBIRunMailTaskOperator):
 
 with DAG(
     dag_id="quickbi_demo",
-    description="Waits for a scheduled report, and sends another one at most once although a worker is lost",
+    description="Waits for a scheduled report; refreshes a dataset and sends its report once although a worker is lost",
     doc_md=__doc__,
     tags=["quickbi", "demo"],
     schedule=None,
@@ -72,10 +76,13 @@ with DAG(
         print(f"archive_report: archived the report of {run['exec_time']}, run {run['task_id']}.")
         return run["task_id"]
 
-    @task
-    def refresh_data() -> None:
-        """Stand for the ETL that must finish before the board's report is sent."""
-        print("refresh_data: the data is up to date.")
+    refresh_figures = QuickBIRefreshDatasetOperator(
+        task_id="refresh_figures",
+        dataset_id="board-figures",
+        poll_interval=2,
+        retries=1,
+        deferrable=True,
+    )
 
     send_board_report = LosesItsWorkerOnce(
         task_id="send_board_report",
@@ -104,5 +111,5 @@ Start records survive a retry on Airflow 3.3 and later.
 
     list_mail_tasks >> wait_for_report
     archive_report(wait_for_report.output)
-    refresh_data() >> send_board_report
+    refresh_figures >> send_board_report
     notify_board(send_board_report.output)

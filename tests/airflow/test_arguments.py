@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-SENSOR = {
+SENSOR: dict[str, tuple[dict[str, Any], str]] = {
     "no mail task": ({}, "needs either mail_id or subscribe_name"),
     "two ways to name it": (
         {"mail_id": "a", "subscribe_name": "A"},
@@ -52,12 +53,12 @@ SENSOR = {
     ),
     "more required than given": ({"mail_id": ["a", "b"], "require": 3}, "require is 3, but 2 mail tasks are given"),
 }
-LIST = {
+LIST: dict[str, tuple[dict[str, Any], str]] = {
     "paused": ({"paused": "maybe"}, "paused must be true or false"),
     "page_size": ({"page_size": 0}, "page_size must be a whole number from 1"),
     "max_mail_tasks": ({"max_mail_tasks": 1.5}, "max_mail_tasks must be a whole number from 1"),
 }
-RUN = {
+RUN: dict[str, tuple[dict[str, Any], str]] = {
     "no mail task": ({}, "needs either mail_id or subscribe_name"),
     "empty mail_id": ({"mail_id": " "}, "mail_id is empty"),
     "on_running": ({"mail_id": "a", "on_running": "stop"}, "on_running must be one of wait, attach, skip, fail"),
@@ -101,7 +102,7 @@ def test_a_start_that_cannot_be_right_is_an_import_error(case, airflow):
     _refused(airflow, lambda: QuickBIRunMailTaskOperator(task_id="send", **arguments), text)
 
 
-RENDERED = {
+RENDERED: dict[str, tuple[dict[str, Any], str]] = {
     "empty_mail": ({"mail_id": "{{ '' }}"}, "mail_id is empty (rendered to ''"),
     "no_mail": ({"mail_id": "{{ none }}"}, "mail_id is empty (rendered to 'None'"),
     "twice": ({"mail_id": "{{ ['a', 'a'] }}"}, "mail_id names 'a' twice"),
@@ -177,10 +178,10 @@ def test_a_connection_that_cannot_be_used_is_refused_before_any_call(airflow, qu
     ],
     ids=["without a zone", "other zone", "UTC", "datetime", "template", "template of a datetime"],
 )
-def test_executed_after_without_a_zone_is_utc(instant, airflow, quickbi, sensor_of, run_of, at_look):
+def test_executed_after_without_a_zone_is_utc(instant, airflow, quickbi, sensor_of, run_of, at_poll):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report", exec_time="2026-01-31T16:59:59+08:00")
-    at_look("report", 2, lambda: quickbi.add_run("report", exec_time="2026-01-31T17:00:00+08:00"))
+    at_poll("report", 2, lambda: quickbi.add_run("report", exec_time="2026-01-31T17:00:00+08:00"))
 
     ran = airflow.run(lambda: sensor_of("poke", "report", executed_after=instant))
 
@@ -264,12 +265,12 @@ def test_templates_may_render_to_text(airflow, quickbi, sensor, run_of):
 
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
-def test_a_name_that_begins_with_a_bracket_is_a_name_and_gives_one_run(airflow, quickbi, sensor, run_of, at_look):
+def test_a_name_that_begins_with_a_bracket_is_a_name_and_gives_one_run(airflow, quickbi, sensor, run_of, at_poll):
     for mail_id, name in {"daily": "[日报] 销售", "year": "[2024]", "quoted": "['a', 'b']"}.items():
         quickbi.add_mail_task(name, mail_id=mail_id)
         quickbi.add_run(mail_id)
     processing = quickbi.runs("daily")[0]["task_id"]
-    at_look("daily", 2, lambda: quickbi.finish_run(processing))
+    at_poll("daily", 2, lambda: quickbi.finish_run(processing))
 
     ran = airflow.run(
         lambda: [

@@ -97,6 +97,15 @@ def delivered(quickbi):
     return quickbi
 
 
+@pytest.fixture(autouse=True)
+def cubes(quickbi):
+    """The dataset that the examples name, with a refresh that has succeeded."""
+    cubes = quickbi.datasets
+    cubes.add("Sales", dataset_id="sales-cube")
+    cubes.add_run("sales-cube")
+    return cubes
+
+
 def applies(block: Block, airflow_version: tuple[int, ...]) -> None:
     """Skip what an older Airflow cannot import."""
     if airflow_version < (3,) and "from airflow.sdk import" in block.text:
@@ -110,6 +119,7 @@ def test_every_example_is_a_whole_program_that_is_run_here():
 
 
 def test_every_mail_task_of_the_documentation_is_one_of_the_simulator(quickbi):
+    quickbi.reset()
     add_demo_data(quickbi)
     seeded = {mail["mail_id"] for mail in quickbi.mail_tasks()}
     pages = [*PAGES, ROOT / "README.zh-CN.md", *(ROOT / "example_dags").glob("*.py")]
@@ -129,10 +139,10 @@ def test_every_operator_sensor_trigger_and_the_hook_have_an_example():
     public = {
         name
         for module in (operators, sensors, triggers, notifications, hooks)
-        for name, member in inspect.getmembers(module, inspect.isclass)
-        if member.__module__ == module.__name__ and re.search("(Operator|Sensor|EventTrigger|Notifier|Hook)$", name)
+        for name, _ in inspect.getmembers(module, inspect.isclass)
+        if re.search("^QuickBI.*(Operator|Sensor|EventTrigger|Notifier|Hook)$", name)
     }
-    assert len(public) >= 5
+    assert len(public) >= 8
     assert public - set().union(*(block.names() for block in PYTHON)) == set()
 
 
@@ -167,30 +177,34 @@ def test_a_dag_of_the_documentation_has_a_deadline_with_a_callback(block, airflo
 
 
 @pytest.mark.parametrize("block", EVENT_DRIVEN, ids=str)
-def test_a_dag_of_the_documentation_is_scheduled_by_a_delivery(block, airflow, airflow_version, delivered):
+def test_a_dag_of_the_documentation_is_scheduled_by_a_delivery(block, airflow, airflow_version, delivered, cubes):
     applies(block, airflow_version)
     (asset,) = airflow.parse_source(block.text).schedule
     (watcher,) = airflow.watchers(asset)
     watcher.poll_interval = 0.01
 
-    payload = asyncio.run(first_event(watcher, delivered))
+    if isinstance(watcher, triggers.QuickBIDatasetRefreshEventTrigger):
+        action, deliver = "QueryLastAccelerationEngineJob", lambda: cubes.add_run(watcher.dataset_id)
+    else:
+        action, deliver = "GetMailTaskStatus", lambda: delivered.add_run(watcher.mail_id)
+    payload = asyncio.run(first_event(watcher, delivered, action, deliver))
     ran = airflow.run_source(block.text, event=(asset, {"from_trigger": True, "payload": payload}))
 
     assert set(ran.states.values()) == {"success"}, ran.log
-    assert ran.notified(payload["task_id"], payload["mail_id"], "SENT"), ran.log
+    assert ran.notified(*(str(value) for value in payload.values())), ran.log
 
 
-async def first_event(watcher: Any, quickbi: Any) -> dict[str, Any]:
-    """Let a run be sent while it is watched and return what is told of it."""
-    asked = quickbi.count("GetMailTaskStatus")
+async def first_event(watcher: Any, quickbi: Any, action: str, deliver: Any) -> dict[str, Any]:
+    """Let a run succeed while it is watched and return what is told of it."""
+    asked = quickbi.count(action)
 
-    async def deliver() -> None:
-        while quickbi.count("GetMailTaskStatus") < asked + 2:
+    async def deliver_later() -> None:
+        while quickbi.count(action) < asked + 2:
             await asyncio.sleep(0.01)
-        quickbi.add_run(watcher.mail_id)
+        deliver()
 
     async with asyncio.timeout(60), aclosing(watcher.run()) as events, asyncio.TaskGroup() as together:
-        together.create_task(deliver())
+        together.create_task(deliver_later())
         event = await anext(events)
     return event.payload
 

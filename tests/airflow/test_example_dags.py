@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_quickbi.testing import LocalQuickBI
-from dev.playground import add_mail_tasks
+from dev.playground import DATASETS, add_mail_tasks
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "example_dags"
 AIRFLOW_3 = not version("apache-airflow").startswith("2.")
 TASKS = {
     "quickbi_list_and_wait": {"list_mail_tasks", "report_sent"},
+    "quickbi_refresh_and_send": {"refresh", "send", "sent", "announce"},
     "quickbi_notify_on_failure": {"load"},
     "quickbi_send_report": {"refresh", "send_report", "announce"},
     "quickbi_wait_for_scheduled_report": {"report_sent", "archive"},
@@ -77,6 +78,14 @@ def reports(quickbi):
     return quickbi
 
 
+@pytest.fixture
+def datasets(quickbi):
+    """Every dataset that an example names."""
+    datasets = quickbi.datasets
+    datasets.add("Sales", dataset_id="sales-cube")
+    return datasets
+
+
 def test_the_examples_parse_without_a_network_and_without_quick_bi(airflow, no_network):
     bag = airflow.bag(EXAMPLES)
 
@@ -98,7 +107,9 @@ def test_every_example_describes_itself_and_nothing_else_lies_beside_them(airflo
 
 
 @pytest.mark.parametrize(("dag_id", "started"), STARTS)
-def test_an_example_does_what_it_says_once_its_report_is_sent(dag_id, started, run_example, reports, monkeypatch):
+def test_an_example_does_what_it_says_once_its_report_is_sent(
+    dag_id, started, run_example, reports, datasets, monkeypatch
+):
     if started == "without a logical date":
         from airflow.sdk import DAG
 
@@ -108,7 +119,8 @@ def test_an_example_does_what_it_says_once_its_report_is_sent(dag_id, started, r
 
     assert set(ran.states.values()) == {"success"}, ran.log
     assert {task.partition("[")[0] for task in ran.states} == EXPECTED[dag_id]
-    assert reports.starts("weekly-review") == (dag_id == "quickbi_send_report")
+    assert reports.starts("weekly-review") == (dag_id in ("quickbi_send_report", "quickbi_refresh_and_send"))
+    assert datasets.starts("sales-cube") == (dag_id == "quickbi_refresh_and_send")
     assert sum(reports.starts(mail["mail_id"]) for mail in reports.mail_tasks()) == reports.starts("weekly-review")
 
 
@@ -139,12 +151,14 @@ def test_mapped_waits_are_named_by_their_mail_task(run_example, reports):
 def test_the_playground_has_every_mail_task_that_examples_and_documentation_name():
     with LocalQuickBI() as quickbi:
         add_mail_tasks(quickbi)
-        seeded = {mail["mail_id"] for mail in quickbi.mail_tasks()}
+        cubes = {dataset_id for dataset_id, _ in DATASETS}
+        seeded = {str(mail["mail_id"]) for mail in quickbi.mail_tasks()}
         never_sent_by_schedule = {mail_id for mail_id in seeded if not quickbi.runs(mail_id)}
     examples = "".join(path.read_text() for path in (*EXAMPLES.glob("*.py"), *(ROOT / "dev" / "dags").glob("*.py")))
     pages = "".join(path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
     documented = "".join(re.findall(r"^```python\n(.*?)^```", pages, re.DOTALL | re.MULTILINE))
 
+    assert set(re.findall(r'\bdataset_id="([^"{]+)"', examples + documented)) <= cubes
     named = set(re.findall(r'\bmail_id="([^"{]+)"', examples + documented))
     assert named <= seeded, sorted(named - seeded)
     started = set(re.findall(r'RunMailTaskOperator\(\s*task_id="\w+",\s*mail_id="([^"{]+)"', examples))

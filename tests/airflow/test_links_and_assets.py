@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 
@@ -19,7 +21,9 @@ def link_of(ran, task_id):
 
     with create_session() as session:
         find = getattr(SerializedDagModel, "get_dag", None)
-        dag = find(ran.dag_id, session=session) if find else SerializedDagModel.get(ran.dag_id, session=session).dag
+        stored = SerializedDagModel.get(ran.dag_id, session=session)
+        assert stored is not None
+        dag = find(ran.dag_id, session=session) if find else stored.dag
         task_instance = session.query(TaskInstance).filter_by(dag_id=ran.dag_id, task_id=task_id).one()
         return dag.get_task(task_id).get_extra_links(task_instance, "Quick BI")
 
@@ -60,7 +64,8 @@ def test_a_task_that_fails_before_it_knows_its_connection_reads_no_link_that_is_
 ):
     from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
 
-    deferrable, missing = {"deferrable": mode == "deferrable"}, {"quickbi_conn_id": "no_such_connection"}
+    deferrable: Any = {"deferrable": mode == "deferrable"}
+    missing: Any = {"quickbi_conn_id": "no_such_connection"}
     ran = airflow.run(
         lambda: [
             sensor("no_connection", mail_id="report", **missing),
@@ -108,7 +113,7 @@ def test_each_asset_gets_the_run_of_its_mail_task(airflow, quickbi, report, sens
     assert sorted(ran.asset_extras(), key=str) == sorted([runs[0], runs[1], {"runs": runs}], key=str)
 
 
-def test_a_report_that_is_not_out_yet_is_not_told_of_as_one(airflow, quickbi, run_of):
+def test_a_report_that_is_not_out_yet_is_not_notified_as_one(airflow, quickbi, run_of):
     from airflow.providers.common.compat.sdk import Asset
 
     from airflow_provider_quickbi.assets.quickbi import mail_task_asset
@@ -154,7 +159,7 @@ def test_an_alias_gets_an_event_for_the_asset_of_each_mail_task(airflow, quickbi
     try:
         from airflow.sdk import AssetAlias
     except ImportError:
-        from airflow.datasets import DatasetAlias as AssetAlias
+        from airflow.datasets import DatasetAlias as AssetAlias  # type: ignore[no-redef]
 
     ran = airflow.run(lambda: sensor("report", outlets=[AssetAlias("delivered")]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,7 @@ def _start_dag_runs_later(patch, seconds):
     """Date the start of the next DAG run; a test is faster than the seconds in which Quick BI writes its times."""
     from airflow_provider_quickbi._send import notice as module
 
-    started = module.run_started
+    started: Any = vars(module)["run_started"]
     patch.setattr(module, "run_started", lambda context: started(context) + timedelta(seconds=seconds))
 
 

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from airflow_provider_quickbi.testing import Fault
+from tests.datasets import both
 
 DEFERRED = "Pausing task as DEFERRED"
 UNANSWERED = [Fault.html_503(), Fault.reset(), Fault.internal_error(), Fault.empty_502(), Fault.half_json()]
+
+#: What a run that has failed raises.
+FAILED = {"mail": "QuickBIMailTaskFailed", "dataset": "QuickBIDatasetRefreshFailed"}
+
+
+def named(xcom):
+    """Return the id of a run."""
+    return xcom.get("task_id") or xcom["job_id"]
+
+
+def started(xcom):
+    """Return when a run started."""
+    return xcom.get("exec_time") or xcom["started_at"]
 
 
 # SENT
 
 
-def test_a_run_that_is_sent_is_a_success_with_the_run_as_xcom(wait, quickbi, at_look, run_of, expect):
+@both
+def test_a_run_that_is_sent_is_a_success_with_the_run_as_xcom(wait, quickbi, at_poll, run_of, expect, kind):
     def prepare(mail_id):
         task_id = quickbi.add_run(mail_id, status="PROCESSING")
-        at_look(mail_id, 2, lambda: quickbi.finish_run(task_id, "SENT"))
+        at_poll(mail_id, 2, lambda: quickbi.finish_run(task_id, "SENT"))
 
     ran = wait(prepare)
 
     expect.success(ran, {"hard": run_of("hard"), "soft": run_of("soft")})
     xcom = ran.xcoms()["hard"]
-    assert isinstance(xcom["task_id"], str)
-    assert datetime.fromisoformat(xcom["exec_time"]).utcoffset() == timedelta(hours=8)
+    assert datetime.fromisoformat(started(xcom)).utcoffset() == timedelta(hours=8)
+    assert isinstance(xcom["task_id"] if kind == "mail" else xcom["job_id"], str)
 
 
-def test_a_run_that_is_sent_at_the_first_look_ends_the_wait_there(wait, quickbi, poll_count, run_of, expect):
+@both
+def test_a_run_that_is_sent_at_the_first_poll_ends_the_wait_there(wait, quickbi, poll_count, run_of, expect):
     ran = wait(quickbi.add_run)
 
     expect.success(ran, {"hard": run_of("hard"), "soft": run_of("soft")})
@@ -37,17 +52,21 @@ def test_a_run_that_is_sent_at_the_first_look_ends_the_wait_there(wait, quickbi,
     assert DEFERRED not in ran.log
 
 
+@both
 def test_an_old_run_is_a_success_with_a_warning_that_names_its_time_and_the_argument(wait, quickbi, ago, expect):
     ran = wait(lambda mail_id: quickbi.add_run(mail_id, exec_time=ago.day))
 
     assert set(ran.states.values()) == {"success"}
-    assert len(ran.notified("before this DAG run", "executed_after", quickbi.runs("hard")[0]["exec_time"])) == 2
+    assert len(ran.notified("before this DAG run", "executed_after", started(quickbi.runs("hard")[0]))) == 2
 
 
-def test_a_status_that_nobody_knows_keeps_waiting_and_is_told(wait, quickbi, at_look, run_of, expect, mode, remembers):
+@both
+def test_a_status_that_nobody_knows_keeps_waiting_and_is_logged(
+    wait, quickbi, at_poll, run_of, expect, mode, remembers
+):
     def prepare(mail_id):
         task_id = quickbi.add_run(mail_id, status="QUEUED")
-        at_look(mail_id, 4, lambda: quickbi.finish_run(task_id, "SENT"))
+        at_poll(mail_id, 4, lambda: quickbi.finish_run(task_id, "SENT"))
 
     ran = wait(prepare)
 
@@ -59,30 +78,35 @@ def test_a_status_that_nobody_knows_keeps_waiting_and_is_told(wait, quickbi, at_
 # FAILED
 
 
-def test_a_run_that_failed_is_final(wait, quickbi, at_look, run_of, expect):
+@both
+def test_a_run_that_failed_is_final(wait, quickbi, at_poll, run_of, expect, kind):
     def prepare(mail_id):
         task_id = quickbi.add_run(mail_id, status="PROCESSING")
-        at_look(mail_id, 2, lambda: quickbi.finish_run(task_id, "FAILED"))
+        at_poll(mail_id, 2, lambda: quickbi.finish_run(task_id, "FAILED"))
 
     ran = wait(prepare)
 
-    expect.final(ran, "QuickBIMailTaskFailed", run_of("hard")["task_id"], run_of("hard")["exec_time"], "FAILED")
-    assert ran.error("hard").run.task_id == run_of("hard")["task_id"]
-    assert ran.notified("Skipping", run_of("soft")["task_id"])
+    hard, soft = run_of("hard"), run_of("soft")
+    expect.final(ran, FAILED[kind], named(hard), started(hard), hard["status"])
+    assert ran.error("hard").run.as_dict() == hard
+    assert ran.notified("Skipping", named(soft))
+    assert ("Its log ends: java.sql.SQLException" in str(ran.error("hard"))) is (kind == "dataset")
 
 
-def test_a_run_that_failed_at_the_first_look_is_final(wait, quickbi, expect):
+@both
+def test_a_run_that_failed_at_the_first_poll_is_final(wait, quickbi, expect, kind):
     ran = wait(lambda mail_id: quickbi.add_run(mail_id, status="FAILED"))
 
-    expect.final(ran, "QuickBIMailTaskFailed", "FAILED")
+    expect.final(ran, FAILED[kind], "Quick BI did not")
     assert DEFERRED not in ran.log
 
 
-def test_on_failed_wait_waits_for_a_later_run(wait, quickbi, at_look, run_of, expect):
+@both
+def test_on_failed_wait_waits_for_a_later_run(wait, quickbi, at_poll, run_of, expect):
     def prepare(mail_id):
         quickbi.add_run(mail_id, status="FAILED")
-        at_look(mail_id, 2, lambda: quickbi.add_run(mail_id, status="PROCESSING"))
-        at_look(mail_id, 3, lambda: quickbi.finish_run(run_of(mail_id)["task_id"], "SENT"))
+        at_poll(mail_id, 2, lambda: quickbi.add_run(mail_id, status="PROCESSING"))
+        at_poll(mail_id, 3, lambda: quickbi.finish_run(quickbi.runs(mail_id)[-1]["task_id"], "SENT"))
 
     ran = wait(prepare, on_failed="wait")
 
@@ -93,6 +117,7 @@ def test_on_failed_wait_waits_for_a_later_run(wait, quickbi, at_look, run_of, ex
 # Nothing that counts, or not in time
 
 
+@both
 def test_a_run_that_does_not_start_is_a_timeout_that_says_so(wait, expect, poll_count):
     ran = wait(start_timeout=0.5)
 
@@ -100,6 +125,7 @@ def test_a_run_that_does_not_start_is_a_timeout_that_says_so(wait, expect, poll_
     assert len(poll_count("hard")) >= 2
 
 
+@both
 def test_an_old_run_does_not_count_as_started(wait, quickbi, ago, expect):
     ran = wait(
         lambda mail_id: quickbi.add_run(mail_id, exec_time=ago.day),
@@ -107,32 +133,33 @@ def test_an_old_run_does_not_count_as_started(wait, quickbi, ago, expect):
         start_timeout=timedelta(seconds=0.5),
     )
 
-    expect.final(
-        ran, "AirflowSensorTimeout", "start_timeout", ago.hour.isoformat(), quickbi.runs("hard")[0]["exec_time"]
-    )
+    expect.final(ran, "AirflowSensorTimeout", "start_timeout", ago.hour.isoformat(), started(quickbi.runs("hard")[0]))
 
 
-def test_a_run_that_is_not_over_in_time_is_a_timeout_that_says_what_it_was_doing_after_a_last_look(
+@both
+def test_a_run_that_is_not_finished_in_time_is_a_timeout_that_says_what_it_was_doing_after_a_last_poll(
     wait, quickbi, poll_count, run_of, expect
 ):
     ran = wait(lambda mail_id: quickbi.add_run(mail_id, status="PROCESSING"), poke_interval=1000, timeout=2)
 
-    expect.final(ran, "AirflowSensorTimeout", "timed out after 2 s", run_of("hard")["task_id"], "is PROCESSING")
+    expect.final(ran, "AirflowSensorTimeout", "timed out after 2 s", named(run_of("hard")), run_of("hard")["status"])
     for mail_id in ("hard", "soft"):
         first, *_, last = poll_count(mail_id)
         assert last.monotonic_time - first.monotonic_time > 1
 
 
-def test_a_run_that_the_last_look_finds_sent_is_a_success(wait, quickbi, at_look, poll_count, run_of, expect):
+@both
+def test_a_run_that_the_last_poll_finds_sent_is_a_success(wait, quickbi, at_poll, poll_count, run_of, expect):
     def prepare(mail_id):
         task_id = quickbi.add_run(mail_id, status="PROCESSING")
-        at_look(mail_id, 2, lambda: quickbi.finish_run(task_id, "SENT"))
+        at_poll(mail_id, 2, lambda: quickbi.finish_run(task_id, "SENT"))
 
     ran = wait(prepare, poke_interval=1000, timeout=2)
 
     expect.success(ran, {"hard": run_of("hard"), "soft": run_of("soft")})
 
 
+@both
 def test_there_is_no_call_before_executed_after(wait, quickbi, run_of, expect):
     instant = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
 
@@ -146,25 +173,26 @@ def test_there_is_no_call_before_executed_after(wait, quickbi, run_of, expect):
 # Which run
 
 
-def test_a_run_before_the_fence_does_not_count(wait, quickbi, at_look, ago, run_of, expect):
+@both
+def test_a_run_before_executed_after_does_not_match(wait, quickbi, at_poll, ago, run_of, expect):
     def prepare(mail_id):
         quickbi.add_run(mail_id, exec_time=ago.day, status="SENT")
-        at_look(mail_id, 2, lambda: quickbi.add_run(mail_id, exec_time=ago.hour, status="SENT"))
+        at_poll(mail_id, 2, lambda: quickbi.add_run(mail_id, exec_time=ago.hour, status="SENT"))
 
     ran = wait(prepare, executed_after=ago.hour)
 
     expect.success(ran, {"hard": run_of("hard"), "soft": run_of("soft")})
-    assert datetime.fromisoformat(ran.xcoms()["hard"]["exec_time"]) == ago.hour
+    assert datetime.fromisoformat(started(ran.xcoms()["hard"])) == ago.hour
 
 
-def test_the_wait_stays_with_the_run_that_it_has_seen(wait, quickbi, at_look, ago, expect, poll_count, remembers):
+def test_the_wait_stays_with_the_run_that_it_has_seen(wait, quickbi, at_poll, ago, expect, poll_count, remembers):
     seen = {}
 
     def prepare(mail_id):
         seen[mail_id] = quickbi.add_run(mail_id, exec_time=ago.hour, status="PROCESSING")
-        at_look(mail_id, 2, lambda: quickbi.add_run(mail_id, exec_time=ago.now, status="PROCESSING"))
-        at_look(mail_id, 3, lambda: quickbi.finish_run(seen[mail_id], "FAILED"))
-        at_look(mail_id, 4, lambda: quickbi.finish_run(quickbi.runs(mail_id)[-1]["task_id"], "SENT"))
+        at_poll(mail_id, 2, lambda: quickbi.add_run(mail_id, exec_time=ago.now, status="PROCESSING"))
+        at_poll(mail_id, 3, lambda: quickbi.finish_run(seen[mail_id], "FAILED"))
+        at_poll(mail_id, 4, lambda: quickbi.finish_run(quickbi.runs(mail_id)[-1]["task_id"], "SENT"))
 
     ran = wait(prepare, executed_after=ago.day)
 
@@ -189,6 +217,7 @@ def test_quickbi_task_id_names_the_run(wait, quickbi, ago, poll_count, run_of, e
 # Quick BI does not answer
 
 
+@both
 def test_throttling_is_waited_out(wait, quickbi, run_of, expect):
     def prepare(mail_id):
         quickbi.add_run(mail_id)
@@ -200,6 +229,7 @@ def test_throttling_is_waited_out(wait, quickbi, run_of, expect):
     assert quickbi.count(code="Throttling.User") == 14
 
 
+@both
 def test_throttling_does_not_count_for_unreachable_timeout(wait, quickbi, expect):
     ran = wait(
         lambda mail_id: quickbi.fail("GetMailTaskStatus", Fault.throttled(), times=None, mail_id=mail_id),
@@ -210,6 +240,7 @@ def test_throttling_does_not_count_for_unreachable_timeout(wait, quickbi, expect
     expect.retried(ran, "QuickBIUnavailable", "timed out after 1 s, and the last poll failed")
 
 
+@both
 def test_a_service_that_does_not_answer_is_waited_out(wait, quickbi, run_of, expect):
     def prepare(mail_id):
         quickbi.add_run(mail_id)
@@ -220,6 +251,7 @@ def test_a_service_that_does_not_answer_is_waited_out(wait, quickbi, run_of, exp
     expect.success(ran, {"hard": run_of("hard"), "soft": run_of("soft")})
 
 
+@both
 def test_a_service_that_answers_nothing_for_long_is_unavailable_and_the_task_is_retried(
     wait, quickbi, expect, remembers
 ):
@@ -229,9 +261,10 @@ def test_a_service_that_answers_nothing_for_long_is_unavailable_and_the_task_is_
         timeout=120 if remembers else 1.5,
     )
 
-    expect.retried(ran, "QuickBIUnavailable", "says nothing about the report")
+    expect.retried(ran, "QuickBIUnavailable", "says nothing about the")
 
 
+@both
 def test_a_retry_after_an_outage_goes_on_in_the_same_window(airflow, quickbi, sensor, ago, run_of):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report", exec_time=ago.day - timedelta(hours=6))
@@ -254,7 +287,7 @@ def test_a_retry_after_an_outage_goes_on_in_the_same_window(airflow, quickbi, se
 
 
 def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
-    airflow, quickbi, sensor, at_look, run_of, monkeypatch
+    airflow, quickbi, sensor, at_poll, run_of, monkeypatch
 ):
     from airflow_provider_quickbi import exceptions
     from airflow_provider_quickbi.hooks import lookup
@@ -262,8 +295,8 @@ def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
     there = quickbi.connection_json(status_calls_per_second=1000)
     quickbi.add_mail_task("report", mail_id="report")
     task_id = quickbi.add_run("report", status="PROCESSING")
-    at_look("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
-    at_look("report", 2, lambda: quickbi.finish_run(task_id))
+    at_poll("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
+    at_poll("report", 2, lambda: quickbi.finish_run(task_id))
     refused = []
 
     def unreadable(*args, **kwargs):
@@ -282,11 +315,11 @@ def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
 
 
 def test_a_connection_that_stays_unreadable_is_retried_after_unreachable_timeout(
-    airflow, quickbi, sensor, at_look, monkeypatch, remembers
+    airflow, quickbi, sensor, at_poll, monkeypatch, remembers
 ):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report", status="PROCESSING")
-    at_look("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
+    at_poll("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
 
     ran = airflow.run(
         lambda: sensor("report", unreachable_timeout=0.3, timeout=120 if remembers else 1.5, soft_fail=True)
@@ -320,11 +353,11 @@ REFUSALS = {
 @pytest.mark.parametrize(
     ("refusal", "poll_once"), [*((refusal, 1) for refusal in REFUSALS), ("wrong secret", 2), ("no RAM policy", 2)]
 )
-def test_a_refusal_is_final_and_says_what_to_do(refusal, poll_once, wait, quickbi, at_look, expect):
+def test_a_refusal_is_final_and_says_what_to_do(refusal, poll_once, wait, quickbi, at_poll, expect):
     refuse, code, hint = REFUSALS[refusal]
     quickbi.add_mail_task("The report", mail_id="hard")
     quickbi.add_run("hard", status="PROCESSING")
-    at_look("hard", poll_once, lambda: refuse(quickbi))
+    at_poll("hard", poll_once, lambda: refuse(quickbi))
 
     ran = wait(mails=False, mail_id="hard")
 
@@ -332,85 +365,3 @@ def test_a_refusal_is_final_and_says_what_to_do(refusal, poll_once, wait, quickb
     assert ran.error("hard").code == code
     assert len(ran.error("hard").request_id) == 36
     assert quickbi.access_key_secret not in ran.log
-
-
-# The arguments that Airflow's sensors have
-
-
-def test_never_fail_skips_whatever_happens(airflow, quickbi, mode, remembers, sensor):
-    for mail_id in ("failed", "gone"):
-        quickbi.add_mail_task(mail_id, mail_id=mail_id)
-    quickbi.add_run("failed", status="FAILED")
-    quickbi.fail("GetMailTaskStatus", Fault.reset(), times=None, mail_id="gone")
-
-    ran = airflow.run(
-        lambda: [
-            sensor("failed", never_fail=True),
-            sensor("gone", never_fail=True, unreachable_timeout=0.2, timeout=120 if remembers else 0.5),
-        ]
-    )
-
-    assert ran.states == {"failed": "skipped", "gone": "skipped"}
-
-
-def test_silent_fail_waits_for_a_service_that_does_not_answer_for_long(airflow, quickbi, run_of, sensor, at_look):
-    quickbi.add_mail_task("report", mail_id="report")
-    quickbi.add_run("report")
-    faulty = quickbi.fail("GetMailTaskStatus", Fault.reset(), times=None)
-    begun = datetime.now(UTC)
-    quickbi.when_called(
-        "GetMailTaskStatus",
-        lambda call: quickbi.faults.remove(faulty) if datetime.now(UTC) - begun > timedelta(seconds=1.5) else None,
-    )
-
-    ran = airflow.run(lambda: sensor("report", silent_fail=True, unreachable_timeout=0.1))
-
-    assert ran.states == {"report": "success"}
-    assert ran.xcoms() == {"report": run_of("report")}
-
-
-def test_exponential_backoff_and_max_wait_space_the_looks(airflow, quickbi, mode, sensor, at_look, poll_count):
-    quickbi.add_mail_task("report", mail_id="report")
-    task_id = quickbi.add_run("report", status="PROCESSING")
-    at_look("report", 4, lambda: quickbi.finish_run(task_id))
-
-    ran = airflow.run(
-        lambda: sensor("report", poke_interval=0.1, exponential_backoff=True, max_wait=timedelta(seconds=0.4))
-    )
-
-    assert ran.states == {"report": "success"}
-    times = [call.monotonic_time for call in poll_count("report")]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert len(gaps) == 3
-    # The backoff begins at a second, which max_wait cuts; the first look of a trigger is spread over poke_interval.
-    assert all(gap >= 0.39 for gap in gaps[1 if mode == "deferrable" else 0 :])
-
-
-@pytest.mark.parametrize("soft_fail", [False, True])
-@pytest.mark.parametrize("mode", ["poke", "deferrable"])  # of a rescheduled task only the running time counts
-def test_execution_timeout_ends_a_try(mode, soft_fail, airflow, quickbi, sensor, expect):
-    quickbi.add_mail_task("report", mail_id="report")
-    quickbi.add_run("report", status="PROCESSING")
-
-    ran = airflow.run(lambda: sensor("report", soft_fail=soft_fail, execution_timeout=timedelta(seconds=1)))
-
-    if soft_fail:
-        assert ran.states == {"report": "skipped"}
-    else:
-        assert ran.states == {"report": "up_for_retry"}
-        expect.raised(ran, "report", "AirflowTaskTimeout")
-
-
-# Deferring
-
-
-def test_a_first_look_that_is_throttled_defers(airflow, quickbi, run_of, poll_count, sensor_of):
-    quickbi.add_mail_task("report", mail_id="report")
-    quickbi.add_run("report")
-    quickbi.fail("GetMailTaskStatus", Fault.throttled())
-
-    ran = airflow.run(lambda: sensor_of("deferrable", "report"))
-
-    assert ran.states == {"report": "success"}
-    assert ran.xcoms() == {"report": run_of("report")}
-    assert [call.code for call in poll_count("report")] == ["Throttling.User", "OK"]

@@ -1,428 +1,70 @@
-"""Runs tries of the run operator in this process, with deferrals, retries and clears, and in a time of its own."""
+"""A time, a mail task or a dataset, and tasks that start it: on each kind of Airflow, held on a worker and deferred."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import json
 import logging
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from importlib import import_module
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    TaskDeferred,
-)
 
-from airflow_provider_quickbi._send import attempt, monitor, starter
-from airflow_provider_quickbi._send import store as record_store
-from airflow_provider_quickbi._send.store import RECORD_KEY
-from airflow_provider_quickbi._wait import aio, deferral, shared_client, start, sync
 from airflow_provider_quickbi.api import rate_limit
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK
-from airflow_provider_quickbi.operators import starting
-from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
-from airflow_provider_quickbi.triggers import quickbi as triggers
+from airflow_provider_quickbi.api.clock import use
+from airflow_provider_quickbi.operators.starting import StartOperator
+from airflow_provider_quickbi.testing import LocalQuickBI
+from tests.datasets import Datasets
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from airflow_provider_quickbi.testing import LocalQuickBI
-
-#: When the tests begin, in their own time.
-BEGIN = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
-#: What Airflow never tries again.
-FINAL = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
-#: Real seconds that a trigger may take.
-TRIGGER_LIMIT = 20.0
-#: How often the time may be read before it passes; more often is a loop that waits for nothing.
-PATIENCE = 20_000
-
-
-class Crash(BaseException):
-    """The death of a process: nothing catches it."""
-
-
-class World:
-    """A time that stands still unless somebody sleeps, for the operator, the triggers and Quick BI alike."""
-
-    def __init__(self, quickbi: LocalQuickBI) -> None:
-        self.quickbi = quickbi
-        self.now = BEGIN.timestamp()
-        self.slept: list[float] = []
-        self._reads = 0
-        self.before_sleeping: Callable[[], Any] = lambda: None
-        self.in_triggerer: Callable[[], Any] = lambda: None
-        self._plans: list[tuple[float, Callable[[], Any]]] = []
-        quickbi.clock.freeze(at=BEGIN)
-
-    def time(self) -> float:
-        self._reads += 1
-        assert self._reads < PATIENCE, "a loop waits for nothing"
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass, as a process does that holds a worker slot."""
-        self.slept.append(seconds)
-        self.before_sleeping()
-        self.advance(seconds)
-
-    async def sleep_in_the_triggerer(self, seconds: float) -> None:
-        self.in_triggerer()
-        self.advance(seconds)
-        await asyncio.sleep(0)
-
-    def advance(self, seconds: float) -> None:
-        until = self.now + max(0.0, seconds)
-        while plans := [plan for plan in self._plans if plan[0] <= until]:
-            due = min(plans, key=lambda plan: plan[0])
-            self._plans.remove(due)
-            self._pass_to(max(due[0], self.now))
-            due[1]()
-        self._pass_to(until)
-
-    def _pass_to(self, instant: float) -> None:
-        if instant > self.now:
-            self._reads = 0
-        self.quickbi.clock.advance(instant - self.now)
-        self.now = instant
-
-    def after(self, seconds: float, do: Callable[[], Any]) -> None:
-        """Do something as soon as so many seconds have passed."""
-        self._plans.append((self.now + seconds, do))
-
-    def elapsed(self) -> float:
-        return self.now - BEGIN.timestamp()
-
-    def rule(self, patch: pytest.MonkeyPatch) -> None:
-        """Be the time of every module that waits."""
-        clock = SimpleNamespace(time=self.time, sleep=self.sleep, monotonic=self.time)
-        for module in (
-            attempt,
-            monitor,
-            starter,
-            record_store,
-            deferral,
-            start,
-            sync,
-            aio,
-            shared_client,
-            starting,
-            triggers,
-        ):
-            patch.setattr(module, "time", clock)
-        loop = _Loop(self.sleep_in_the_triggerer)
-        for module in (triggers, aio):
-            patch.setattr(module, "asyncio", loop)
-        patch.setattr(SYSTEM_CLOCK, "time", self.time)
-        patch.setattr(SYSTEM_CLOCK, "monotonic", self.time)
-        patch.setattr(SYSTEM_CLOCK, "sleep", self.advance)
-        patch.setattr(SYSTEM_CLOCK, "sleep_async", self.sleep_in_the_triggerer)
-
-
-class _Loop:
-    """``asyncio`` with another ``sleep``."""
-
-    def __init__(self, sleep: Callable[[float], Any]) -> None:
-        self.sleep = sleep
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
-
-
-class Store:
-    """What ``task_state_store`` of Airflow 3.3 does: keeps JSON from try to try."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, str] = {}
-        self.before: Callable[[str, Any], Any] = lambda action, value: None
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return json.loads(self.kept[key]) if key in self.kept else default
-
-    def set(self, key: str, value: Any) -> None:
-        self.before("set", value)
-        self.kept[key] = json.dumps(value)
-
-    def delete(self, key: str) -> None:
-        self.before("delete", None)
-        self.kept.pop(key, None)
-
-
-@dataclass
-class Deferral:
-    """One stay in the triggerer.
-
-    :param trigger: name of the trigger's class.
-    :param arguments: of the trigger.
-    :param began: when, in seconds since the beginning.
-    :param timeout: of the framework.
-    """
-
-    trigger: str
-    arguments: dict[str, Any]
-    began: float
-    timeout: timedelta
-
-
-@dataclass
-class Task:
-    """One task instance: its tries follow each other as Airflow has them follow.
-
-    :param world: its time.
-    :param arguments: of the operator.
-    :param store: where notes are kept; ``None`` below Airflow 3.3.
-    :param retries: of the task.
-    :param retry_delay: seconds between two tries.
-    """
-
-    world: World
-    arguments: dict[str, Any]
-    store: Store | None
-    retries: int = 3
-    retry_delay: float = 60.0
-    try_number: int = 1
-    max_tries: int = 0
-    dag_run: Any = None
-    deferrals: list[Deferral] = field(default_factory=list)
-    errors: list[BaseException] = field(default_factory=list)
-    restarts: int = 0
-    before_resuming: Callable[[], Any] = lambda: None
-    before_recording: Callable[[], Any] = lambda: None
-
-    def __post_init__(self) -> None:
-        self.max_tries = self.retries
-        self.dag_run = self.dag_run or SimpleNamespace(start_date=datetime.fromtimestamp(self.world.now, UTC))
-
-    def operator(self) -> Any:
-        return QuickBIRunMailTaskOperator(task_id="send", retries=self.retries, **self.arguments)
-
-    def context(self) -> dict[str, Any]:
-        task_instance = SimpleNamespace(
-            dag_id="reports",
-            task_id="send",
-            run_id="manual",
-            map_index=-1,
-            try_number=self.try_number,
-            max_tries=self.max_tries,
-            xcom_push=lambda key, value: json.dumps(value),
-        )
-        context = {"ti": task_instance, "dag_run": self.dag_run}
-        return context if self.store is None else {**context, "task_state_store": self.store}
-
-    def attempt(self) -> Any:
-        """Make one try, with all its deferrals; each leg is a new process."""
-        resume = "execute"
-        arguments: dict[str, Any] = {}
-        while True:
-            rate_limit.forget_rate_limiters()
-            try:
-                result = getattr(self.operator(), resume)(self.context(), **arguments)
-            except TaskDeferred as deferred:
-                event = self.wait_in_the_triggerer(deferred)
-                resume = deferred.method_name
-                arguments = {**(deferred.kwargs or {}), "event": event}
-                self.before_resuming()
-            except FINAL:
-                self.before_recording()
-                raise
-            else:
-                self.before_recording()
-                return result
-
-    def wait_in_the_triggerer(self, deferred: TaskDeferred) -> Any:
-        """Run a trigger as a triggerer does that knows it only from the database, and return its event."""
-        path, arguments = deferred.trigger.serialize()
-        name = path.rpartition(".")[2]
-        self.deferrals.append(Deferral(name, arguments, self.world.elapsed(), deferred.timeout))
-        while True:
-            rate_limit.forget_rate_limiters()
-            try:
-                return asyncio.run(first_event(revived(path, arguments)))
-            except Crash:
-                self.restarts += 1
-
-    def retry(self) -> Any:
-        """Make the next try, after the delay between tries."""
-        self.world.advance(self.retry_delay)
-        self.try_number += 1
-        return self.attempt()
-
-    def run(self) -> Any:
-        """Make tries until one succeeds, one fails for good, or there are no retries left."""
-        while True:
-            try:
-                return self.attempt()
-            except (Exception, Crash) as error:
-                self.errors.append(error)
-                if isinstance(error, FINAL) or self.try_number > self.max_tries:
-                    raise
-            self.world.advance(self.retry_delay)
-            self.try_number += 1
-
-    def clear(self) -> None:
-        """Do what clearing a task does; it is to be tried again as often as at first."""
-        self.max_tries = self.try_number + self.retries
-        self.try_number += 1
-
-    @property
-    def noted(self) -> bool:
-        """Whether a note is left of a start that the task has not come to an end with."""
-        record = None if self.store is None else self.store.get(RECORD_KEY)
-        return record is not None and not record["finished"]
-
-
-def revived(path: str, arguments: dict[str, Any]) -> Any:
-    """Make a trigger from what the database holds of it."""
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
-
-
-async def first_event(trigger: Any) -> Any:
-    async def first() -> Any:
-        async for event in trigger.run():
-            return json.loads(json.dumps(event.payload))
-        raise AssertionError("the trigger gave no event")
-
-    return await asyncio.wait_for(first(), TRIGGER_LIMIT)
+from .tries import BEGIN, DAY, Case, Store, World
 
 
 @pytest.fixture
-def quickbi(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> LocalQuickBI:
+def kind(request: pytest.FixtureRequest) -> str:
+    """What is started: ``mail``, or for tests marked with ``both`` also ``dataset``."""
+    return str(getattr(request, "param", "mail"))
+
+
+@pytest.fixture
+def quickbi(quickbi: LocalQuickBI, kind: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A Quick BI for each test, without the documented pace and with a client that soon gives up."""
     connection = quickbi.connection_json(status_calls_per_second=1000, read_timeout=0.3)
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
     monkeypatch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
-    return quickbi
+    return quickbi if kind == "mail" else Datasets(quickbi)
 
 
 @pytest.fixture
-def world(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(quickbi: LocalQuickBI) -> Iterator[World]:
     """The time of the test."""
     world = World(quickbi)
-    world.rule(monkeypatch)
-    return world
+    with use(world.clock()):
+        yield world
 
 
-@pytest.fixture
-def mail_id(quickbi: LocalQuickBI, world: World) -> str:
-    """A mail task that ran yesterday, and whose runs take four minutes."""
-    mail_id = quickbi.add_mail_task("Daily sales", mail_id="daily-sales", owner="Wang Fang", run_duration=240)
-    quickbi.add_run(mail_id, exec_time=BEGIN - timedelta(days=1))
-    return mail_id
-
-
-@pytest.fixture(params=[True, False], ids=["noted", "unnoted"])
-def store(request: pytest.FixtureRequest) -> Store | None:
-    """Where notes survive a retry (Airflow 3.3), and nothing (before)."""
-    return Store() if request.param else None
+@pytest.fixture(params=[True, False], ids=["recorded", "unrecorded"])
+def keeps_records(request: pytest.FixtureRequest) -> bool:
+    """Whether start records survive a retry: Airflow 3.3, and before."""
+    return bool(request.param)
 
 
 @pytest.fixture(params=[True, False], ids=["deferred", "held"])
 def deferrable(request: pytest.FixtureRequest) -> bool:
+    """Whether tasks wait in the triggerer or hold a worker."""
     return bool(request.param)
 
 
 @pytest.fixture
-def make_task(world: World, mail_id: str) -> Callable[..., Task]:
-    """Make a task that sends the mail; without a store it is one of an Airflow below 3.3."""
-
-    def make(*, store: Store | None = None, retries: int = 3, **arguments: Any) -> Task:
-        if "subscribe_name" not in arguments:
-            arguments.setdefault("mail_id", mail_id)
-        return Task(world, {"poll_interval": 60, **arguments}, store, retries=retries)
-
-    return make
-
-
-@pytest.fixture
-def task(make_task: Callable[..., Task], store: Store | None, deferrable: bool) -> Task:
-    """A task with the default arguments, on each Airflow and in each mode."""
-    return make_task(store=store, deferrable=deferrable)
-
-
-@pytest.fixture
-def starts(quickbi: LocalQuickBI, mail_id: str) -> Callable[[], int]:
-    """Count the mails that were started through the API."""
-    return lambda: quickbi.starts(mail_id)
-
-
-@pytest.fixture
-def newest(quickbi: LocalQuickBI, mail_id: str) -> Callable[[], dict[str, str]]:
-    """Return the XCom that the newest run should give."""
-
-    def describe() -> dict[str, str]:
-        run = quickbi.runs(mail_id)[-1]
-        return {"mail_id": mail_id, **{key: run[key] for key in ("task_id", "status", "exec_time")}}
-
-    return describe
-
-
-@pytest.fixture
-def crash() -> type[Crash]:
-    return Crash
-
-
-@pytest.fixture
-def new_store() -> type[Store]:
-    return Store
-
-
-@pytest.fixture
-def revive() -> Callable[[str, dict[str, Any]], Any]:
-    return revived
-
-
-@pytest.fixture
-def event_of() -> Callable[[Any], Any]:
-    """Run a trigger in a loop of its own and return its event."""
-    return lambda trigger: asyncio.run(first_event(trigger))
+def case(world: World, kind: str, keeps_records: bool, deferrable: bool) -> Iterator[Case]:
+    """A mail task that ran yesterday and whose runs take four minutes, to be sent on each Airflow and in each mode."""
+    mail_id = world.quickbi.add_mail_task("Daily sales", mail_id="daily-sales", owner="Wang Fang", run_duration=240)
+    world.quickbi.add_run(mail_id, exec_time=BEGIN - DAY)
+    case = Case(world, kind, mail_id, Store() if keeps_records else None, deferrable=deferrable)
+    yield case
+    case.close()
 
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """What the task logged, from INFO on."""
-    monkeypatch.setattr(QuickBIRunMailTaskOperator, "log", logging.getLogger("send"))
+    monkeypatch.setattr(StartOperator, "log", logging.getLogger("send"))
     caplog.set_level(logging.INFO, "send")
     return caplog
-
-
-@pytest.fixture
-def die_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let the process die at the nth call of a method, or of a client's operation, before or after it has done it."""
-
-    def arm(owner: Any, name: str, nth: int = 1, *, after: bool = False, of: type[BaseException] = Crash) -> None:
-        method = name if hasattr(owner, name) else "do"
-        real = getattr(owner, method)
-        calls = itertools.count(1)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if method != name and args[1].action != name:
-                return real(*args, **kwargs)
-            this = next(calls)
-            if this == nth and not after:
-                raise of(f"before {name}")
-            result = real(*args, **kwargs)
-            if this == nth:
-                raise of(f"after {name}")
-            return result
-
-        monkeypatch.setattr(owner, method, call)
-
-    return arm
-
-
-@pytest.fixture
-def new_world() -> type[World]:
-    return World
-
-
-@pytest.fixture
-def task_type() -> type[Task]:
-    return Task

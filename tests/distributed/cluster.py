@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,17 +43,31 @@ class Cluster(Airflow):
     :param database_url: an empty PostgreSQL database; it holds Airflow's tables and Celery's results.
     :param broker_url: a Redis database number for Celery.
     :param connection: the connection ``quickbi_default`` as JSON.
+    :param pacing_url: what the connection ``pacing_redis`` leads to.
+    :param dags: the folder with its DAGs.
+    :param settings: further environment variables.
     """
 
-    def __init__(self, home: Path, *, database_url: str, broker_url: str, connection: str) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        database_url: str,
+        broker_url: str,
+        connection: str,
+        pacing_url: str,
+        dags: Path = _FOLDER / "dags",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         sqlalchemy_url = database_url.replace("postgresql://", "postgresql+psycopg2://", 1)
         super().__init__(
             home,
-            _FOLDER / "dags",
+            dags,
             port=free_port(),
             settings={
                 "AIRFLOW_CONN_QUICKBI_DEFAULT": connection,
-                "PYTHONPATH": str(_FOLDER),
+                "AIRFLOW_CONN_PACING_REDIS": pacing_url,
+                "PYTHONPATH": os.pathsep.join([str(_FOLDER), str(_FOLDER.parent.parent)]),
                 "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
                 "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
                 "AIRFLOW__CORE__HOSTNAME_CALLABLE": "cluster_host.name",
@@ -73,6 +87,7 @@ class Cluster(Airflow):
                 "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
                 "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "20",
                 "AIRFLOW__TRIGGERER__CAPACITY": str(TRIGGERER_CAPACITY),
+                **(settings or {}),
             },
         )
         self._database_url = database_url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from airflow_provider_quickbi.testing import LocalQuickBI
+from tests.api.shared.conftest import Redis
 
 STATUS_CALLS_PER_SECOND = 10.0
 
@@ -32,19 +34,37 @@ def quickbi(_services: None) -> Iterator[LocalQuickBI]:
 
 
 @pytest.fixture(scope="session")
+def pacing(_services: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """A Redis of the tests' own through which all processes share the limit, to be taken away and given back."""
+    from tests.distributed.cluster import free_port
+
+    program = shutil.which("redis-server")
+    assert program, "The distributed tests need the program redis-server: install Redis."
+    server = Redis(program, tmp_path_factory.mktemp("pacing"), free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def cluster(
-    quickbi: LocalQuickBI, tmp_path_factory: pytest.TempPathFactory, notify: Callable[[str], None]
+    quickbi: LocalQuickBI, pacing: Redis, tmp_path_factory: pytest.TempPathFactory, notify: Callable[[str], None]
 ) -> Iterator[object]:
     """The cluster, all of its parts at work; no process, database or key of it is left afterwards."""
     from dev.standalone import ending_on
     from tests.distributed import services
     from tests.distributed.cluster import Cluster
 
-    connection = quickbi.connection_json(status_calls_per_second=STATUS_CALLS_PER_SECOND, read_timeout=300)
+    connection = quickbi.connection_json(
+        status_calls_per_second=STATUS_CALLS_PER_SECOND, read_timeout=300, pacing_conn_id="pacing_redis"
+    )
+    pacing_url = f"redis://127.0.0.1:{pacing.settings.port}"
     with ending_on(signal.SIGTERM):
         with services.own_redis_number() as broker, services.own_database() as database:
             home = tmp_path_factory.mktemp("airflow")
-            with Cluster(home, database_url=database, broker_url=broker, connection=connection) as cluster:
+            with Cluster(
+                home, database_url=database, broker_url=broker, connection=connection, pacing_url=pacing_url
+            ) as cluster:
                 cluster.begin()
                 notify("scheduler, DAG processor, API server, two triggerers and two workers are at work")
                 yield cluster

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from airflow_provider_quickbi.testing import LocalQuickBI
+from airflow_provider_quickbi.testing import Call, LocalQuickBI
 from dev.standalone import Airflow
 from tests.live.runs import Run, start_calls, until
 
@@ -32,7 +32,12 @@ def test_a_missed_deadline_sends_its_mail_from_the_triggerer_and_ends_no_wait(
     notice = quickbi.add_mail_task("Deadline", mail_id="live-notice-of-deadline")
     report = quickbi.add_mail_task("Missed", mail_id="live-missed")
     task_id = quickbi.add_run(report, status="PROCESSING")
-    quickbi.when_called("ManualRunMailTask", lambda call: call.mail_id == notice and quickbi.finish_run(task_id))
+
+    def finish(call: Call) -> None:
+        if call.mail_id == notice:
+            quickbi.finish_run(task_id)
+
+    quickbi.when_called("ManualRunMailTask", finish)
 
     run = trigger("live_deadline_notice")
     run.succeed()

@@ -12,9 +12,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_quickbi.testing import Call, Fault, LocalQuickBI
-from airflow_provider_quickbi.testing.operations import Shapes, get_mail_task_status
+from airflow_provider_quickbi.testing.mails import get_mail_task_status
+from airflow_provider_quickbi.testing.shapes import Shapes
+from tests.datasets import ACTIONS, Datasets
 
 STATUS, START = "GetMailTaskStatus", "ManualRunMailTask"
+#: What stands for them with a dataset.
+LIKE = {action: mails for mails, action in ACTIONS.items()}
 
 #: A little more than a client reads of an answer.
 TOO_LARGE = 9 * 1024 * 1024
@@ -68,6 +72,10 @@ START_TROUBLES: tuple[tuple[int, str, Callable[[random.Random], Fault]], ...] = 
 )
 
 
+#: How the start of a refresh can: it knows no limit of its own.
+REFRESH_TROUBLES = tuple(trouble for trouble in START_TROUBLES if trouble[1] != "schedule limit")
+
+
 class Seen(NamedTuple):
     """A run as the service truly answered, before anything went wrong with the answer."""
 
@@ -78,7 +86,7 @@ class Seen(NamedTuple):
 
 @dataclass(slots=True)
 class Profile:
-    """How calls for one mail task go.
+    """How calls for one mail task or dataset go.
 
     :param trouble: the share of status calls that go wrong.
     :param silent: whether no status call is ever answered.
@@ -116,6 +124,7 @@ class FaultyQuickBI(LocalQuickBI):
         self._profiles_guard = threading.Lock()
         self.fail(None, self._choose, times=None)
         self.register(STATUS, self._status)
+        self.as_mail_tasks = Datasets(self)
 
     def profile(self, mail_id: str) -> Profile:
         """Return how calls for a mail task go, to be changed before it is asked for."""
@@ -126,7 +135,7 @@ class FaultyQuickBI(LocalQuickBI):
         """Drop all that is known of a mail task whose story is over."""
         with self._profiles_guard:
             self._profiles.pop(mail_id, None)
-        for action in (STATUS, START, "shape"):
+        for action in (STATUS, START, *LIKE, "shape"):
             self._numbers.pop((action, mail_id), None)
 
     def forget_everything(self) -> None:
@@ -139,6 +148,7 @@ class FaultyQuickBI(LocalQuickBI):
         self.calm = False
         self.fail(None, self._choose, times=None)
         self.register(STATUS, self._status)
+        self.as_mail_tasks = Datasets(self)
 
     @property
     def open_connections(self) -> int:
@@ -150,19 +160,21 @@ class FaultyQuickBI(LocalQuickBI):
         return random.Random(f"{self.seed}/{action}/{mail_id}/{self._numbers[action, mail_id]}")
 
     def _choose(self, call: Call) -> Fault | None:
-        mail_id = call.mail_id or ""
+        mail_id = call.mail_id or call.params.get("CubeId", "")
+        action = LIKE.get(call.action, call.action)
         profile = self.profile(mail_id)
         dice = self._dice(call.action, mail_id)
-        if call.action == START:
-            chosen = None if self.calm or dice.random() >= profile.start_trouble else _draw(dice, START_TROUBLES)
-        elif call.action == STATUS and profile.silent:
+        if action == START:
+            troubles = START_TROUBLES if call.action == START else REFRESH_TROUBLES
+            chosen = None if self.calm or dice.random() >= profile.start_trouble else _draw(dice, troubles)
+        elif action == STATUS and profile.silent:
             chosen = _draw(dice, SILENCES)
-        elif call.action == STATUS and not self.calm and dice.random() < profile.trouble:
+        elif action == STATUS and not self.calm and dice.random() < profile.trouble:
             chosen = _draw(dice, TROUBLES if profile.refusal is None else UNANSWERED)
         else:
             chosen = None
         if chosen is None:
-            return profile.refusal if call.action == STATUS else None
+            return profile.refusal if action == STATUS else None
         name, fault = chosen
         self.injected[name] += 1
         return fault
@@ -170,15 +182,13 @@ class FaultyQuickBI(LocalQuickBI):
     def _status(self, params: Mapping[str, str]) -> object:
         mail_id = params.get("MailId", "")
         profile = self.profile(mail_id)
-        account = self._accounts.find(self.access_key_id)
-        assert account is not None
         shapes = Shapes(status_list=profile.listed)
-        runs = get_mail_task_status(params, self._store, account, shapes)
+        runs = get_mail_task_status(params, self.mails, shapes)
         if not params.get("TaskId"):
             seen = tuple(
                 Seen(
                     str(run["taskId"]),
-                    datetime.fromisoformat(str(run["execTime"])).replace(tzinfo=self._zone),
+                    datetime.fromisoformat(str(run["execTime"])).replace(tzinfo=self.mails.zone),
                     str(run["status"]),
                 )
                 for run in runs
@@ -189,7 +199,7 @@ class FaultyQuickBI(LocalQuickBI):
             return runs
         if params.get("TaskId") and dice.random() < 0.3:
             self.oddities["other runs than the one asked for"] += 1
-            runs = runs + get_mail_task_status({"MailId": mail_id}, self._store, account, shapes)
+            runs = runs + get_mail_task_status({"MailId": mail_id}, self.mails, shapes)
         return self._make_odd(runs, dice)
 
     def _make_odd(self, runs: list[dict[str, object]], dice: random.Random) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Sends as they live: the run operator in process, with a store that survives a crash, and crashes at every step."""
+"""Sends and refreshes as they live: the operators in process, a store that survives a crash, and crashes everywhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.api.flow import Send, Step
 from airflow_provider_quickbi.exceptions import QuickBIRunFailed, QuickBIStartUnknown, QuickBIUnavailable
-from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
+from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
+from airflow_provider_quickbi.operators.starting import StartOperator
+from tests.datasets import Datasets
 
 from .faulty import FaultyQuickBI
 from .waits import Triggerer, through_json
@@ -127,10 +129,11 @@ def hurried() -> Iterator[None]:
 
 @dataclass(slots=True)
 class SendPlan:
-    """A task that sends a mail.
+    """A task that sends a mail or refreshes a dataset.
 
-    :param name: what kind it is.
-    :param mail_id: the mail task.
+    :param name: what kind of story it is.
+    :param mail_id: the mail task or the dataset.
+    :param refreshes: whether it is a dataset.
     :param outcomes: how its runs end, in turn.
     :param ends: how the task may end: the XCom's status, or the name of an exception.
     :param starts: how many starts Quick BI may have accepted at the end.
@@ -142,6 +145,7 @@ class SendPlan:
 
     name: str
     mail_id: str
+    refreshes: bool
     outcomes: tuple[str, ...]
     ends: frozenset[str]
     starts: frozenset[int]
@@ -157,13 +161,14 @@ def plan_send(number: int, seed: int) -> SendPlan:
     name = dice.choice(
         (*("sent",) * 4, "fails", "fails, then sent", "never over", "denied", "attached", "only started")
     )
+    refreshes = dice.random() < 0.4
     outcomes = {"fails": ("FAILED",), "fails, then sent": ("FAILED", "SENT")}.get(name, ("SENT",))
     ends = {
-        "fails": {"QuickBIMailTaskFailed"},
+        "fails": {"QuickBIDatasetRefreshFailed" if refreshes else "QuickBIMailTaskFailed"},
         "never over": {"AirflowSensorTimeout"},
         "denied": {"QuickBIRequestError"},
-        "only started": {"PROCESSING", "QUEUED", "SENT"},
-    }.get(name, {"SENT"})
+        "only started": {"RUNNING", "SUCCESS"} if refreshes else {"PROCESSING", "QUEUED", "SENT"},
+    }.get(name, {"SUCCESS" if refreshes else "SENT"})
     starts = {"fails, then sent": {2}, "never over": {0, 1}, "denied": {0}, "attached": {0, 1}}.get(name, {1})
     arguments: dict[str, Any] = {
         "deferrable": dice.random() < 0.5,
@@ -177,12 +182,13 @@ def plan_send(number: int, seed: int) -> SendPlan:
     return SendPlan(
         name,
         f"send-{number}",
+        refreshes,
         outcomes,
         frozenset(ends),
         frozenset(starts),
         float("inf") if name == "never over" else dice.uniform(0.0, 0.8),
         dice.uniform(0.3, 1.0) if name == "attached" or (name == "sent" and dice.random() < 0.3) else None,
-        "Mail.Forbidden.Access" if name == "denied" else "",
+        "" if name != "denied" else "User.OperationPermission.Error" if refreshes else "Mail.Forbidden.Access",
         arguments,
     )
 
@@ -207,7 +213,7 @@ class Senders:
         self.seed = seed
 
     def send(self, number: int, loop: asyncio.AbstractEventLoop) -> tuple[SendPlan, str, list[str]]:
-        """Send a mail, try after try, in a thread of a worker.
+        """Send a mail or refresh a dataset, try after try, in a thread of a worker.
 
         :param number: of the send.
         :param loop: where triggers run.
@@ -225,9 +231,12 @@ class Senders:
             _current.crashes = None
         self.counts["crashes of a worker"] += crashes.happened
         wrong = list(self._wrong(plan, end, result))
-        self.quickbi.remove_mail_task(plan.mail_id)
+        self._target(plan).remove_mail_task(plan.mail_id)
         self.quickbi.forget(plan.mail_id)
         return plan, end, wrong
+
+    def _target(self, plan: SendPlan) -> FaultyQuickBI | Datasets:
+        return self.quickbi.as_mail_tasks if plan.refreshes else self.quickbi
 
     def _prepare(self, plan: SendPlan, dice: random.Random) -> None:
         profile = self.quickbi.profile(plan.mail_id)
@@ -238,14 +247,15 @@ class Senders:
             from airflow_provider_quickbi.testing import Fault
 
             profile.refusal = Fault.error(plan.denied)
-        self.quickbi.add_mail_task(plan.mail_id, mail_id=plan.mail_id)
-        self.quickbi.set_manual_start(
+        target = self._target(plan)
+        target.add_mail_task(plan.mail_id, mail_id=plan.mail_id)
+        target.set_manual_start(
             plan.mail_id, duration=plan.duration, appears_after=dice.uniform(0.0, 0.3), outcome=plan.outcomes
         )
         for _ in range(dice.randrange(2)):
-            self.quickbi.add_run(plan.mail_id, exec_time=datetime(2026, 1, 1, tzinfo=UTC))
+            target.add_run(plan.mail_id, exec_time=datetime(2026, 1, 1, tzinfo=UTC))
         if plan.other is not None:
-            self.quickbi.add_run(plan.mail_id, duration=plan.other)
+            target.add_run(plan.mail_id, duration=plan.other)
 
     def _tries(
         self, plan: SendPlan, store: Store, dice: random.Random, loop: asyncio.AbstractEventLoop
@@ -268,7 +278,7 @@ class Senders:
     def _one_try(
         self, plan: SendPlan, context: Any, dice: random.Random, loop: asyncio.AbstractEventLoop
     ) -> dict[str, Any]:
-        step: Callable[[], Any] = partial(inspect.unwrap(QuickBIRunMailTaskOperator.execute), self._task(plan), context)
+        step: Callable[[], Any] = partial(inspect.unwrap(StartOperator.execute), self._task(plan), context)
         while True:
             try:
                 result: dict[str, Any] = step()
@@ -279,17 +289,19 @@ class Senders:
                 method = getattr(self._task(plan), deferred.method_name)
                 step = partial(method, context, event=event, **through_json(deferred.kwargs or {}))
 
-    def _task(self, plan: SendPlan) -> QuickBIRunMailTaskOperator:
-        return QuickBIRunMailTaskOperator(
-            task_id="send", mail_id=plan.mail_id, quickbi_conn_id=self.conn_id, retries=TRIES, **plan.arguments
-        )
+    def _task(self, plan: SendPlan) -> StartOperator:
+        given = {"task_id": "send", "quickbi_conn_id": self.conn_id, "retries": TRIES, **plan.arguments}
+        if plan.refreshes:
+            return QuickBIRefreshDatasetOperator(dataset_id=plan.mail_id, **given)
+        return QuickBIRunMailTaskOperator(mail_id=plan.mail_id, **given)
 
     def _wrong(self, plan: SendPlan, end: str, result: Any) -> Iterator[str]:
         """Give what is wrong with the end of a send, by what the server itself counted."""
-        starts = self.quickbi.starts(plan.mail_id)
-        runs = self.quickbi.runs(plan.mail_id)
-        sent = [run for run in runs if run["origin"] == "manual" and run["status"] == "SENT"]
-        shown = f"{plan.name!r} ({plan.mail_id}) ended {end} with {starts} starts and {len(sent)} mails"
+        starts = self._target(plan).starts(plan.mail_id)
+        runs = self._target(plan).runs(plan.mail_id)
+        sent = [run for run in runs if run["origin"] == "manual" and run["status"] in ("SENT", "SUCCESS")]
+        what = "refresh" if plan.refreshes else "send"
+        shown = f"{what} {plan.name!r} ({plan.mail_id}) ended {end} with {starts} starts and {len(sent)} mails"
         if end not in plan.ends:
             yield f"{shown}; it should have ended {', '.join(sorted(plan.ends))}"
         if starts not in plan.starts:
@@ -297,9 +309,13 @@ class Senders:
         if len(sent) > 1:
             yield f"{shown}: it was sent twice"
         if result is not None:
-            truth = {run["task_id"]: run for run in runs}.get(result["task_id"])
-            ours = truth is not None and (truth["origin"] == "manual" or plan.name == "attached")
-            if not ours or (end == "SENT" and truth["status"] != "SENT"):
+            named = result["job_id" if plan.refreshes else "task_id"]
+            truth = {run["task_id"]: run for run in runs}.get(named)
+            if (
+                truth is None
+                or (truth["origin"] != "manual" and plan.name != "attached")
+                or (end in ("SENT", "SUCCESS") and truth["status"] != end)
+            ):
                 yield f"{shown}; the run that it names is {truth}"
 
 

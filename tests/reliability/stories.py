@@ -250,7 +250,7 @@ def _with_limits(wait: dict[str, Any], now: float) -> dict[str, Any]:
 
 def named_run(story: Story, plan: WaitPlan) -> PlannedRun | None:
     """Return the run that a wait names, whose TaskId is only known once it has begun."""
-    written = plan.wait.selector.task_id
+    written = plan.wait.selector.run_id
     return story.runs[int(written.removeprefix("run "))] if written and written.startswith("run ") else None
 
 
@@ -299,8 +299,8 @@ class Oracle:
 
     def pins(self, selector: RunSelector) -> set[str]:
         """Return the runs on which a wait may have settled: for each answer, the one that counts in it."""
-        if selector.task_id is not None:
-            return {selector.task_id}
+        if selector.run_id is not None:
+            return {selector.run_id}
         pins = set()
         for response in self.notified:
             counting = sorted(
@@ -365,7 +365,7 @@ def what_is_wrong(
     :param steady_clock: whether the server's clock did not go back meanwhile, which hides runs.
     """
     evaluation: Evaluation = group.evaluation
-    outcome, task_id = evaluation.outcome, evaluation.run.task_id if evaluation.run else None
+    outcome, task_id = evaluation.outcome, evaluation.run.run_id if evaluation.run else None
     shown = f"{story.name!r} ({story.mail_id}) ended {outcome.value} with run {task_id}: {evaluation.message}"
     if outcome not in story.ends and not _could_not_look(story, plan, evaluation, ended_at):
         strays = any(run.exec_time is None for run in story.runs)
@@ -381,7 +381,7 @@ def what_is_wrong(
         if (outcome, None) not in allowed:
             return f"{shown} Nothing allows that."
         pin = group.waits[0].run
-        run = oracle.runs.get(pin.task_id) if pin else None
+        run = oracle.runs.get(pin.run_id) if pin else None
         limit = plan.wait.finish_by or 0.0
         if run and run.over_at and run.over_at < limit - STALE and evaluation.error is None and steady_clock:
             return f"{shown} The run was over {limit - run.over_at:.1f} s before the timeout."

@@ -286,11 +286,6 @@ def test_a_wrong_secret_does_not_match(quickbi: LocalQuickBI, make_caller: Calla
     assert quickbi.access_key_secret not in response.text
 
 
-def test_signatures_need_not_be_verified(make_caller: Callable[..., Caller]) -> None:
-    with LocalQuickBI(verify_signatures=False) as quickbi:
-        assert make_caller(quickbi, "anybody", "anything")("GetMailTaskList")["TotalNum"] == 0
-
-
 def test_a_disabled_or_unknown_key_is_refused(
     quickbi: LocalQuickBI, call: Caller, make_caller: Callable[..., Caller]
 ) -> None:
@@ -349,15 +344,6 @@ def test_a_bearer_token_is_let_in_until_it_ends(quickbi: LocalQuickBI) -> None:
 # Rights
 
 
-def test_an_account_sees_only_the_mails_it_may_see(quickbi: LocalQuickBI, make_caller: Callable[..., Caller]) -> None:
-    mine, other = quickbi.add_mail_task("mine"), quickbi.add_mail_task("other")
-    quickbi.add_account("limited", "secret", visible_mail_ids=[mine])
-    call = make_caller(quickbi, "limited", "secret")
-    assert [mail["MailId"] for mail in call("GetMailTaskList")["Data"]] == [mine]
-    assert call("ManualRunMailTask", MailId=mine) is True
-    assert call("GetMailTaskStatus", MailId=other) == "Mail.Not.Found"
-
-
 def test_a_denied_operation_is_refused_until_it_is_allowed(quickbi: LocalQuickBI, call: Caller) -> None:
     mail_id, other = quickbi.add_mail_task("m"), quickbi.add_mail_task("other")
     quickbi.deny("Mail.Forbidden.Access", action="ManualRunMailTask", mail_id=mail_id)
@@ -368,15 +354,11 @@ def test_a_denied_operation_is_refused_until_it_is_allowed(quickbi: LocalQuickBI
     assert call("ManualRunMailTask", MailId=mail_id) is True
 
 
-def test_a_ram_denial_is_a_403_with_its_detail(
-    quickbi: LocalQuickBI, call: Caller, make_caller: Callable[..., Caller]
-) -> None:
+def test_a_ram_denial_is_a_403(quickbi: LocalQuickBI, call: Caller, make_caller: Callable[..., Caller]) -> None:
     quickbi.add_account("other", "secret")
-    detail = {"AuthAction": "quickbi-public:GetMailTaskStatus", "NoPermissionType": "ImplicitDeny"}
-    quickbi.deny("Forbidden.RAM", access_key_id=quickbi.access_key_id, access_denied_detail=detail)
+    quickbi.deny("Forbidden.RAM", access_key_id=quickbi.access_key_id)
     response = call.send("GetMailTaskStatus")
     assert response.status_code == 403
-    assert response.json()["AccessDeniedDetail"] == detail
     assert make_caller(quickbi, "other", "secret")("GetMailTaskList")["TotalNum"] == 0
     quickbi.deny("Access.Forbidden", message="Edition too small")
     quickbi.allow(access_key_id=quickbi.access_key_id)
@@ -401,10 +383,10 @@ def test_an_account_that_makes_no_sense_is_a_mistake(quickbi: LocalQuickBI) -> N
     with pytest.raises(KeyError, match="nobody"):
         quickbi.change_account("nobody", active=False)
     with pytest.raises(TypeError, match="no field colour"):
-        quickbi.change_account(quickbi.access_key_id, colour="red")  # type: ignore[call-arg]
+        quickbi.change_account(quickbi.access_key_id, colour="red")
 
 
-@pytest.mark.parametrize("setting", [{"status_list": 0}, {"status_list": "all"}, {"page_size": 0}])
+@pytest.mark.parametrize("setting", [{"status_list": 0}, {"status_list": "all"}])
 def test_a_shape_that_makes_no_sense_is_a_mistake(setting: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(setting))):
         LocalQuickBI(**setting)  # type: ignore[arg-type]
@@ -459,23 +441,7 @@ def test_a_rate_below_one_lets_one_call_through_in_its_inverse_of_seconds(make_c
         assert call("GetMailTaskList") != "Throttling.User"
 
 
-def test_throttling_has_the_code_and_the_header_that_were_asked_for(make_caller: Callable[..., Caller]) -> None:
-    with LocalQuickBI(
-        calls_per_second=2, limits_follow_clock=True, throttling_code="Throttling.Api", announce_retry_after=True
-    ) as quickbi:
-        quickbi.clock.freeze()
-        call = make_caller(quickbi)
-        call("GetMailTaskList")
-        quickbi.clock.advance(0.25)
-        call("GetMailTaskList")
-        response = call.send("GetMailTaskList")
-        assert (response.status_code, response.json()["Code"]) == (400, "Throttling.Api")
-        assert response.headers["x-acs-retry-after"] == "750"
-        quickbi.limit_calls(None)
-        assert call("GetMailTaskList")["TotalNum"] == 0
-
-
-def test_throttling_without_the_option_has_no_header(make_caller: Callable[..., Caller]) -> None:
+def test_throttling_does_not_announce_when_to_come_back(make_caller: Callable[..., Caller]) -> None:
     with LocalQuickBI(calls_per_second=0.001) as quickbi:
         call = make_caller(quickbi)
         call("GetMailTaskList")
@@ -518,6 +484,7 @@ def test_reset_starts_afresh(quickbi: LocalQuickBI, call: Caller) -> None:
     quickbi.deny("NoPermission")
     quickbi.clock.freeze("2020-01-01T00:00:00")
     quickbi.reset()
-    assert quickbi.calls == quickbi.mail_tasks() == []
+    assert quickbi.calls == []
+    assert quickbi.mail_tasks() == []
     assert not quickbi.clock.frozen
     assert call("GetMailTaskStatus", MailId=mail_id) == "Mail.Not.Found"

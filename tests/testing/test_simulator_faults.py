@@ -5,8 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -51,10 +50,10 @@ def test_an_internal_error_is_a_400(quickbi: LocalQuickBI, call: Caller) -> None
 
 
 def test_any_error_can_be_answered(quickbi: LocalQuickBI, call: Caller) -> None:
-    quickbi.fail(LIST, Fault.error("Brand.New", "Never seen", status=418, access_denied_detail={"a": 1}))
+    quickbi.fail(LIST, Fault.error("Brand.New", "Never seen", status=418))
     response = call.send(LIST)
     assert response.status_code == 418
-    assert (response.json()["Message"], response.json()["AccessDeniedDetail"]) == ("Never seen", {"a": 1})
+    assert response.json()["Message"] == "Never seen"
 
 
 def test_a_success_that_is_none_is_a_200(quickbi: LocalQuickBI, call: Caller) -> None:
@@ -273,7 +272,7 @@ def test_a_client_that_gives_up_on_a_delayed_call_has_started_nothing(
 def test_faults_come_in_turn_and_as_often_as_asked_for(quickbi: LocalQuickBI, call: Caller) -> None:
     rule = quickbi.fail(LIST, Fault.empty_502(), Fault.html_503(), times=2)
     assert [call.send(LIST).status_code for _ in range(5)] == [502, 503, 502, 503, 200]
-    assert (rule.hits, rule.exhausted) == (4, True)
+    assert rule.hits == 4
     assert quickbi.faults.rules == []
 
 
@@ -291,18 +290,6 @@ def test_a_fault_for_ever_lasts_until_it_is_cleared(quickbi: LocalQuickBI, call:
     assert call.send(LIST).status_code == 200
 
 
-def test_a_probability_repeats_with_its_seed(quickbi: LocalQuickBI, call: Caller) -> None:
-    def statuses(seed: int) -> list[int]:
-        rule = quickbi.fail(LIST, Fault.empty_502(), times=None, probability=0.5, seed=seed)
-        seen = [call.send(LIST).status_code for _ in range(40)]
-        quickbi.faults.remove(rule)
-        return seen
-
-    first = statuses(1)
-    assert statuses(1) == first != statuses(2)
-    assert 8 <= Counter(first)[502] <= 32
-
-
 def test_a_callable_chooses_by_looking_at_the_call(quickbi: LocalQuickBI, call: Caller) -> None:
     def choose(seen: Call) -> Fault | None:
         return Fault.empty_502() if seen.params.get("PageNum") == "2" else None
@@ -316,15 +303,13 @@ def test_a_fault_that_is_none_is_a_mistake(quickbi: LocalQuickBI) -> None:
         quickbi.fail(LIST)
     with pytest.raises(TypeError, match="faults made with"):
         quickbi.fail(LIST, Fault.reset(), lambda seen: None)
-    with pytest.raises(ValueError, match="probability"):
-        quickbi.fail(LIST, Fault.reset(), probability=2)
 
 
 @pytest.mark.parametrize(
     "fault",
     [
         Fault.throttled(retry_after_ms=5),
-        Fault.error("A", "b", access_denied_detail={"c": 1}),
+        Fault.error("A", "b", status=418),
         Fault.custom(200, b"\xff"),
         Fault.answer_lost("hang"),
         Fault.redirect("/"),
@@ -400,8 +385,12 @@ def test_a_callback_that_never_returns_does_not_keep_the_server_from_stopping(
     make_caller: Callable[..., Caller],
 ) -> None:
     never = threading.Event()
+
+    def block(call: Any) -> None:
+        never.wait(30)
+
     with LocalQuickBI() as quickbi:
-        quickbi.when_called(LIST, lambda at: never.wait(30) and None)
+        quickbi.when_called(LIST, block)
         with pytest.raises(requests.ReadTimeout):
             make_caller(quickbi).send(LIST, timeout=0.1)
         begin = time.monotonic()

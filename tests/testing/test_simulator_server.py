@@ -182,7 +182,8 @@ def test_importing_it_does_not_import_airflow_pytest_or_the_providers_client() -
 def test_the_fixture_points_the_default_connection_at_a_server_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["airflow_provider_quickbi.testing.fixtures"]\n')
     (tmp_path / "test_it.py").write_text(
-        "import json, os, threading, urllib.request, pytest\n"
+        "import json, os, threading, pytest\n"
+        "from airflow_provider_quickbi import testing\n"
         "seen = set()\n"
         "@pytest.mark.parametrize('number', range(3))\n"
         "def test_it(quickbi, number):\n"
@@ -190,8 +191,7 @@ def test_the_fixture_points_the_default_connection_at_a_server_of_its_own(tmp_pa
         "    assert connection == quickbi.connection()\n"
         "    assert quickbi.mail_tasks() == []\n"
         "    quickbi.add_mail_task('m')\n"
-        "    with urllib.request.urlopen(quickbi.url + '/_local/state', timeout=5) as answer:\n"
-        "        assert len(json.load(answer)['result']['mail_tasks']) == 1\n"
+        "    assert len(testing.RemoteQuickBI(quickbi.url).mail_tasks()) == 1\n"
         "def test_nothing_is_left():\n"
         "    assert 'AIRFLOW_CONN_QUICKBI_DEFAULT' not in os.environ\n"
         "    assert [t.name for t in threading.enumerate() if 'quickbi' in t.name] == []\n"

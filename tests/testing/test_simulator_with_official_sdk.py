@@ -132,10 +132,35 @@ def test_the_sdk_reads_refusals_throttling_and_denials(quickbi: LocalQuickBI, ma
     with pytest.raises(ThrottlingException) as throttled:
         sdk.get_mail_task_status(status)
     assert (throttled.value.code, throttled.value.retry_after) == ("Throttling.User", 1500)
-    quickbi.deny("Forbidden.RAM", access_denied_detail={"NoPermissionType": "ImplicitDeny"})
+    quickbi.deny("Forbidden.RAM")
     with pytest.raises(ClientException) as denied:
         sdk.get_mail_task_status(status)
-    assert denied.value.access_denied_detail == {"NoPermissionType": "ImplicitDeny"}
+    assert denied.value.code == "Forbidden.RAM"
+
+
+def test_the_sdk_refreshes_a_dataset_and_reads_its_log(quickbi: LocalQuickBI, make_sdk: Callable[..., Client]) -> None:
+    sdk = make_sdk()
+    quickbi.clock.freeze(datetime(2026, 7, 1, 0, 30, tzinfo=UTC))
+    dataset_id = quickbi.datasets.add("Sales", workspace_id="w", run_duration=90)
+    listed = sdk.query_dataset_list(models.QueryDatasetListRequest(workspace_id="w", keyword="Sal")).body.result
+    assert [(found.dataset_id, found.open_offline_acceleration) for found in listed.data] == [(dataset_id, True)]
+    last = models.QueryLastAccelerationEngineJobRequest(cube_id=dataset_id)
+    assert sdk.query_last_acceleration_engine_job(last).body.result.job_history_id is None
+    allot = models.AllotDatasetAccelerationTaskRequest(cube_id=dataset_id)
+    assert sdk.allot_dataset_acceleration_task(allot).body.result is True
+    running = sdk.query_last_acceleration_engine_job(last).body.result
+    assert (running.status, running.gmt_create) == ("RUNNING", "2026-07-01 08:30:00")
+    quickbi.clock.advance(90)
+    finished = sdk.query_last_acceleration_engine_job(last).body.result
+    assert (finished.status, finished.gmt_modified) == ("SUCCESS ", "2026-07-01 08:31:30")
+    logs = sdk.query_acceleration_log_by_cube_id(
+        models.QueryAccelerationLogByCubeIdRequest(
+            cube_id=dataset_id, start_date="2026-07-01 08:00:00", end_date="2026-07-01 09:00:00"
+        )
+    ).body.result
+    assert logs.data[0].job_history_id == finished.job_history_id
+    assert (logs.data[0].job_status, logs.data[0].jon_start_date) == ("2", "2026/07/01 08:30:00")
+    assert logs.data[0].duration == 90
 
 
 def test_the_sdk_finds_a_user(quickbi: LocalQuickBI, make_sdk: Callable[..., Client]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, AsyncCallback, DeadlineAlert, DeadlineReference, task
+from airflow.sdk import DAG, AsyncCallback, DeadlineAlert, DeadlineReference, task  # type: ignore[attr-defined]
 
 from airflow_provider_quickbi.notifications.quickbi import QuickBISendMailNotifier
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
