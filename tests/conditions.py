@@ -56,6 +56,8 @@ class ConnectionsInDatabase(pytest.MonkeyPatch):  # type: ignore[misc]  # final,
         super().undo()
         for name in list(self._stored):
             self._store(name, None)
+        for name in [name for name in os.environ if name.startswith(PREFIX)]:
+            del os.environ[name]  # set by a program of the documentation, and found before the database
 
     def _store(self, name: str, value: str | None) -> None:
         """Store a connection as its variable describes it, or remove it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import timedelta
 from typing import Any
 
@@ -66,7 +65,7 @@ def test_a_clock_of_quick_bi_that_is_far_ahead_is_named_and_sends_nothing_twice(
 def test_a_run_that_was_read_in_the_wrong_zone_names_the_zone_and_is_monitored_once_that_is_put_right(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = os.environ["AIRFLOW_CONN_QUICKBI_DEFAULT"]
+    right = case.quickbi.connection_json(status_calls_per_second=1000, read_timeout=0.3)
     west = json.loads(right)
     west["extra"] = {**west["extra"], "timezone": "Asia/Tokyo"}
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(west))
