@@ -38,14 +38,13 @@ $(VENV)/.installed-%: $(VENV)/.installed
 demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
 	@$(BIN)/python -m dev.demo
 
-test: $(VENV)/.installed ## run the test suite on all cores (AIRFLOW=2.11 for another version, TESTS=... for a part, JOBS=0 for one process)
-	@$(BIN)/python -m pytest $(IN_PARALLEL) $(TESTS)
+test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part, JOBS=0 in one process)
+	@$(if $(COVERAGE),$(BIN)/python -m coverage erase)
+	@$(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest $(IN_PARALLEL) $(TESTS)
+	@$(if $(COVERAGE),$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report)
 
-coverage: $(VENV)/.installed ## run the test suite and say which lines and branches it does not reach
-	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest
-	@$(BIN)/python -m coverage combine --quiet
-	@$(BIN)/python -m coverage report
+coverage: ## run the test suite and fail if it reaches less than 95 % of the lines and branches
+	@$(MAKE) --no-print-directory test COVERAGE=1
 
 lint: $(VENV)/.installed ## ruff, mypy, import-linter and codespell
 	@$(BIN)/ruff check .

@@ -29,9 +29,13 @@ def triggers_end_tasks() -> bool:
 def run_started(context: Any) -> datetime | None:
     """Return when the DAG run started, ``None`` where the context does not say.
 
-    :param context: of the task.
+    :param context: of the task, or of a callback; that of a ``DeadlineAlert`` describes the DAG run as JSON.
     """
-    return _instant(getattr(context.get("dag_run"), "start_date", None))
+    dag_run = context.get("dag_run")
+    if isinstance(dag_run, dict):
+        started = dag_run.get("start_date")
+        return datetime.fromisoformat(started) if started else None
+    return _instant(getattr(dag_run, "start_date", None))
 
 
 def due_time(context: Any, dag: Any) -> DueTime:
@@ -153,6 +157,18 @@ def task_state_store(context: Any) -> Any:
     :param context: of the task.
     """
     return context.get("task_state_store")
+
+
+def callback_state_store(context: Any) -> Any:
+    """Return the ``task_state_store`` of a callback that runs on a worker, else ``None``.
+
+    The DAG processor runs the callbacks of DAGs, and of tasks whose worker is gone. There, the context has a store that
+    never responds, and the task instance has no ``start_date``.
+
+    :param context: of the callback.
+    """
+    on_worker = getattr(context.get("ti"), "start_date", None) is not None
+    return task_state_store(context) if on_worker else None
 
 
 def seconds_of(duration: Any) -> float | None:

@@ -47,6 +47,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": [_LINK],
+        "notifications": [f"{_PACKAGE}.notifications.quickbi.QuickBISendMailNotifier"],
         "cli": [f"{_PACKAGE}.cli.get_cli_commands"],
         "asset-uris": [{"schemes": ["quickbi"], "handler": f"{_PACKAGE}.assets.quickbi.sanitize_uri"}],
         "dataset-uris": [{"schemes": ["quickbi"], "handler": f"{_PACKAGE}.assets.quickbi.sanitize_uri"}],

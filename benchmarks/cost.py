@@ -45,7 +45,7 @@ def run(quick: bool) -> Section:
     """
     rounds, calls = (3, 64) if quick else (25, 320)
     with (
-        Server(1, tls=True, verify_signatures=False) as server,
+        Server(1, tls=True) as server,
         Isolated(_measure, rounds, calls, connection=server.connection()) as process,
     ):
         process.wait_until_started()
@@ -84,10 +84,10 @@ def run(quick: bool) -> Section:
         f"One process polls one mail task with {_AT_ONCE} concurrent calls (the official client with "
         f"{_OFFICIAL_AT_ONCE}, or its calls time out). The clients take turns in {rounds} rounds; the "
         "best round of each counts, so that other work on the machine matters less. This provider paces, signs, checks "
-        "and parses every call. *Bare aiohttp* keeps one session, sends an unsigned request and decodes "
-        "the JSON. *That signs* adds the required headers and a signature from "
-        "alibabacloud-tea-openapi, the least that any client must do. The server checks no signatures "
-        "here: it responds to unsigned requests too, and does not limit the clients.",
+        "and parses every call. *Bare aiohttp* keeps one session, sends requests that were signed before and decodes "
+        "the JSON. *That signs* signs each request with "
+        "alibabacloud-tea-openapi, the least that any client must do. The server "
+        "does not limit the clients.",
     )
 
 
@@ -115,10 +115,24 @@ async def _compare(started: Callable[[], None], rounds: int, calls: int) -> tupl
         verify=bundle,
     )
     sdk = official_client(connection)
-    request = GetMailTaskStatusRequest(mail_id=_MAIL)
+    status_request = GetMailTaskStatusRequest(mail_id=_MAIL)
     address = f"https://{connection['host']}:{connection['port']}/"
     headers = {"x-acs-action": "GetMailTaskStatus", "x-acs-version": "2022-01-01"}
     nothing = hashlib.sha256(b"").hexdigest()
+    host = f"{connection['host']}:{connection['port']}"
+    signed_before: list[dict[str, str]] = []
+
+    def sign() -> dict[str, str]:
+        signed = headers | {
+            "host": host,
+            "x-acs-content-sha256": nothing,
+            "x-acs-date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "x-acs-signature-nonce": os.urandom(16).hex(),
+        }
+        request = SimpleNamespace(method="POST", pathname="/", query={"MailId": _MAIL}, headers=signed)
+        signed["authorization"] = Utils.get_authorization(request, "ACS3-HMAC-SHA256", nothing, *key.values())
+        return signed
+
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(AsyncQuickBIClient(settings))
         tls = await asyncio.to_thread(ssl.create_default_context, cafile=bundle)
@@ -128,30 +142,24 @@ async def _compare(started: Callable[[], None], rounds: int, calls: int) -> tupl
             assert (await client.get_mail_task_status(_MAIL))[0].status == "PROCESSING"
 
         async def bare() -> None:
-            async with session.post(address, params={"MailId": _MAIL}, headers=headers) as response:
+            async with session.post(address, params={"MailId": _MAIL}, headers=signed_before.pop()) as response:
                 assert (await response.json())["Result"][0]["status"] == "PROCESSING"
 
         async def signing() -> None:
-            signed = headers | {
-                "host": f"{connection['host']}:{connection['port']}",
-                "x-acs-content-sha256": nothing,
-                "x-acs-date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "x-acs-signature-nonce": os.urandom(16).hex(),
-            }
-            notified = SimpleNamespace(method="POST", pathname="/", query={"MailId": _MAIL}, headers=signed)
-            signed["authorization"] = Utils.get_authorization(notified, "ACS3-HMAC-SHA256", nothing, *key.values())
-            async with session.post(address, params={"MailId": _MAIL}, headers=signed) as response:
+            async with session.post(address, params={"MailId": _MAIL}, headers=sign()) as response:
                 assert (await response.json())["Result"][0]["status"] == "PROCESSING"
 
         async def official() -> None:
-            assert (await sdk.get_mail_task_status_async(request)).body.result[0].status == "PROCESSING"
+            assert (await sdk.get_mail_task_status_async(status_request)).body.result[0].status == "PROCESSING"
 
         costs = (Cost(), Cost(), Cost(), Cost())
         for call in (ours, bare, signing, official):
+            signed_before[:] = [sign() for _ in range(2 * _AT_ONCE)]
             await _add(Cost(), call, 2 * _AT_ONCE, _OFFICIAL_AT_ONCE)
         started()
         for number in range(rounds):
             await _add(costs[0], ours, calls, _AT_ONCE)
+            signed_before[:] = [sign() for _ in range(calls)]  # not while it is measured
             await _add(costs[1], bare, calls, _AT_ONCE)
             await _add(costs[2], signing, calls, _AT_ONCE)
             if number % 5 == 0:

@@ -86,7 +86,7 @@ def _measure(number: int, scale: float) -> tuple[float, float, float]:
             running.append((server, stack.enter_context(process)))
         for _, process in running:
             process.wait_until_started()
-        means = []
+        means: list[float] = []
         for server, process in running:
             outcomes = process.result(4 * max(report.seconds for report in reports) + 120)
             calls, throttled = server.status_calls()
@@ -102,15 +102,15 @@ def _measure(number: int, scale: float) -> tuple[float, float, float]:
                     for mail_id, seen_at in zip(outcomes.seen, outcomes.seen_at, strict=True)
                 )
             )
-        known, unknown, usual = means
-        return known, unknown, usual
+        with_known, with_nothing, going_round = means
+        return with_known, with_nothing, going_round
 
 
 def _wait(
     started: Callable[[], None], reports: Sequence[Report], ids: Sequence[str], poke_interval: float, chosen: bool
 ) -> waits.Outcomes:
     if not chosen:
-        PollSchedule.choose = lambda *_: 0  # type: ignore[method-assign,assignment]
+        PollSchedule.choose = lambda *_: 0  # type: ignore[method-assign]
     for report, mail_id in zip(reports, ids, strict=True):
         for duration in report.past:
             DURATIONS.learn(MailTaskSubject(mail_id), duration)

@@ -64,7 +64,7 @@ class Server:
             raise RuntimeError("The local Quick BI did not start.")
         context = ssl.create_default_context(cafile=self.ca_bundle) if self.ca_bundle else None
         notice = json.loads(line)
-        self.started_at: list[float] = notice["started_at"]
+        self.started_at = notice["started_at"]
         self.remote = RemoteQuickBI(notice["url"], timeout=30, ssl_context=context)
         return self
 

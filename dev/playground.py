@@ -40,6 +40,7 @@ SCHEDULED = (
 STARTED_BY_DAGS = (
     ("weekly-review", "Weekly review", "Li Wei"),
     ("board-report", "董事会月报", "王芳"),
+    ("load-failed", "A load failed", "Li Wei"),
 )
 #: Datasets of the example DAGs and of the demo.
 DATASETS = (("sales-cube", "Sales"), ("board-figures", "董事会数据"))
@@ -57,6 +58,7 @@ that run is over in Shanghai, its report can no longer be seen, and it fails wit
   quickbi_list_and_wait              lists mail tasks and waits for each of them
   quickbi_send_report                sends a report that has no schedule, and waits for it
   quickbi_refresh_and_send           refreshes a dataset first, sends the report on it, and waits for it
+  quickbi_notify_on_failure          starts a mail when its task fails: trigger it with the parameter "fail"
   quickbi_demo                       loses its worker after sending: the first try fails on purpose
 Unpause this one and wait:
   quickbi_after_delivery             runs after each delivery, about every {every:.0f} s

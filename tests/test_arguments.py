@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -328,12 +329,13 @@ def test_more_than_there_are_cannot_be_required(value: Any):
 
 def test_one_of_the_choices_is_taken_and_nothing_else():
     assert _options.choice("on_failed", " wait ", OnFailed) is OnFailed.WAIT
+    value: Any
     for value in ("WaitState", "", None, 7, [], {}):
         with pytest.raises(OptionError, match=r"^on_failed must be one of fail, wait, not "):
             _options.choice("on_failed", value, OnFailed)
 
 
-READERS = {
+READERS: dict[str, Callable[[str, Any], Any]] = {
     "text": _options.text,
     "optional_text": _options.optional_text,
     "texts": _options.texts,

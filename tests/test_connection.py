@@ -28,15 +28,20 @@ from airflow_provider_quickbi.connection import (
 PLAIN = RawConnection(conn_id="my_quickbi", login="LTAI-id", password="the-secret")
 
 
-def read(raw: RawConnection = PLAIN, **extra: Any) -> QuickBIConnection:
+def read(raw: RawConnection = PLAIN, /, **extra: Any) -> QuickBIConnection:
     return read_connection(replace(raw, extra=extra))
+
+
+def plain(**fields: Any) -> RawConnection:
+    """Return the plain connection with other standard fields."""
+    return replace(PLAIN, **fields)
 
 
 def fields(connection: QuickBIConnection) -> dict[str, Any]:
     return dict(connection.settings.credentials.fields)
 
 
-def refusal(raw: RawConnection = PLAIN, **extra: Any) -> str:
+def refusal(raw: RawConnection = PLAIN, /, **extra: Any) -> str:
     with pytest.raises(ConnectionFieldError) as caught:
         read_connection(replace(raw, extra=extra or raw.extra))
     message = str(caught.value)
@@ -202,7 +207,7 @@ def test_each_credential_type_takes_its_optional_fields(auth_type: str):
 def test_each_required_field_is_asked_for(auth_type: str):
     for missing in AUTH_TYPES[auth_type].required:
         standard = {"access_key_id": "login", "access_key_secret": "password"}
-        raw = replace(PLAIN, **{standard[missing]: None}) if missing in standard else PLAIN
+        raw = plain(**{standard[missing]: None}) if missing in standard else PLAIN
         extra = {name: value for name, value in REQUIRED[auth_type].items() if name != missing}
         message = refusal(raw, auth_type=auth_type, **extra)
         assert f"{standard.get(missing, missing)}" in message
@@ -393,7 +398,7 @@ def test_an_extra_that_is_no_object_is_refused(extra: Any):
 @pytest.mark.parametrize("name", [*SECRET_FIELDS, "password", "proxies", "login", "access_key_id", "connect_timeout"])
 def test_a_value_that_is_airflows_mask_is_refused_even_if_nothing_uses_it(name: str, mask: str):
     standard = name in ("login", "password")
-    message = refusal(replace(PLAIN, **{name: mask})) if standard else refusal(**{name: mask})
+    message = refusal(plain(**{name: mask})) if standard else refusal(**{name: mask})
     what = "the secret" if name in (*SECRET_FIELDS, "password") else "the value"
     assert message == f"Connection 'my_quickbi': {name} holds Airflow's mask, not {what}. Enter it again."
 
@@ -414,8 +419,8 @@ def test_a_blank_in_a_credential_of_the_extra_is_refused_as_what_a_uri_makes_of_
 
 @pytest.mark.parametrize("name", ["login", "password"])
 def test_a_blank_inside_login_or_password_is_refused_and_one_around_it_is_removed(name: str):
-    assert f"{name} contains a blank. In a connection URI, write + as %2B" in refusal(replace(PLAIN, **{name: "a b"}))
-    assert read(replace(PLAIN, **{name: f" {getattr(PLAIN, name)}\n"})) == read()
+    assert f"{name} contains a blank. In a connection URI, write + as %2B" in refusal(plain(**{name: "a b"}))
+    assert read(plain(**{name: f" {getattr(PLAIN, name)}\n"})) == read()
 
 
 @pytest.mark.parametrize("conn_type", ["quickbi", "alibaba_cloud"])

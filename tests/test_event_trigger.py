@@ -77,7 +77,7 @@ async def until(condition: Callable[[], bool]) -> None:
 class Watching:
     """A watcher that runs in a task, as in the triggerer."""
 
-    def __init__(self, trigger: QuickBIMailTaskEventTrigger, store: KeptWithTheAsset | None = None) -> None:
+    def __init__(self, trigger: Any, store: KeptWithTheAsset | None = None) -> None:
         self.payloads: list[dict[str, Any]] = []
         trigger.asset_state_store = store
         self._trigger = trigger
@@ -285,7 +285,7 @@ def test_all_watchers_of_a_connection_share_one_poll_loop(connection: LocalQuick
         assert len({trigger.shared_stream_key() for trigger in triggers.values()}) == 1
         notified: dict[int, list[str]] = {number: [] for number in triggers}
 
-        async def follow(number: int, trigger: QuickBIMailTaskEventTrigger) -> None:
+        async def follow(number: int, trigger: Any) -> None:
             stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
             async with aclosing(trigger.filter_shared_stream(stream)) as events:
                 async for event in events:

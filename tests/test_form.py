@@ -130,6 +130,9 @@ def test_airflow_3_shows_all_fields_and_hides_secrets(monkeypatch: pytest.Monkey
 
     [described] = [item for item in HookMetaService.hook_meta_data() if item.connection_type == connection.CONN_TYPE]
     assert described.hook_name == connection.HOOK_NAME
+    assert described.extra_fields is not None
+    assert described.standard_fields is not None
+    assert described.standard_fields.password is not None
     assert list(described.extra_fields) == [field.name for field in connection.FIELDS]
     for field in connection.FIELDS:
         shown = described.extra_fields[field.name]

@@ -13,19 +13,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from airflow.exceptions import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_quickbi.api import rate_limit
 from airflow_provider_quickbi.api.errors import (
     ErrorKind,
     NotStartedError,
+    QuickBIError,
     ThrottledError,
     TransientError,
     error_from_dict,
 )
 from airflow_provider_quickbi.api.operations import StatusQuery
 from airflow_provider_quickbi.api.retry import RetryPolicy
-from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRequestError, QuickBIUnavailable
+from airflow_provider_quickbi.exceptions import (
+    QuickBIConnectionError,
+    QuickBIConnectionUnreadable,
+    QuickBIRequestError,
+    QuickBIUnavailable,
+)
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
@@ -348,10 +354,13 @@ def test_a_connection_that_cannot_be_read_is_an_error_that_is_retried_and_quotes
         QuickBIUnavailable, match=r"^Connection 'quickbi_default' cannot be read now \(PermissionError\)\."
     ) as caught:
         read(QuickBIHook(), how)
-    assert "the-secret" not in str(caught.value)
-    assert copy.copy(caught.value).as_dict() == caught.value.as_dict()
-    kept = error_from_dict(json.loads(json.dumps(caught.value.as_dict())))
-    assert (type(kept), str(kept), kept.may_have_arrived) == (TransientError, str(caught.value), False)
+    error = caught.value
+    assert isinstance(error, QuickBIConnectionUnreadable)
+    assert "the-secret" not in str(error)
+    assert copy.copy(error).as_dict() == error.as_dict()
+    kept = error_from_dict(json.loads(json.dumps(error.as_dict())))
+    assert isinstance(kept, TransientError)
+    assert (str(kept), kept.may_have_arrived) == (str(error), False)
 
 
 @without_airflows_own_warnings
@@ -602,6 +611,7 @@ def test_a_changed_connection_gets_another_poller(quickbi: LocalQuickBI, connect
             async with hook.status_poller() as second:
                 assert first is not second
                 refused = (await second.subscribe().poll_once(StatusQuery("m", None))).outcome
+                assert isinstance(refused, QuickBIError)
                 assert refused.kind is ErrorKind.CREDENTIALS
 
     asyncio.run(asyncio.wait_for(main(), 20))

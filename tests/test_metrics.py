@@ -7,9 +7,10 @@ import inspect
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,6 @@ from airflow_provider_quickbi import _metrics
 from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.state import Outcome
 from airflow_provider_quickbi.api.errors import ErrorKind
-from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIMailTaskFailed
 from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
@@ -59,14 +59,11 @@ class Recorded:
 
 
 @pytest.fixture
-def stats(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+def stats(quickbi: LocalQuickBI, impatient: None, monkeypatch: pytest.MonkeyPatch) -> Recorded:
     """What was counted."""
     connection = quickbi.connection_json(status_calls_per_second=1000, read_timeout=5)
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", connection)
-    for name in ("FIRST_POLL_SECONDS", "MAX_SPREAD_SECONDS", "FRESH_SECONDS"):
-        monkeypatch.setattr(aio, name, 0.01)
-    attempts, *_ = RetryPolicy.__init__.__defaults__ or ()
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
+    monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.01)
     recorded = Recorded()
     monkeypatch.setattr(_metrics, "Stats", recorded)
     return recorded
@@ -81,13 +78,13 @@ def context() -> dict[str, Any]:
 def run(task: Any) -> Any:
     """Run a task to its end, with its deferrals."""
     given = context()
-    call = lambda: inspect.unwrap(type(task).execute)(task, given)  # noqa: E731 - one step of several
+    call = partial(inspect.unwrap(type(task).execute), task, given)
     while True:
         try:
             return call()
         except TaskDeferred as deferred:
             event = asyncio.run(_event(deferred.trigger))
-            call = lambda event=event: task.execute_complete(given, event=event)  # noqa: E731 - one step of several
+            call = partial(task.execute_complete, given, event=event)
 
 
 async def _event(trigger: Any) -> Any:
@@ -102,7 +99,7 @@ def sensor(deferrable: bool, mail_id: str = "report", **arguments: Any) -> Any:
 
 
 @pytest.fixture
-def ends_at_look(quickbi: LocalQuickBI) -> Iterator[Any]:
+def ends_at_look(quickbi: LocalQuickBI) -> Callable[..., None]:
     """Let a run end when it is asked for the nth time."""
 
     def arrange(nth: int, status: str = "SENT") -> None:

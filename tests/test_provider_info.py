@@ -40,6 +40,7 @@ def named_classes() -> list[str]:
     return [
         CONNECTION_TYPE["hook-class-name"],
         *INFO["extra-links"],
+        *INFO["notifications"],
         *(entry["handler"] for entry in (*INFO["asset-uris"], *INFO["dataset-uris"])),
     ]
 

@@ -15,7 +15,7 @@ from airflow_provider_quickbi._wait.codec import decode_group, encode_group
 from airflow_provider_quickbi._wait.evaluate import evaluate, evaluate_group
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Evaluation, OnFailed, Outcome, WaitGroup, WaitState
-from airflow_provider_quickbi._wait.subject import DatasetSubject, MailTaskSubject, read_subject
+from airflow_provider_quickbi._wait.subject import DatasetSubject, MailTaskSubject, Subject, read_subject
 from airflow_provider_quickbi._watch.tracker import RunTracker
 from airflow_provider_quickbi.api.dataset_operations import RefreshQuery
 from airflow_provider_quickbi.api.datasets import DatasetRefreshJob
@@ -163,7 +163,8 @@ def test_the_record_and_the_try_of_a_refresh_survive_json():
 
 
 def test_a_dataset_and_a_mail_task_of_one_id_are_two_subjects():
-    mail, cube = MailTaskSubject("1"), DatasetSubject("1")
+    mail: Subject = MailTaskSubject("1")
+    cube: Subject = DatasetSubject("1")
     assert mail != cube
     assert read_subject(mail.as_dict()) == mail
     assert read_subject(cube.as_dict()) == replace(cube, name="a name tells no two apart")

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.events import EventKind
 from airflow_provider_quickbi._wait.selector import RunSelector
@@ -27,10 +26,9 @@ ASK = "GetMailTaskStatus"
 
 
 @pytest.fixture(autouse=True)
-def fast(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> None:
+def fast(quickbi: LocalQuickBI, impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lift the rate limit, so that it does not affect what is counted."""
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=1000))
-    monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
 
 
 def mails(quickbi: LocalQuickBI, number: int, *, sent_at_poll: int) -> list[str]:

@@ -89,7 +89,7 @@ def test_how_far_the_clocks_may_differ_can_be_said():
 def test_of_several_new_runs_the_first_is_ours():
     chosen = noted(run("10", -5)).selector().select([run("12", 30), run("11", 2), run("10", -5)])
     assert chosen is not None
-    assert chosen.task_id == "11"
+    assert chosen.run_id == "11"
 
 
 def test_once_joined_only_that_run_is_ours():

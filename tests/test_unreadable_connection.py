@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
@@ -57,8 +56,7 @@ class Backend:
 
 
 @pytest.fixture
-def backend(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 0.01)
+def backend(quickbi: LocalQuickBI, impatient: None, monkeypatch: pytest.MonkeyPatch) -> Backend:
     return Backend(quickbi, monkeypatch)
 
 

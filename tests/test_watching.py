@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
 from airflow_provider_quickbi.api.models import MailTaskRun
+from airflow_provider_quickbi.api.operations import StatusQuery
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -54,9 +55,9 @@ def test_a_run_left_under_way_by_a_later_one_is_asked_for_by_its_task_id() -> No
     tracker = sent()
     tracker.feed([run(1, "PROCESSING")])
     tracker.feed([run(2, "SENT")])
-    assert [status_query.task_id for status_query in tracker.status_queries()] == [None, run(1, "").task_id]
+    assert tracker.status_queries() == [StatusQuery("m", None), StatusQuery("m", run(1, "").task_id)]
     assert tracker.feed([run(1, "SENT")]) == [run(1, "SENT")]
-    assert [status_query.task_id for status_query in tracker.status_queries()] == [None]
+    assert tracker.status_queries() == [StatusQuery("m", None)]
 
 
 def test_runs_of_another_mail_task_do_not_count() -> None:
@@ -89,7 +90,7 @@ def test_whatever_is_answered_a_run_in_a_final_state_is_told_of_at_most_once(res
     notified: list[str] = []
     for number, status in responses:
         state = over.setdefault(number, status) if status in ("SENT", "FAILED") else over.get(number, status)
-        notified += [news.task_id for news in tracker.feed([run(number, state)])]
+        notified += [news.run_id for news in tracker.feed([run(number, state)])]
     assert len(notified) == len(set(notified))
 
 
@@ -104,8 +105,8 @@ def test_runs_in_a_state_that_nobody_knows_cost_a_few_calls_at_the_most() -> Non
     tracker = sent()
     for number in range(80):
         tracker.feed([run(number, "CANCELLED")])
-    asked = [status_query.task_id for status_query in tracker.status_queries()]
-    assert asked == [None, *(run(number, "").task_id for number in range(75, 80))]
+    newest = [run(number, "").task_id for number in range(75, 80)]
+    assert tracker.status_queries() == [StatusQuery("m", task_id) for task_id in (None, *newest)]
 
 
 def test_a_mail_task_without_a_run_counts_as_looked_at_after_a_restart() -> None:

@@ -184,6 +184,7 @@ def wait_through(wait: WaitState, history: History, begin: datetime, every: time
     evaluation = Evaluation(Outcome.WAITING, "")
     while not evaluation.outcome.final:
         query = wait.status_query(now.timestamp())
+        assert query is None or isinstance(query, StatusQuery)
         response = None if query is None else history.show(now, query.task_id)
         wait, evaluation = evaluate(wait, response, now.timestamp())
         now += every
@@ -212,7 +213,7 @@ def test_for_every_history_the_outcome_is_what_the_true_history_allows(kind: str
         assert evaluation.outcome is not Outcome.WRONG_TIMEZONE, about
         if evaluation.outcome is Outcome.SUCCEEDED:
             assert evaluation.run is not None, about
-            assert any(run.task_id == evaluation.run.task_id and run.end == "SENT" for run in inside), about
+            assert any(run.task_id == evaluation.run.run_id and run.end == "SENT" for run in inside), about
         if evaluation.outcome is Outcome.FAILED:
             assert on_failed is OnFailed.FAIL, about
             assert any(run.end == "FAILED" for run in inside), about
@@ -357,7 +358,7 @@ def test_no_success_outside_the_window_none_in_the_future_and_a_missed_run_is_ne
     if evaluation.outcome is Outcome.SUCCEEDED:
         assert evaluation.run is not None
         assert selector.matches(evaluation.run)
-        assert evaluation.run.exec_time <= now + 2 * SKEW
+        assert evaluation.run.started_at <= now + 2 * SKEW
     if evaluation.outcome is Outcome.MISSED:
         assert evaluation.run is not None
         assert selector.is_past(evaluation.run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +16,7 @@ from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi._wait.outlets import publish
 from airflow_provider_quickbi._wait.reasons import explained
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
 from airflow_provider_quickbi.exceptions import (
     QuickBIRunFailed,
@@ -180,7 +180,7 @@ class StartAttempt:
 
     def _none_appeared(self, wait: WaitState) -> str:
         message = (
-            f"{messages.describe(wait, time.time())} None appeared within start_timeout ({wait.start_timeout:,.0f} s)."
+            f"{messages.describe(wait, CLOCK.time())} None appeared within start_timeout ({wait.start_timeout:,.0f} s)."
         )
         known, other = self.monitor.required_record().known, wait.ignored_run
         if known and other is not None and other.run_id not in known:

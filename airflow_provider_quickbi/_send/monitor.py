@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowTaskTimeout
@@ -15,6 +14,7 @@ from airflow_provider_quickbi._wait.events import Event, EventKind, finished_gro
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi._wait.sync import poll_once, wait_until_finished
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import PermanentError, QuickBIError, TransientError
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIUnavailable, task_error
@@ -100,7 +100,7 @@ class RunMonitor:
         wait = WaitState(
             subject=self._state.subject,
             selector=selector,
-            since=time.time(),
+            since=CLOCK.time(),
             finish_by=self._state.finish_by,
             unreachable_timeout=self._options.unreachable_timeout,
             clock_skew=self._options.clock_skew,
@@ -109,7 +109,7 @@ class RunMonitor:
         )
         group = WaitGroup.of([wait], late_at=self._state.late_at)
         if wait.run is not None:
-            group = evaluate_group(group, 0, [wait.run], time.time())
+            group = evaluate_group(group, 0, [wait.run], CLOCK.time())
         if group.evaluation.outcome.final:
             return group
         get_conn, interval = self._hook.get_conn, self._options.poll_interval
@@ -124,7 +124,7 @@ class RunMonitor:
         return self._defer(group)
 
     def _defer(self, group: WaitGroup, event: Event | None = None) -> NoReturn:
-        if group.is_late(time.time()):
+        if group.is_late(CLOCK.time()):
             group = self._notify_late(group)
         self._task.log.debug("%s Waiting in the triggerer.", group.evaluation.message)
         options = PollOptions(
@@ -163,7 +163,7 @@ class RunMonitor:
         """
         if isinstance(error, PermanentError):
             raise task_error(error) from None
-        now = time.time()
+        now = CLOCK.time()
         self._state.not_processed += 1
         delay = _PATIENCE.delay(min(self._state.not_processed, _MOST_DOUBLINGS), error.retry_after)
         if isinstance(error, TransientError):
@@ -183,7 +183,7 @@ class RunMonitor:
         :param seconds: how long.
         :param why: what the service said.
         """
-        self._state.not_before = time.time() + seconds
+        self._state.not_before = CLOCK.time() + seconds
         self._task.log.info("%s Trying again in %.0f s. %s", self._state.what_was_started(), seconds, why)
 
     def wait_until_allowed(self) -> None:
@@ -194,7 +194,7 @@ class RunMonitor:
         """
         state = self._state
         while True:
-            now = time.time()
+            now = CLOCK.time()
             if state.late_at is not None and now >= state.late_at:
                 wait = WaitState(subject=state.subject, selector=RunSelector(), since=now)
                 evaluation = Evaluation(Outcome.WAITING, f"{state.subject.title} was not started yet.")
@@ -215,4 +215,4 @@ class RunMonitor:
             until = min(instant for instant in due if instant is not None)
             if self._task.deferrable and until - now > _SHORT_PAUSE:
                 defer_pause(self._task, until, state.as_dict())
-            time.sleep(until - now)
+            CLOCK.sleep(until - now)

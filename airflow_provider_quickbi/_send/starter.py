@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from airflow_provider_quickbi._send.state import Phase
 from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi._wait.evaluate import misdated_run
 from airflow_provider_quickbi._wait.selector import RunSelector
-from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitState
+from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, Evaluation, Outcome, WaitState
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import NotStartedError, QuickBIError
 from airflow_provider_quickbi.exceptions import outcome_error
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi._send.options import RunOptions
     from airflow_provider_quickbi._send.state import AttemptState
     from airflow_provider_quickbi._send.store import RecordStore
+    from airflow_provider_quickbi._wait.subject import Subject
     from airflow_provider_quickbi.api.models import Run
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
@@ -83,17 +84,12 @@ class Starter:
         elif newest is not None and is_active(newest):
             self._handle_active_run(newest)
         else:
-            self._call(record or StartRecord.of(subject, runs, time.time()), runs)
+            self._call(record or StartRecord.of(subject, runs, CLOCK.time()), runs)
         return None
 
     def _refuse_wrong_timezone(self, runs: Sequence[Run]) -> None:
-        """Start nothing whose run could not be told: a run dated in the future proves a wrong time zone."""
-        now = time.time()
-        wait = WaitState(
-            subject=self.state.subject, selector=RunSelector(), since=now, clock_skew=self.options.clock_skew
-        )
-        if (misdated := misdated_run(wait, runs, now)) is not None:
-            message = messages.wrong_timezone(wait, misdated, now)
+        """Start nothing whose run could not be told."""
+        if (message := wrong_timezone(self.state.subject, runs, self.options.clock_skew)) is not None:
             raise outcome_error(Evaluation(Outcome.WRONG_TIMEZONE, f"{message} {self.state.what_was_started()}"))
 
     def _handle_active_run(self, other: Run) -> None:
@@ -103,7 +99,7 @@ class Starter:
         if self.options.on_running is OnRunning.ATTACH:
             self.log.info("%s %s is active: attached to it; nothing is started.", noun.capitalize(), other.run_id)
             self.records.keep(
-                StartRecord(subject=self.state.subject, recorded_at=time.time(), attached_to=other.run_id)
+                StartRecord(subject=self.state.subject, recorded_at=CLOCK.time(), attached_to=other.run_id)
             )
             self.state.phase = Phase.MONITORING
             return
@@ -182,3 +178,16 @@ class Starter:
             raise AirflowSkipException(message)
         if self.options.on_running is OnRunning.FAIL:
             raise AirflowFailException(message)
+
+
+def wrong_timezone(subject: Subject, runs: Sequence[Run], clock_skew: float = DEFAULT_CLOCK_SKEW) -> str | None:
+    """Say that a run is dated in the future, which proves a wrong time zone; ``None`` if none is.
+
+    :param subject: what is to be started.
+    :param runs: that were just polled.
+    :param clock_skew: seconds by which the clocks may differ.
+    """
+    now = CLOCK.time()
+    wait = WaitState(subject=subject, selector=RunSelector(), since=now, clock_skew=clock_skew)
+    misdated = misdated_run(wait, runs, now)
+    return None if misdated is None else messages.wrong_timezone(wait, misdated, now)

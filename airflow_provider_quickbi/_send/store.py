@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 from airflow_provider_quickbi._airflow import is_retry, run_started, task_state_store
 from airflow_provider_quickbi._send.record import StartRecord
 from airflow_provider_quickbi._send.state import at
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRunFailed
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class RecordStore:
         if is_retry(self._task, self._context):
             return record
         # A try that was cut short may not have taken longer than that; what is found later is somebody else's run.
-        stale = time.time() - record.recorded_at > min(self._timeout, _LONGEST_OPEN_SECONDS)
+        stale = CLOCK.time() - record.recorded_at > min(self._timeout, _LONGEST_OPEN_SECONDS)
         if not record.finished and not stale:
             return record
         self._task.log.info(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi._metrics import DetectionDelay
@@ -14,6 +13,7 @@ from airflow_provider_quickbi._wait.events import EventKind
 from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.schedule import Duration, PendingPoll
 from airflow_provider_quickbi._wait.shared_client import DURATIONS
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
 from airflow_provider_quickbi.api.rate_limit import CALLER
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
@@ -84,7 +84,7 @@ class TriggererWait:
         :param client: of the connection.
         """
         positions = self.group.unfinished()
-        self._stores_from = time.monotonic()
+        self._stores_from = CLOCK.monotonic()
         if len(self.group.waits) > 1:
             self._stores_from += max(STORE_SECONDS, self._options.poke_interval)
         for position, (_, polled_at) in enumerate(self.polls):
@@ -120,29 +120,30 @@ class TriggererWait:
         subscription = client.subscribe()
         execute_by = self._options.execute_by
         try:
-            await self._sleep_until(time.monotonic(), position)  # there may be nothing to ask yet
-            poll_at = time.monotonic() + self._first_delay(position)
+            await self._sleep_until(CLOCK.monotonic(), position)  # there may be nothing to ask yet
+            poll_at = CLOCK.monotonic() + self._first_delay(position)
             while True:
                 await self._sleep_until(poll_at, position)
                 if self._stores:
                     return EventKind.PINNED
-                now = time.time()
+                now = CLOCK.time()
                 urgent = self._out_of_time(position, now) or self.group.is_late(now)
                 if urgent or self._seconds_until_poll(poll_at, position, now) <= 0:
                     before = self.group.waits[position]
                     age = await self._poll(client, subscription, position, urgent=urgent)
                     log.first_poll(before, self.group.waits[position])
-                    self.polls[position] = [self.polls[position][0] + 1, time.time() - age]
-                    poll_at = time.monotonic() - age + self._next_delay(position)
-                now = time.time()
-                log.report(self.group.evaluations[position].message, now)
+                    self.polls[position] = [self.polls[position][0] + 1, CLOCK.time() - age]
+                    poll_at = CLOCK.monotonic() - age + self._next_delay(position)
+                now = CLOCK.time()
+                if not self.group.evaluations[position].outcome.final:  # the task logs how it ended
+                    log.report(self.group.evaluations[position].message, now)
                 if self.group.evaluations[position].outcome.final or self.group.evaluation.outcome.final:
                     return EventKind.FINISHED
                 if execute_by is not None and now >= execute_by:
                     return EventKind.EXECUTION_TIMEOUT
                 if self.group.is_late(now):
                     return EventKind.LATE
-                if self._must_store() and time.monotonic() >= self._stores_from and not await self._stored_here():
+                if self._must_store() and CLOCK.monotonic() >= self._stores_from and not await self._stored_here():
                     self._stores = True
                     return EventKind.PINNED
         finally:
@@ -185,7 +186,7 @@ class TriggererWait:
 
         The slot may be long in coming; what is due meanwhile is not late for it.
         """
-        now = time.time()
+        now = CLOCK.time()
         wait = self.group.waits[position]
         query = wait.status_query(now)
         if query is None:
@@ -209,18 +210,18 @@ class TriggererWait:
                     response.outcome, subscription
                 ):
                     response = await subscription.poll(query, max_age=0.0, retries=retries)
-                if isinstance(response.outcome, QuickBIError) and last is not None and now < last <= time.time():
+                if isinstance(response.outcome, QuickBIError) and last is not None and now < last <= CLOCK.time():
                     response = await subscription.poll(query, max_age=0.0, retries=RetryPolicy())
         except TimeoutError:
             if last is not None and until == given_up:
                 no_slot = TransientError(f"no call slot within {LAST_POLL_SECONDS:.0f} s", kind=ErrorKind.TRANSIENT)
-                self.group = evaluate_group(self.group, position, no_slot, max(last, time.time()))
+                self.group = evaluate_group(self.group, position, no_slot, max(last, CLOCK.time()))
             return 0.0
-        age = max(0.0, time.monotonic() - response.received_at)
-        self.group = evaluate_group(self.group, position, response.outcome, time.time())
-        self._delay.polled(self.group, position, time.time())
+        age = max(0.0, CLOCK.monotonic() - response.received_at)
+        self.group = evaluate_group(self.group, position, response.outcome, CLOCK.time())
+        self._delay.polled(self.group, position, CLOCK.time())
         if not isinstance(response.outcome, QuickBIError):
-            self._responded(position, time.time() - age)
+            self._responded(position, CLOCK.time() - age)
         return age
 
     def _pending_poll(self, position: int) -> PendingPoll | None:
@@ -247,7 +248,7 @@ class TriggererWait:
             FIRST_POLL_SECONDS, max(spread, 1.5 * FIRST_POLL_SECONDS)
         )
         interval, (_, polled_at) = self._next_delay(position), self.polls[position]
-        return max(delay, min(polled_at + interval - time.time(), interval))
+        return max(delay, min(polled_at + interval - CLOCK.time(), interval))
 
     def _next_delay(self, position: int) -> float:
         """Seconds until the next poll; after a failed one it is sooner, and pacing says how soon."""
@@ -271,19 +272,19 @@ class TriggererWait:
         task = asyncio.current_task()
         self._asleep.add(task)
         try:
-            while (seconds := self._seconds_left(poll_at, position)) > 0:  # noqa: ASYNC110 - until known times
-                await asyncio.sleep(min(seconds, CLOCK_SECONDS))
+            while (seconds := self._seconds_left(poll_at, position)) > 0:
+                await CLOCK.sleep_async(min(seconds, CLOCK_SECONDS))
         finally:
             self._asleep.discard(task)
 
     def _seconds_left(self, poll_at: float, position: int) -> float:
-        now = time.time()
+        now = CLOCK.time()
         due = [self.group.waits[position].gives_up_at, self.group.late_at, self._options.execute_by]
         until_poll = self._seconds_until_poll(poll_at, position, now)
         return min([until_poll, *(instant - now for instant in due if instant is not None)])
 
     def _seconds_until_poll(self, poll_at: float, position: int, now: float) -> float:
-        return max(poll_at - time.monotonic(), self.group.waits[position].polls_from - now)
+        return max(poll_at - CLOCK.monotonic(), self.group.waits[position].polls_from - now)
 
 
 def poke_delay(poke_interval: float, count: int, exponential_backoff: bool, max_wait: float | None) -> float:

@@ -54,11 +54,13 @@ def conclude(sensor: Any, group: WaitGroup, context: Any, *, several: bool) -> A
 
 
 def _warn_about_old_runs(sensor: Any, group: WaitGroup, context: Any) -> None:
-    """Warn that the latest run may be an old one, where nothing says which run is waited for."""
+    """Warn that the latest run is of an earlier day, where nothing says which run is waited for."""
     started = _airflow.run_started(context)
     for wait, evaluation in zip(group.waits, group.evaluations, strict=True):
         run = evaluation.run
-        if wait.selector.is_open and started is not None and run is not None and run.started_at < started:
+        if not wait.selector.is_open or started is None or run is None:
+            continue
+        if run.started_at.date() < started.astimezone(run.started_at.tzinfo).date():
             words = wait.subject.words
             sensor.log.warning(
                 "%s %s of %s %s started at %s, before this DAG run (%s). To wait for a later one, set executed_after.",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.placement import Ending
+from airflow_provider_quickbi.api.clock import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,6 +85,6 @@ def defer_pause(task: Any, until: float, carry: Mapping[str, Any]) -> NoReturn:
 
 
 def _defer(task: Any, trigger: Any, until: float) -> NoReturn:
-    timeout = min(max(0.0, until - time.time()), FOREVER) + BACKSTOP_SECONDS
+    timeout = min(max(0.0, until - CLOCK.time()), FOREVER) + BACKSTOP_SECONDS
     task.defer(trigger=trigger, method_name=_METHOD, timeout=timedelta(seconds=timeout))
     raise AssertionError("defer() does not return")

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 FIRST_HEARTBEAT_SECONDS = 600.0
 MAX_HEARTBEAT_SECONDS = 6 * 3600.0
+#: Being rate limited for less than this many seconds is normal where waits start together, and not logged.
+RATE_LIMITED_SECONDS = 60.0
 
 
 class WaitLog:
@@ -19,11 +21,12 @@ class WaitLog:
     :param log: where to.
     """
 
-    __slots__ = ("_every", "_log", "_logged", "_next", "_since")
+    __slots__ = ("_every", "_limited_since", "_log", "_logged", "_next", "_since")
 
     def __init__(self, log: Any) -> None:
         self._log = log
         self._logged: str | None = None
+        self._limited_since: float | None = None
         self._since = self._next = 0.0
         self._every = FIRST_HEARTBEAT_SECONDS
 
@@ -33,6 +36,12 @@ class WaitLog:
         :param message: one sentence.
         :param now: seconds since the epoch.
         """
+        if message.endswith(messages.RATE_LIMITED):
+            self._limited_since = now if self._limited_since is None else self._limited_since
+            if now - self._limited_since < RATE_LIMITED_SECONDS:
+                return
+        else:
+            self._limited_since = None
         if message != self._logged:
             self._log.info("%s", message)
             self._logged, self._since, self._every = message, now, FIRST_HEARTBEAT_SECONDS

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi._wait.state import WaitState
     from airflow_provider_quickbi.api.models import Run
 
+#: What a wait is doing while Quick BI wants fewer calls.
+RATE_LIMITED = "Rate limited; backing off."
 #: A matching run that started this many seconds before the first poll may have had earlier ones in the window.
 _LONG_AGO = 300.0
 #: The zone in which a sibling operation documents its times.
@@ -185,7 +187,7 @@ def _state(wait: WaitState, now: float) -> str:
     if isinstance(wait.error, TransientError):
         return f"Poll failed, retrying: {_reason(wait.error)}"
     if isinstance(wait.error, ThrottledError):
-        return "Rate limited; backing off."
+        return RATE_LIMITED
     if wait.error is not None:
         return f"Quick BI deferred the request: {_reason(wait.error)}"
     words = wait.subject.words

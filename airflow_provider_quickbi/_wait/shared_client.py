@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
 from airflow_provider_quickbi._wait.schedule import Durations, PollSchedule
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import ErrorKind
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable
@@ -107,7 +107,7 @@ class SharedSubscription:
         except QuickBIConnectionUnreadable as error:
             from airflow_provider_quickbi.api.status_poller import StatusResponse  # loads the client: not at parse time
 
-            return StatusResponse(time.monotonic(), error.with_traceback(None))
+            return StatusResponse(CLOCK.monotonic(), error.with_traceback(None))
         if self._subscription is None or self.poller is not poller:
             self.close()
             self.poller = poller

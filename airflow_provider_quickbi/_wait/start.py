@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -17,6 +16,7 @@ from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._wait.window import select_window
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable, QuickBIUnavailable
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
@@ -96,13 +96,13 @@ def _select(task: Any, context: Any, options: SensorOptions) -> tuple[RunSelecto
         _airflow.due_time(context, task.dag if task.has_dag() else None),
         timezone=ZoneInfo(QuickBIHook(task.quickbi_conn_id).quickbi_connection.settings.timezone),
         clock_skew=timedelta(seconds=options.clock_skew),
-        now=datetime.now(UTC),
+        now=CLOCK.now(),
     )
 
 
 def _look_up(task: Any, options: SensorOptions, limits: Limits) -> Sequence[Subject]:
     """Look names up, as patiently as a status is polled, but holding the worker."""
-    started = time.time()
+    started = CLOCK.time()
     log = WaitLog(task.log)
     while True:
         try:
@@ -111,10 +111,10 @@ def _look_up(task: Any, options: SensorOptions, limits: Limits) -> Sequence[Subj
                 found = hook.find_mail_tasks(names, options.subjects[0].scope or None)
                 return [MailTaskSubject(mail_task.mail_id, mail_task.subscribe_name) for mail_task in found]
         except QuickBIUnavailable as error:
-            now = time.time()
+            now = CLOCK.time()
             if now >= limits.finish_by:
                 raise AirflowSensorTimeout(f"Timed out before the name could be looked up. {error}") from None
             if now - started >= limits.unreachable_timeout or isinstance(error, QuickBIConnectionUnreadable):
                 raise
             log.report(f"{error} Looking the name up again.", now)
-        time.sleep(min(limits.poke_interval, _LOOKUP_INTERVAL_SECONDS))
+        CLOCK.sleep(min(limits.poke_interval, _LOOKUP_INTERVAL_SECONDS))

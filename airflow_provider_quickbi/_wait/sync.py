@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi._metrics import DetectionDelay
 from airflow_provider_quickbi._wait.evaluate import evaluate_group
 from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.retry import RetryPolicy
 
@@ -37,7 +37,7 @@ def poll_once(
     """
     for position in group.unfinished():
         before = group.waits[position]
-        query = before.status_query(time.time())
+        query = before.status_query(CLOCK.time())
         response: Any = None
         if query is not None:
             try:
@@ -45,11 +45,11 @@ def poll_once(
                 response = asked.do(query.operation(asked.settings.zone), retries=retries)
             except QuickBIError as error:
                 response = error.with_traceback(None)  # kept for as long as the wait, so without the call's frames
-        group = evaluate_group(group, position, response, time.time())
+        group = evaluate_group(group, position, response, CLOCK.time())
         if log is not None:
             log.first_poll(before, group.waits[position])
         if delay is not None and query is not None:
-            delay.polled(group, position, time.time())
+            delay.polled(group, position, CLOCK.time())
         if group.evaluation.outcome.final:
             break
     return group
@@ -89,10 +89,10 @@ def wait_until_finished(
     delay = DetectionDelay()
     while True:
         group = poll_once(group, client, RetryPolicy(), log=wait_log, delay=delay)
-        now = time.time()
+        now = CLOCK.time()
         if group.evaluation.outcome.final:
             return group
         if group.is_late(now):
             group = on_late(group)
         wait_log.report(group.evaluation.message, now)
-        time.sleep(seconds_until_next_poll(group, interval, now))
+        CLOCK.sleep(seconds_until_next_poll(group, interval, now))

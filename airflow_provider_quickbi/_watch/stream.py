@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi._wait.schedule import PendingPoll
 from airflow_provider_quickbi._wait.shared_client import SharedClient
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
+from airflow_provider_quickbi.api.rate_limit import CALLER
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIConnectionUnreadable
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class _Watcher:
     due: float
     subject: Subject
     tracker: RunTracker | None = None
+    polled_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -69,7 +71,7 @@ class WatcherRegistry:
         :param tracker: says what to ask.
         :param poll_interval: seconds between two looks.
         """
-        self._by_watcher[id(watcher)] = _Watcher(poll_interval, time.monotonic(), tracker.subject, tracker)
+        self._by_watcher[id(watcher)] = _Watcher(poll_interval, CLOCK.monotonic(), tracker.subject, tracker)
 
     def seek(self, watcher: object, subject: Subject, poll_interval: float) -> None:
         """Look a name up.
@@ -78,7 +80,7 @@ class WatcherRegistry:
         :param subject: a mail task without an id.
         :param poll_interval: seconds between two attempts.
         """
-        self._by_watcher[id(watcher)] = _Watcher(poll_interval, time.monotonic(), subject)
+        self._by_watcher[id(watcher)] = _Watcher(poll_interval, CLOCK.monotonic(), subject)
 
     def found(self, watcher: object) -> Subject | None:
         """Return the subject of a name that was looked up, ``None`` as long as it is not known."""
@@ -123,15 +125,15 @@ async def responses(quickbi_conn_id: str, registry: WatcherRegistry) -> AsyncGen
                 async for found in stream:
                     yield found
         except (QuickBIConnectionError, QuickBIConnectionUnreadable) as error:
-            wait_log.report(f"{error} Reading it again in {_RECONNECT_SECONDS:.0f} s.", time.time())
-            await asyncio.sleep(_RECONNECT_SECONDS)
+            wait_log.report(f"{error} Reading it again in {_RECONNECT_SECONDS:.0f} s.", CLOCK.time())
+            await CLOCK.sleep_async(_RECONNECT_SECONDS)
 
 
 async def _poll(client: SharedClient, registry: WatcherRegistry, wait_log: WaitLog) -> AsyncGenerator[Found, None]:
     while True:
-        for watcher in registry.due(time.monotonic()):
+        for watcher in registry.due(CLOCK.monotonic()):
             await client.poller()  # one that cannot be read is one line in the log, and not one for each watcher
-            watcher.due = time.monotonic() + watcher.poll_interval
+            watcher.due = CLOCK.monotonic() + watcher.poll_interval
             if watcher.tracker is None:
                 if not watcher.subject.id:
                     await _look_up(client, watcher, wait_log)
@@ -140,6 +142,9 @@ async def _poll(client: SharedClient, registry: WatcherRegistry, wait_log: WaitL
                 continue
             for query in watcher.tracker.status_queries():
                 subscription = client.subscribe()
+                # A watcher waits in line as a wait does whose run has not been seen yet.
+                polled_at = watcher.polled_at
+                CALLER.set(PendingPoll(None, polled_at, polled_at) if polled_at else None)
                 try:
                     response = await subscription.poll(query, max_age=_FRESH_SECONDS)
                     if isinstance(response.outcome, QuickBIError):
@@ -148,11 +153,12 @@ async def _poll(client: SharedClient, registry: WatcherRegistry, wait_log: WaitL
                     subscription.close()
                 if isinstance(response.outcome, QuickBIError):
                     wait_log.report(
-                        f"{watcher.subject.title} poll failed, still watching: {response.outcome}", time.time()
+                        f"{watcher.subject.title} poll failed, still watching: {response.outcome}", CLOCK.time()
                     )
                 else:
+                    watcher.polled_at = CLOCK.time()
                     yield Found(watcher.subject, response.outcome)
-        await asyncio.sleep(min(_IDLE_SECONDS, registry.idle(time.monotonic())))
+        await CLOCK.sleep_async(min(_IDLE_SECONDS, registry.idle(CLOCK.monotonic())))
 
 
 async def _look_up(shared: SharedClient, watcher: _Watcher, wait_log: WaitLog) -> None:
@@ -163,4 +169,4 @@ async def _look_up(shared: SharedClient, watcher: _Watcher, wait_log: WaitLog) -
         found = find_by_name(visible, wanted.name, wanted.scope or None)
         watcher.subject = MailTaskSubject(found.mail_id, wanted.name, wanted.scope)
     except QuickBIError as error:
-        wait_log.report(f"{wanted.title} name lookup failed, retrying: {error}", time.time())
+        wait_log.report(f"{wanted.title} name lookup failed, retrying: {error}", CLOCK.time())

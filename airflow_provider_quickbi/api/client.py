@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from airflow_provider_quickbi.api import dataset_operations, operations
 from airflow_provider_quickbi.api.aiohttp_transport import AiohttpTransport
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
+from airflow_provider_quickbi.api.clock import CLOCK, Clock
 from airflow_provider_quickbi.api.credentials import CredentialSource
 from airflow_provider_quickbi.api.dataset_operations import DEFAULT_DATASET_PAGE_SIZE
 from airflow_provider_quickbi.api.errors import QuickBIError
@@ -43,7 +43,7 @@ class _Client(Generic[Transport]):
         retries: RetryPolicy | None = None,
         on_call: Callable[[str, str], None] | None = None,
         *,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock = CLOCK,
     ) -> None:
         self.settings = settings
         self.retries = retries or RetryPolicy()
@@ -234,6 +234,7 @@ class QuickBIClient(_Client[RequestsTransport]):
         :param retries: overrides the client's retries.
         :raises QuickBIError: if the call fails, after the retries.
         """
+        self._transport.open()
         flow = self._flow(operation, retries)
         try:
             step = next(flow)

@@ -1,14 +1,16 @@
-"""The clock that everything in this package reads and sleeps by, so that a test can replace it in one place."""
+"""The clock that everything in this package reads and sleeps by, so that a test sets it in one place."""
 
 from __future__ import annotations
 
 import asyncio
 import time as machine_time
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 
 @dataclass(eq=False, slots=True)
@@ -26,6 +28,29 @@ class Clock:
     sleep: Callable[[float], None] = machine_time.sleep
     sleep_async: Callable[[float], Awaitable[None]] = asyncio.sleep
 
+    def now(self) -> datetime:
+        """Return the time as an aware datetime."""
+        return datetime.fromtimestamp(self.time(), UTC)
 
-#: The machine's clock, the default everywhere.
-SYSTEM_CLOCK = Clock()
+
+#: The clock of this process: the machine's, unless :func:`use` has set it.
+CLOCK = Clock()
+
+
+@contextmanager
+def use(clock: Clock) -> Iterator[None]:
+    """Let the whole process go by another clock; for tests.
+
+    :param clock: what :data:`CLOCK` does until the block ends.
+    """
+    before = replace(CLOCK)
+    _set(clock)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(clock: Clock) -> None:
+    for field in fields(Clock):
+        setattr(CLOCK, field.name, getattr(clock, field.name))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import threading
 from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_quickbi.api import vendor
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
+from airflow_provider_quickbi.api.clock import CLOCK, Clock
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError, TransientError, classify
 
 
@@ -70,6 +71,8 @@ _CODE_IN_RESPONSE = re.compile(r"""["']?Code["']?\s*[:=]\s*["']([A-Za-z][A-Za-z0
 _STATUS_IN_RESPONSE = re.compile(r"http_?code[=:]\s*(\d{3})", re.IGNORECASE)
 
 #: What the vendor's providers raise if there was no response, or none that is JSON.
+#: Types whose credentials come from this machine or its host, over plain HTTP.
+_LOCAL = ("credentials_uri", "ecs_ram_role", "default")
 _NO_RESPONSE = ("RetryError", "UnretryableException", "TeaException", "JSONDecodeError")
 
 
@@ -158,7 +161,7 @@ class CredentialSource:
     :param clock: how long credentials are reused; default the machine's.
     """
 
-    def __init__(self, spec: CredentialSpec, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, spec: CredentialSpec, clock: Clock = CLOCK) -> None:
         self._spec = spec
         self._clock = clock
         self._fixed = self._read_fixed(spec)
@@ -235,6 +238,11 @@ class CredentialSource:
         offline = isinstance(error, OSError) or name in _NO_RESPONSE
         in_trouble = status is not None and (status >= 500 or status == 429)
         busy = classify(code)[0] in (ErrorKind.THROTTLED, ErrorKind.TRANSIENT)
+        if offline and self._spec.auth_type in _LOCAL and any(map(os.environ.get, ("HTTP_PROXY", "http_proxy"))):
+            message += (
+                ". Alibaba Cloud's SDK uses HTTP_PROXY here, whatever NO_PROXY says: unset HTTP_PROXY; for Quick BI "
+                "itself, HTTPS_PROXY is enough"
+            )
         if (offline and not isinstance(error, FileNotFoundError)) or in_trouble or busy:
             return TransientError(message, may_have_arrived=False, kind=ErrorKind.TRANSIENT, **details)
         return PermanentError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from datetime import timezone as fixed_offset
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from unicodedata import category
 
@@ -106,9 +107,8 @@ def read_time(
     """
     written = read_text(item, name, what)
     try:
-        if not _LOCAL_TIME.fullmatch(written):
-            raise ValueError(written)
-        return _in_zone(datetime.fromisoformat(written), timezone, now or datetime.now(UTC))
+        first, second = _possible_times(written, timezone)
+        return second if second is not first and second <= (now or datetime.now(UTC)) else first
     except (ValueError, OverflowError):
         raise MalformedResponse(f"{what} should have {name} as yyyy-MM-dd HH:mm:ss, not {_shown(written)}") from None
 
@@ -312,14 +312,19 @@ class MailTaskRun(Run):
         )
 
 
-def _in_zone(written: datetime, zone: tzinfo, now: datetime) -> datetime:
+@lru_cache(maxsize=4096)  # a run that is polled again and again has always the same
+def _possible_times(written: str, zone: tzinfo) -> tuple[datetime, datetime]:
     """Return a local time with its UTC offset, which unlike a zone is unambiguous when clocks are set back.
 
-    A local time that occurs twice is taken for the second occurrence, unless that is in the future.
+    A local time that occurs twice gives both occurrences, any other one the same object twice.
 
+    :raises ValueError: if it is written in another way.
     :raises OverflowError: on the first and the last day of the calendar, which not every zone has.
     """
-    first, second = (written.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
+    if not _LOCAL_TIME.fullmatch(written):
+        raise ValueError(written)
+    local = datetime.fromisoformat(written)
+    first, second = (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
     repeated = first.astimezone(UTC) < second.astimezone(UTC)
-    chosen = second if repeated and second.astimezone(UTC) <= now else first
-    return written.replace(tzinfo=fixed_offset(chosen.utcoffset() or timedelta(0)))
+    found = local.replace(tzinfo=fixed_offset(first.utcoffset() or timedelta(0)))
+    return found, local.replace(tzinfo=fixed_offset(second.utcoffset() or timedelta(0))) if repeated else found

@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
+from airflow_provider_quickbi.api.clock import CLOCK, Clock
 from airflow_provider_quickbi.api.slot_share import SlotShare
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ CONTESTED_SLOTS = 500
 #: Slots that a call without throttling speaks for at most, so that a pause is no proof that slots are free.
 SLOTS_OF_A_CALL = 64
 #: Seconds in which throttled responses are about the same burst of calls.
-BURST_SECONDS = 0.05
+BURST_SECONDS = 0.15
 #: Seconds by which a caller may wake late without costing the next one its place.
 LATENESS_SECONDS = 0.02
 #: The same for a slot among others' slots: seconds, and as a share of the slot; later, the next one is taken.
@@ -254,7 +254,7 @@ def rate_limiter(
     action: str,
     status_calls_per_second: float = 1.0,
     pacing: RedisSettings | None = None,
-    clock: Clock = SYSTEM_CLOCK,
+    clock: Clock = CLOCK,
 ) -> RateLimiter:
     """Return this process's rate limiter for an operation of an account.
 

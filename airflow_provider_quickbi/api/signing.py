@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from airflow_provider_quickbi import __version__
 from airflow_provider_quickbi.api import vendor
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
 
 if TYPE_CHECKING:
@@ -58,16 +59,12 @@ def encode_parameters(action: str, parameters: Mapping[str, Any]) -> dict[str, s
     :param parameters: names and values; a value is a string, an integer or a boolean.
     :raises PermanentError: if a name or value cannot be sent.
     """
-
-    def refuse(why: str) -> PermanentError:
-        return PermanentError(why, action=action, kind=ErrorKind.BAD_REQUEST, hint="No request was sent")
-
     if not _ACTION.fullmatch(action):
         raise PermanentError(f"{action[:100]!r} is not a valid operation name", kind=ErrorKind.BAD_REQUEST)
     encoded: dict[str, str] = {}
     for name, value in parameters.items():
         if not isinstance(name, str) or not _PARAMETER.fullmatch(name):
-            raise refuse(f"{str(name)[:100]!r} is not a valid parameter name")
+            raise _refused(action, f"{str(name)[:100]!r} is not a valid parameter name")
         if value is None:
             continue
         if isinstance(value, bool):
@@ -75,14 +72,20 @@ def encode_parameters(action: str, parameters: Mapping[str, Any]) -> dict[str, s
         elif isinstance(value, (str, int)):
             encoded[name] = str(value)
         else:
-            raise refuse(f"parameter {name} must be a string, an integer or a boolean, not {type(value).__name__}")
+            raise _refused(
+                action, f"parameter {name} must be a string, an integer or a boolean, not {type(value).__name__}"
+            )
         if len(encoded[name]) > MAX_QUERY_BYTES:
-            raise refuse(f"parameter {name} is too long: {len(encoded[name]):,} characters")
+            raise _refused(action, f"parameter {name} is too long: {len(encoded[name]):,} characters")
         try:
             encoded[name].encode()
         except UnicodeEncodeError:
-            raise refuse(f"parameter {name} is not valid Unicode") from None
+            raise _refused(action, f"parameter {name} is not valid Unicode") from None
     return encoded
+
+
+def _refused(action: str, why: str) -> PermanentError:
+    return PermanentError(why, action=action, kind=ErrorKind.BAD_REQUEST, hint="No request was sent")
 
 
 def sign(
@@ -118,7 +121,7 @@ def sign(
         "x-acs-action": action,
         "x-acs-version": VERSION,
         "x-acs-content-sha256": _EMPTY_BODY_HASH,
-        "x-acs-date": (now.astimezone(UTC) if now else datetime.now(UTC)).isoformat(timespec="seconds")[:19] + "Z",
+        "x-acs-date": (now.astimezone(UTC) if now else CLOCK.now()).isoformat(timespec="seconds")[:19] + "Z",
         "x-acs-signature-nonce": nonce or os.urandom(16).hex(),
     }
     if credentials.bearer_token:

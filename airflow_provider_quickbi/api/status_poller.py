@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from airflow_provider_quickbi.api.client import AsyncQuickBIClient
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK, Clock
+from airflow_provider_quickbi.api.clock import CLOCK, Clock
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 
@@ -156,7 +156,7 @@ _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ClientSettings, _Sha
 
 @asynccontextmanager
 async def shared_poller(
-    settings: ClientSettings, on_call: Callable[[str, str], None] | None = None, *, clock: Clock = SYSTEM_CLOCK
+    settings: ClientSettings, on_call: Callable[[str, str], None] | None = None, *, clock: Clock = CLOCK
 ) -> AsyncIterator[StatusPoller]:
     """Yield the running event loop's poller for an account; its connections are closed when the last user leaves.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.connection import QuickBIConnection
 
 #: Mail tasks per page when a name is looked up, to need few requests.
-_LOOKUP_PAGE_SIZE = 100
+LOOKUP_PAGE_SIZE = 100
 #: Few, because a user waits for the result of the connection test.
 _TEST_RETRIES = RetryPolicy(attempts=2)
 
@@ -183,7 +183,7 @@ class QuickBIHook(DatasetMethods):
         :raises QuickBIUnavailable: if there is no valid response.
         """
         try:
-            visible = list(self.get_conn().iter_mail_tasks(page_size=_LOOKUP_PAGE_SIZE))
+            visible = list(self.get_conn().iter_mail_tasks(page_size=LOOKUP_PAGE_SIZE))
             found = [find_by_name(visible, name, owner) for name in subscribe_names]
         except QuickBIError as error:
             raise task_error(error) from None

@@ -101,7 +101,7 @@ class QuickBIListMailTasksOperator(TemplatedTask):
             raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         found: list[dict[str, Any]] = []
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            QuickBIConsoleLink.store(context, hook.quickbi_connection.console_url)
+            QuickBIConsoleLink.store(self, context, hook.quickbi_connection.console_url)
             try:
                 for mail_task in hook.get_conn().iter_mail_tasks(options.user_nick, options.paused, options.page_size):
                     if options.subscribe_name is None or matches(mail_task, options.subscribe_name):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi import _airflow, _options
@@ -16,6 +14,7 @@ from airflow_provider_quickbi._templates import TemplatedTask
 from airflow_provider_quickbi._wait import deadline as late_notice
 from airflow_provider_quickbi._wait.events import Event, wrap_event_errors
 from airflow_provider_quickbi._wait.outlets import unrelated_outlets
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.assets.quickbi import is_quickbi
 from airflow_provider_quickbi.exceptions import QuickBIArgumentError
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
@@ -23,6 +22,7 @@ from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -69,7 +69,7 @@ class StartOperator(TemplatedTask):
             _options.need_one_of(self, *one_of)
             RunOptions.read(Arguments(self, parsing=True))
             if not _options.is_template(self.deadline):
-                _options.deadline("deadline", self.deadline, datetime.now(UTC), _airflow.default_timezone())
+                _options.deadline("deadline", self.deadline, CLOCK.now(), _airflow.default_timezone())
             self._check_outlets(self._read_subject(Arguments(self, parsing=True)))
         except OptionError as error:
             raise QuickBIArgumentError(str(error)) from None
@@ -89,12 +89,12 @@ class StartOperator(TemplatedTask):
     def execute(self, context: Context) -> Any:
         """Start a run, unless a record says that an earlier try may have done so; then wait for it."""
         subject, options = self._read()
-        day_of = _airflow.run_started(context) or datetime.now(UTC)
+        day_of = _airflow.run_started(context) or CLOCK.now()
         try:
             late = _options.deadline("deadline", self.deadline, day_of, _airflow.default_timezone())
         except OptionError as error:
             raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
-        now = time.time()
+        now = CLOCK.time()
         state = AttemptState(
             subject=subject,
             finish_by=now + options.timeout,
@@ -102,7 +102,7 @@ class StartOperator(TemplatedTask):
             late_at=late_notice.pending(late.timestamp() if late else None, context),
         )
         with QuickBIHook(self.quickbi_conn_id) as hook:
-            QuickBIConsoleLink.store(context, hook.quickbi_connection.console_url)
+            QuickBIConsoleLink.store(self, context, hook.quickbi_connection.console_url)
             return StartAttempt(self, options, state, hook, context).begin()
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
@@ -111,6 +111,7 @@ class StartOperator(TemplatedTask):
         :param context: of the task.
         :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.
         """
+        QuickBIConsoleLink.resumed(self)
         _, options = self._read()
         decoded = Event.decode(event)
         with wrap_event_errors():

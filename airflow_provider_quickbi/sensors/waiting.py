@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import time
 from abc import abstractmethod
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,6 +25,7 @@ from airflow_provider_quickbi._wait.placement import Ending, ending_of
 from airflow_provider_quickbi._wait.start import Limits, start_group, unreachable_seconds
 from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitGroup
 from airflow_provider_quickbi._wait.sync import poll_once, seconds_until_next_poll
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.exceptions import (
     QuickBIArgumentError,
@@ -38,7 +37,7 @@ from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import tzinfo
+    from datetime import datetime, tzinfo
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -94,7 +93,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
                 _options.need_one_of(self, *one_of)
             options = self._read_options(Arguments(self, parsing=True), _airflow.default_timezone())
             if not _options.is_template(self.deadline):
-                _options.deadline("deadline", self.deadline, datetime.now(UTC), _airflow.default_timezone())
+                _options.deadline("deadline", self.deadline, CLOCK.now(), _airflow.default_timezone())
             self._check_outlets(options.subjects)
         except OptionError as error:
             raise QuickBIArgumentError(str(error)) from None
@@ -123,15 +122,15 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             group = self._poll(group, NO_RETRY)  # what fails is left to the triggerer
         else:
             for position in group.unfinished():
-                group = evaluate_group(group, position, None, time.time())
-        if group.is_late(time.time()):
+                group = evaluate_group(group, position, None, CLOCK.time())
+        if group.is_late(CLOCK.time()):
             group = self._notify_late(group, context)
         if group.evaluation.outcome.final:
             return self._conclude(group, context)
         if not any(wait.polled for wait in group.waits):  # else the first poll's line has said it
-            self.log.info("%s", group.evaluation.message)
+            WaitLog(self.log).report(group.evaluation.message, CLOCK.time())
         timeout = _airflow.seconds_of(self.execution_timeout)
-        return defer_wait(self, group, self._poll_options(None if timeout is None else time.time() + timeout, ending))
+        return defer_wait(self, group, self._poll_options(None if timeout is None else CLOCK.time() + timeout, ending))
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Poll everything once that is not finished, and decide."""
@@ -142,11 +141,11 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             except QuickBIConnectionUnreadable as error:
                 if not self.reschedule or _airflow.first_reschedule_date(self, context) is None:
                     raise
-                if time.time() >= self._started_at(context) + (_airflow.seconds_of(self.timeout) or 0.0):
+                if CLOCK.time() >= self._started_at(context) + (_airflow.seconds_of(self.timeout) or 0.0):
                     raise QuickBIUnavailable(str(error)) from None
                 self._report(f"{error} Trying again.", None)
                 return False
-            if group.is_late(time.time()):
+            if group.is_late(CLOCK.time()):
                 group = self._notify_late(group, context) if self._notifies_late(group, context) else group.notified()
             self._group = group
             if group.evaluation.outcome is Outcome.WAITING:
@@ -164,6 +163,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         :param context: of the task.
         :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
         """
+        QuickBIConsoleLink.resumed(self)
         with softened(self):
             group = finished_group(
                 Event.decode(event),
@@ -193,9 +193,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         try:
             options = self._read_options(Arguments(self), zone)
             self._check_outlets(options.subjects)
-            late = _options.deadline(
-                "deadline", self.deadline, _airflow.run_started(context) or datetime.now(UTC), zone
-            )
+            late = _options.deadline("deadline", self.deadline, _airflow.run_started(context) or CLOCK.now(), zone)
         except OptionError as error:
             raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         limits = Limits(
@@ -223,7 +221,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         if not self.reschedule or _airflow.task_state_store(context) is not None or group.late_at is None:
             return True
         first_poll = _airflow.first_reschedule_date(self, context) is None
-        return first_poll or time.time() - group.late_at < self.poke_interval
+        return first_poll or CLOCK.time() - group.late_at < self.poke_interval
 
     def _report(self, message: str, known: WaitGroup | None) -> None:
         """Log what is new; a rescheduled sensor logged the rest in its last poke."""
@@ -231,17 +229,17 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             self._log_of_wait = WaitLog(self.log)
             if known is not None and known.evaluation.message == message:
                 return
-        self._log_of_wait.report(message, time.time())
+        self._log_of_wait.report(message, CLOCK.time())
 
     def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
         """Sleep until something can happen: not past a deadline, and not before the window."""
         interval: float = super()._get_next_poke_interval(*args, **kwargs)
-        return interval if self._group is None else seconds_until_next_poll(self._group, interval, time.time())
+        return interval if self._group is None else seconds_until_next_poll(self._group, interval, CLOCK.time())
 
     def _store_link(self, context: Context) -> None:
         """Store the link, and fail before the wait if there is no connection; later the wait outlasts that."""
         try:
-            QuickBIConsoleLink.store(context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
+            QuickBIConsoleLink.store(self, context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
         except QuickBIConnectionUnreadable:
             if not self.reschedule or _airflow.first_reschedule_date(self, context) is None:
                 raise
@@ -249,6 +247,6 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     def _started_at(self, context: Context) -> float:
         """Return when Airflow starts to count ``timeout``: with the first poll, whatever was rescheduled since."""
         if not self.reschedule or self.deferrable:
-            return time.time()
+            return CLOCK.time()
         first = _airflow.first_reschedule_date(self, context) or context["ti"].start_date
-        return first.timestamp() if first else time.time()
+        return first.timestamp() if first else CLOCK.time()

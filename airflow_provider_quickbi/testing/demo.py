@@ -15,10 +15,9 @@ SCHEDULE_SECONDS = 180.0
 
 
 def add_demo_data(quickbi: QuickBISimulator) -> None:
-    """Add seven mail tasks, of each kind that a DAG meets, and a dataset.
+    """Add eight mail tasks, of each kind that a DAG meets, and a dataset.
 
-    Two ran an hour ago, two never ran, one is paused, one runs by itself every three minutes, and one fails every other
-    time.
+    Two ran an hour ago, three never ran, one is paused, one runs every three minutes, and one fails every other time.
 
     :param quickbi: where to add them; their fixed ids must not be taken.
     """
@@ -27,6 +26,7 @@ def add_demo_data(quickbi: QuickBISimulator) -> None:
         ("daily-stock", "Daily stock levels", _LI, True),
         ("weekly-review", "Weekly review", _LI, False),
         ("board-report", "董事会月报", _WANG, False),
+        ("load-failed", "A load failed", _LI, False),
         ("frequent-sales", "Sales, every three minutes", _CHEN, False),
     ):
         quickbi.add_mail_task(name, mail_id=mail_id, owner=owner, owner_id=owner_id)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from airflow_provider_quickbi._wait.placement import Ending
 from airflow_provider_quickbi._wait.shared_client import SharedClient
 from airflow_provider_quickbi._wait.state import Outcome
 from airflow_provider_quickbi._wait.subject import DatasetSubject, MailTaskSubject
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError
 from airflow_provider_quickbi.triggers.watching import WatchTrigger, readable
 
@@ -37,9 +36,9 @@ class _DeferralTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and emit the one event."""
-        started = time.monotonic()
+        started = CLOCK.monotonic()
         event = await self._wait()
-        await asyncio.sleep(max(0.0, started + aio.FIRST_POLL_SECONDS - time.monotonic()))
+        await CLOCK.sleep_async(max(0.0, started + aio.FIRST_POLL_SECONDS - CLOCK.monotonic()))
         yield self._airflow_event(event)
 
     def _airflow_event(self, event: Event) -> TriggerEvent:
@@ -193,8 +192,8 @@ class QuickBIPauseTrigger(_DeferralTrigger):
         )
 
     async def _wait(self) -> Event:
-        while (seconds := self.until - time.time()) > 0:  # noqa: ASYNC110 - until a known time, not for an event
-            await asyncio.sleep(min(seconds, aio.CLOCK_SECONDS))
+        while (seconds := self.until - CLOCK.time()) > 0:
+            await CLOCK.sleep_async(min(seconds, aio.CLOCK_SECONDS))
         return Event(kind=EventKind.RESUME, carry=self.carry)
 
 

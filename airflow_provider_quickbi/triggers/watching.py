@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import time
 from abc import abstractmethod
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,6 +19,7 @@ from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitState
 from airflow_provider_quickbi._watch.stream import WatcherRegistry, registry_of, responses
 from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
+from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ class WatchTrigger(BaseEventTrigger):
                     tracker = await self._start_tracking(subject, registry)
                 if not found.concerns(tracker.subject):
                     continue
-                now = time.time()
+                now = CLOCK.time()
                 state = WaitState(subject=tracker.subject, selector=RunSelector(), since=now)
                 if (misdated := misdated_run(state, found.runs, now)) is not None:
                     wait_log.report(f"{wrong_timezone(state, misdated, now)} No event is emitted.", now)
@@ -172,9 +171,9 @@ class WatchTrigger(BaseEventTrigger):
             except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises; to begin without it loses events
                 wait_log.report(
                     f"{subject.title}: cannot load watcher state; retrying ({type(error).__name__}).",
-                    time.time(),
+                    CLOCK.time(),
                 )
-                await asyncio.sleep(min(self.poll_interval, aio.MAX_SPREAD_SECONDS))
+                await CLOCK.sleep_async(min(self.poll_interval, aio.MAX_SPREAD_SECONDS))
                 continue
             break
         registry.follow(self, tracker, self.poll_interval)
@@ -188,7 +187,7 @@ class WatchTrigger(BaseEventTrigger):
         """
         if (store := getattr(self, "asset_state_store", None)) is None:
             return True
-        await asyncio.sleep(delay)
+        await CLOCK.sleep_async(delay)
         for attempt in range(1, _STORING.attempts + 1):
             try:
                 await store.aset(self._state_key(), tracker.as_dict())
@@ -199,7 +198,7 @@ class WatchTrigger(BaseEventTrigger):
             else:
                 return True
             if attempt < _STORING.attempts:
-                await asyncio.sleep(_STORING.delay(attempt, None))
+                await CLOCK.sleep_async(_STORING.delay(attempt, None))
         self.log.warning(
             "%s: cannot store watcher state (%s); retrying with the next poll. A triggerer restart may emit "
             "duplicates.",

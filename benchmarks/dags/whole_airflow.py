@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, BaseSensorOperator
 
@@ -12,7 +13,7 @@ from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 from benchmarks.peer_wait import PeerSensor
 from benchmarks.server import mail_ids
 
-STYLES: dict[str, tuple[type[BaseSensorOperator], dict[str, object]]] = {
+STYLES: dict[str, tuple[type[BaseSensorOperator], dict[str, Any]]] = {
     "ours": (
         QuickBIMailTaskSensor,
         {"executed_after": "{{ dag_run.conf['since'] }}", "deferrable": True, "do_xcom_push": True},

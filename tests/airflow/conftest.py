@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_quickbi._wait import aio
 from tests.datasets import ACTIONS, Datasets
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ WAIT_LIMIT = 120.0
 FAR_AWAY = timedelta(hours=1)
 
 #: How a sensor is told to wait in each mode.
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
     "reschedule": {"mode": "reschedule"},
     "deferrable": {"deferrable": True},
@@ -138,7 +137,7 @@ class Ran:
         try:
             from airflow.models.asset import AssetEvent
         except ImportError:
-            from airflow.models.dataset import DatasetEvent as AssetEvent
+            from airflow.models.dataset import DatasetEvent as AssetEvent  # type: ignore[no-redef]
         from airflow.utils.session import create_session
 
         with create_session() as session:
@@ -169,7 +168,7 @@ class Airflow:
         try:
             from airflow.dag_processing.dagbag import DagBag
         except ImportError:
-            from airflow.models.dagbag import DagBag
+            from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
         return DagBag(path)
 
     def parse(self, make: Callable[[], Any], **dag_arguments: Any) -> Any:
@@ -189,7 +188,7 @@ class Airflow:
                 make()
             return dag
 
-        _CASE.build = build
+        vars(_CASE)["build"] = build
         return self._parse(f"{dag_id}.py", _DAG_FILE)
 
     def parse_source(self, text: str) -> Any:
@@ -325,7 +324,8 @@ def _note_errors(parsed: Any, errors: dict[str, list[BaseException]], patch: pyt
             errors[named(context["ti"])].append(context["exception"])
 
         for task in parsed.tasks:
-            task.on_failure_callback = task.on_retry_callback = note_error
+            task.on_failure_callback = [note_error, *_listed(task.on_failure_callback)]
+            task.on_retry_callback = [note_error, *_listed(task.on_retry_callback)]
         return
     from airflow.sdk.execution_time import supervisor
 
@@ -341,9 +341,16 @@ def _note_errors(parsed: Any, errors: dict[str, list[BaseException]], patch: pyt
     patch.setattr(supervisor, "run_task_in_process", run_and_note)
 
 
+def _listed(callbacks: Any) -> list[Any]:
+    if callbacks is None:
+        return []
+    return [callbacks] if callable(callbacks) else list(callbacks)
+
+
 def _forget_session() -> None:
     from airflow import settings
 
+    assert settings.Session is not None
     settings.Session.remove()
 
 
@@ -411,7 +418,7 @@ def _mend_dag_test() -> None:
 
     # It makes an API server for every task, which takes a second, and a picture of every traceback, which does, too.
     supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
-    RichTracebackFormatter.__call__ = lambda _, *arguments: plain_traceback(*arguments)
+    RichTracebackFormatter.__call__ = lambda _, *arguments: plain_traceback(*arguments)  # type: ignore[method-assign]
 
     first_reschedule_date = RuntimeTaskInstance.get_first_reschedule_date
 
@@ -420,7 +427,7 @@ def _mend_dag_test() -> None:
         found = first_reschedule_date(ti, context)
         return datetime.fromisoformat(found) if isinstance(found, str) else found
 
-    RuntimeTaskInstance.get_first_reschedule_date = as_a_worker_gets_it
+    RuntimeTaskInstance.get_first_reschedule_date = as_a_worker_gets_it  # type: ignore[assignment, method-assign]
 
 
 def _do_nothing() -> None:
@@ -456,14 +463,8 @@ def quickbi(quickbi: LocalQuickBI, kind: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(autouse=True)
-def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let reads be tried again as often as ever, but at once, and triggers look as often as they are told to."""
-    from airflow_provider_quickbi.api.retry import RetryPolicy
-
-    attempts, *_ = RetryPolicy.__init__.__defaults__
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (attempts, 0.001, 0.002))
-    monkeypatch.setattr(aio, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
+def _impatience(impatient: None) -> None:
+    """Wait for nothing here that is not what a test is about."""
 
 
 @pytest.fixture

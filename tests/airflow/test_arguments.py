@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-SENSOR = {
+SENSOR: dict[str, tuple[dict[str, Any], str]] = {
     "no mail task": ({}, "needs either mail_id or subscribe_name"),
     "two ways to name it": (
         {"mail_id": "a", "subscribe_name": "A"},
@@ -52,12 +53,12 @@ SENSOR = {
     ),
     "more required than given": ({"mail_id": ["a", "b"], "require": 3}, "require is 3, but 2 mail tasks are given"),
 }
-LIST = {
+LIST: dict[str, tuple[dict[str, Any], str]] = {
     "paused": ({"paused": "maybe"}, "paused must be true or false"),
     "page_size": ({"page_size": 0}, "page_size must be a whole number from 1"),
     "max_mail_tasks": ({"max_mail_tasks": 1.5}, "max_mail_tasks must be a whole number from 1"),
 }
-RUN = {
+RUN: dict[str, tuple[dict[str, Any], str]] = {
     "no mail task": ({}, "needs either mail_id or subscribe_name"),
     "empty mail_id": ({"mail_id": " "}, "mail_id is empty"),
     "on_running": ({"mail_id": "a", "on_running": "stop"}, "on_running must be one of wait, attach, skip, fail"),
@@ -101,7 +102,7 @@ def test_a_start_that_cannot_be_right_is_an_import_error(case, airflow):
     _refused(airflow, lambda: QuickBIRunMailTaskOperator(task_id="send", **arguments), text)
 
 
-RENDERED = {
+RENDERED: dict[str, tuple[dict[str, Any], str]] = {
     "empty_mail": ({"mail_id": "{{ '' }}"}, "mail_id is empty (rendered to ''"),
     "no_mail": ({"mail_id": "{{ none }}"}, "mail_id is empty (rendered to 'None'"),
     "twice": ({"mail_id": "{{ ['a', 'a'] }}"}, "mail_id names 'a' twice"),

@@ -19,6 +19,7 @@ import pytest
 
 from airflow_provider_quickbi import connection
 from airflow_provider_quickbi.hooks import quickbi as hooks
+from airflow_provider_quickbi.notifications import quickbi as notifications
 from airflow_provider_quickbi.operators import quickbi as operators
 from airflow_provider_quickbi.sensors import quickbi as sensors
 from airflow_provider_quickbi.testing.demo import add_demo_data
@@ -78,6 +79,8 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language.lower().startswith("py")]
 DAGS = [block for block in PYTHON if "DAG" in block.names()]
 EVENT_DRIVEN = [block for block in DAGS if "AssetWatcher" in block.names()]
+#: ``dag.test()`` of Airflow 3.3 cannot run a DAG with a deadline; tests/live/test_notices.py runs one.
+WITH_DEADLINE = [block for block in DAGS if "DeadlineAlert" in block.names()]
 PROGRAMS = [block for block in PYTHON if block not in DAGS]
 
 
@@ -135,15 +138,15 @@ def test_every_mail_task_of_the_documentation_is_one_of_the_simulator(quickbi):
 def test_every_operator_sensor_trigger_and_the_hook_have_an_example():
     public = {
         name
-        for module in (operators, sensors, triggers, hooks)
+        for module in (operators, sensors, triggers, notifications, hooks)
         for name, _ in inspect.getmembers(module, inspect.isclass)
-        if re.search("^QuickBI.*(Operator|Sensor|EventTrigger|Hook)$", name)
+        if re.search("^QuickBI.*(Operator|Sensor|EventTrigger|Notifier|Hook)$", name)
     }
     assert len(public) >= 8
     assert public - set().union(*(block.names() for block in PYTHON)) == set()
 
 
-@pytest.mark.parametrize("block", [block for block in DAGS if block not in EVENT_DRIVEN], ids=str)
+@pytest.mark.parametrize("block", [block for block in DAGS if block not in EVENT_DRIVEN + WITH_DEADLINE], ids=str)
 def test_a_dag_of_the_documentation_succeeds(block, airflow, airflow_version, delivered):
     applies(block, airflow_version)
     if airflow_version < (3,) and "executed_before" in block.text:
@@ -160,6 +163,17 @@ def test_a_dag_of_the_documentation_succeeds(block, airflow, airflow_version, de
     assert set(ran.states.values()) == {"success"}, ran.log
     assert ran.errors == {}
     assert delivered.calls, "it asked for nothing"
+
+
+@pytest.mark.parametrize("block", WITH_DEADLINE, ids=str)
+def test_a_dag_of_the_documentation_has_a_deadline_with_a_callback(block, airflow, airflow_version):
+    if airflow_version < (3, 1):
+        pytest.skip("DeadlineAlert came with Airflow 3.1")
+
+    deadline = airflow.parse_source(block.text).deadline
+
+    (alert,) = deadline if isinstance(deadline, list) else [deadline]
+    assert alert.callback.path.endswith("QuickBISendMailNotifier")
 
 
 @pytest.mark.parametrize("block", EVENT_DRIVEN, ids=str)

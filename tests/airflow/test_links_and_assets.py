@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 
@@ -19,7 +21,9 @@ def link_of(ran, task_id):
 
     with create_session() as session:
         find = getattr(SerializedDagModel, "get_dag", None)
-        dag = find(ran.dag_id, session=session) if find else SerializedDagModel.get(ran.dag_id, session=session).dag
+        stored = SerializedDagModel.get(ran.dag_id, session=session)
+        assert stored is not None
+        dag = find(ran.dag_id, session=session) if find else stored.dag
         task_instance = session.query(TaskInstance).filter_by(dag_id=ran.dag_id, task_id=task_id).one()
         return dag.get_task(task_id).get_extra_links(task_instance, "Quick BI")
 
@@ -52,6 +56,31 @@ def test_the_link_is_there_although_the_task_failed(airflow, quickbi, sensor):
 
     assert ran.states == {"report": "failed"}
     assert link_of(ran, "report") == "https://bi.aliyun.com/"
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_a_task_that_fails_before_it_knows_its_connection_reads_no_link_that_is_not_there(
+    airflow, quickbi, report, sensor, sensor_of, mode
+):
+    from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
+
+    deferrable: Any = {"deferrable": mode == "deferrable"}
+    missing: Any = {"quickbi_conn_id": "no_such_connection"}
+    ran = airflow.run(
+        lambda: [
+            sensor("no_connection", mail_id="report", **missing),
+            sensor("wrong_argument", mail_id="{{ '' }}"),
+            sensor("wrong_template", mail_id="{{ 1 / 0 }}"),
+            QuickBIRunMailTaskOperator(task_id="send", mail_id="{{ '' }}", **deferrable),
+            QuickBIRunMailTaskOperator(task_id="send_no_connection", mail_id="report", **deferrable, **missing),
+            QuickBIListMailTasksOperator(task_id="list", page_size="{{ 'many' }}"),
+        ],
+        retries=0,
+    )
+
+    assert set(ran.states.values()) == {"failed"}
+    assert ran.notified("XCom not found") == []
+    assert link_of(ran, "no_connection") == ""
 
 
 def test_asset_events_carry_the_run(airflow, quickbi, report, sensor, run_of):
@@ -130,7 +159,7 @@ def test_an_alias_gets_an_event_for_the_asset_of_each_mail_task(airflow, quickbi
     try:
         from airflow.sdk import AssetAlias
     except ImportError:
-        from airflow.datasets import DatasetAlias as AssetAlias
+        from airflow.datasets import DatasetAlias as AssetAlias  # type: ignore[no-redef]
 
     ran = airflow.run(lambda: sensor("report", outlets=[AssetAlias("delivered")]))
 

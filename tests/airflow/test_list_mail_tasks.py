@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airflow_provider_quickbi.testing import Fault
@@ -114,11 +116,15 @@ def test_the_list_can_be_mapped_over(airflow, mails, quickbi, sensor, mode, run_
 
     for mail_id in ("a", "d"):
         quickbi.add_run(mail_id)
-    wait = {"poke": {}, "reschedule": {"mode": "reschedule"}, "deferrable": {"deferrable": True}}[mode]
+    modes: dict[str, dict[str, Any]] = {
+        "poke": {},
+        "reschedule": {"mode": "reschedule"},
+        "deferrable": {"deferrable": True},
+    }
 
     def make():
         mail_tasks = QuickBIListMailTasksOperator(task_id="list", subscribe_name="Daily*", paused=False)
-        QuickBIMailTaskSensor.partial(task_id="wait", timeout=120, poke_interval=0.05, **wait).expand(
+        QuickBIMailTaskSensor.partial(task_id="wait", timeout=120, poke_interval=0.05, **modes[mode]).expand(
             mail_id=mail_tasks.output.map(lambda mail_task: mail_task["mail_id"])
         )
 

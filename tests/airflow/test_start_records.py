@@ -1,4 +1,4 @@
-"""The run operator in Airflow itself: its record is in Airflow's own store, survives a retry, and is finished at the end."""
+"""The run operator in Airflow: its start record is in Airflow's own store, survives a retry, and ends as finished."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ def parse(airflow: Any, quickbi: Any) -> Callable[..., Any]:
     def parse(**arguments: Any) -> Any:
         from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
 
-        given = {"mail_id": MAIL, "poll_interval": 0.05, "retries": 3, "retry_delay": timedelta(0)} | arguments
+        given: dict[str, Any] = {
+            "mail_id": MAIL,
+            "poll_interval": 0.05,
+            "retries": 3,
+            "retry_delay": timedelta(0),
+        } | arguments
         return airflow.parse(lambda: QuickBIRunMailTaskOperator(task_id="send", **given))
 
     return parse

@@ -15,6 +15,7 @@ from airflow_provider_quickbi._wait.deferral import BACKSTOP_SECONDS
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
+from airflow_provider_quickbi.api.clock import Clock, use
 from airflow_provider_quickbi.testing import Fault
 
 
@@ -220,7 +221,7 @@ def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_l
     quickbi.add_mail_task("report", mail_id="report")
     if limit == "unreachable_timeout":
         monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 50.0)
-        monkeypatch.setattr(aio.random, "uniform", lambda low, high: low)
+        monkeypatch.setattr("random.uniform", lambda low, high: low)
         quickbi.fail("GetMailTaskStatus", Fault.reset())
     at_look("report", 2, lambda: quickbi.add_run("report"))
     limits = {"late_at": time.time() + 2, "finish_by": time.time() + 2, "start_timeout": 2, "unreachable_timeout": 2}
@@ -293,26 +294,22 @@ def test_no_event_comes_before_airflow_has_noticed_the_deferral(due, trigger, qu
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """Set the wall clock."""
-    from types import SimpleNamespace
-
-    from airflow_provider_quickbi.triggers import quickbi as triggers
-
-    ahead = [0.0]
-    wall = SimpleNamespace(time=lambda: time.time() + ahead[0], monotonic=time.monotonic)
-    for module in (triggers, aio):
-        monkeypatch.setattr(module, "time", wall)
+def change_clock(quickbi, monkeypatch):
+    """Move the wall clock by some seconds, and that by which Quick BI takes requests for too old."""
+    ahead = 0.0
     monkeypatch.setattr(aio, "CLOCK_SECONDS", 0.05)
 
     def change(seconds):
-        ahead[0] += seconds
+        nonlocal ahead
+        ahead += seconds
+        quickbi.clock.skew = ahead
 
-    return change
+    with use(Clock(time=lambda: time.time() + ahead)):
+        yield change
 
 
-def test_a_clock_that_is_set_back_delays_no_look(trigger, quickbi, report, at_look, clock):
-    at_look("report", 2, lambda: clock(-100))
+def test_a_clock_that_is_set_back_delays_no_look(trigger, quickbi, report, at_look, change_clock):
+    at_look("report", 2, lambda: change_clock(-100))
     at_look("report", 5, lambda: quickbi.finish_run(report))
 
     (event,) = _events(trigger("report"), limit=60)
@@ -321,11 +318,11 @@ def test_a_clock_that_is_set_back_delays_no_look(trigger, quickbi, report, at_lo
 
 
 @pytest.mark.parametrize("due", ["finish_by", "late_at", "execute_by", "pause"])
-def test_a_clock_that_is_set_forward_is_noticed_soon(due, trigger, quickbi, report, clock, monkeypatch):
+def test_a_clock_that_is_set_forward_is_noticed_soon(due, trigger, quickbi, report, change_clock, monkeypatch):
     from airflow_provider_quickbi.triggers import quickbi as triggers
 
     monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 3600.0)
-    monkeypatch.setattr(aio.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr("random.uniform", lambda low, high: high)
     later = time.time() + 3600
 
     async def main():
@@ -334,7 +331,7 @@ def test_a_clock_that_is_set_forward_is_noticed_soon(due, trigger, quickbi, repo
             if due == "pause"
             else trigger("report", poke_interval=3600, **{"finish_by": later + 3600, due: later})
         )
-        asyncio.get_running_loop().call_later(0.5, clock, 3700)
+        asyncio.get_running_loop().call_later(0.5, change_clock, 3700)
         async with asyncio.timeout(60):
             return await _event(waiting)
 
@@ -523,6 +520,8 @@ def deceived(airflow_session):
 
     from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 
+    module = sys.modules["quickbi_dag_of_this_test"]
+
     class LyingTrigger(BaseTrigger):
         def __init__(self, payload):
             super().__init__()
@@ -543,8 +542,7 @@ def deceived(airflow_session):
         def execute(self, context):
             self.defer(trigger=LyingTrigger(self.payload), method_name="execute_complete")
 
-    module = sys.modules["quickbi_dag_of_this_test"]
-    module.LyingTrigger = LyingTrigger
+    vars(module)["LyingTrigger"] = LyingTrigger
     return DeceivedSensor
 
 

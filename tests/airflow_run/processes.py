@@ -49,7 +49,7 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any]:
     task_instance = SimpleNamespace(
         task_id="send", try_number=job["try_number"], max_tries=9, xcom_push=lambda key, value: None
     )
-    context = {
+    context: Any = {
         "ti": task_instance,
         "dag_run": SimpleNamespace(start_date=datetime.fromisoformat(job["dag_run_began"]).astimezone(UTC)),
     }

@@ -1,4 +1,4 @@
-"""How a task ends: sent, failed, seen, late, out of time, cleared; and what is left for the next try."""
+"""What a finished task leaves: its XCom, its record, and what clearing it, timeouts, templates and events do."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout
 
+from airflow_provider_quickbi._send import attempt
 from airflow_provider_quickbi.exceptions import (
     QuickBIConnectionError,
     QuickBIDatasetRefreshFailed,
     QuickBIMailTaskFailed,
-    QuickBIRunFailed,
     QuickBIStartUnknown,
     QuickBIUnavailable,
 )
 from airflow_provider_quickbi.testing import Fault
-from tests.datasets import both
+from tests.datasets import STATUSES, both
+
+from .tries import DAY, Case, Crash, Task, deferred, held, recorded, unrecorded
 
 
 @both
 @pytest.mark.parametrize("duration", [0, 240])
-def test_the_xcom_is_the_run_in_every_mode(
-    duration: float, task: Any, quickbi: Any, mail_id: str, newest: Any, kind: str
-) -> None:
-    quickbi.set_manual_start(mail_id, duration=duration)
-    result = task.run()
-    assert result == newest()
+def test_the_xcom_is_the_run_in_every_mode(duration: float, case: Case) -> None:
+    case.start_with(duration=duration)
+    result = case.task().run()
+    assert result == case.newest()
     begin = "2026-03-02T09:00:00+08:00"
-    if kind == "mail":
+    if case.kind == "mail":
         assert set(result) == {"mail_id", "task_id", "status", "exec_time"}
         assert (result["status"], result["exec_time"], type(result["task_id"])) == ("SENT", begin, str)
     else:
@@ -43,319 +43,220 @@ def test_the_xcom_is_the_run_in_every_mode(
 @pytest.mark.parametrize(("duration", "status"), [(240, "PROCESSING"), (0, "SENT")])
 @pytest.mark.parametrize("appears_after", [0, 90])
 def test_without_waiting_the_xcom_is_the_run_as_first_seen(
-    appears_after: float,
-    duration: float,
-    status: str,
-    make_task: Any,
-    store: Any,
-    deferrable: bool,
-    quickbi: Any,
-    mail_id: str,
-    starts: Any,
-    world: Any,
-    newest: Any,
-    run_id: Any,
+    appears_after: float, duration: float, status: str, case: Case
 ) -> None:
-    quickbi.set_manual_start(mail_id, duration=duration, appears_after=appears_after)
-    task = make_task(store=store, deferrable=deferrable, wait_for_completion=False)
+    case.start_with(duration=duration, appears_after=appears_after)
+    task = case.task(wait_for_completion=False)
     result = task.run()
-    assert starts() == 1
-    assert run_id(result) == run_id(newest())
-    assert result["status"] in (status, {"PROCESSING": "RUNNING", "SENT": "SUCCESS"}[status])
-    assert result.keys() == newest().keys()
-    assert world.elapsed() < 240
-    assert not task.noted
+    assert case.starts() == 1
+    assert case.run_id(result) == case.run_id(case.newest())
+    assert result["status"] == (status if case.kind == "mail" else STATUSES[status])
+    assert result.keys() == case.newest().keys()
+    assert case.world.elapsed() < 240
+    assert not task.has_unfinished_record
 
 
 @both
-def test_without_waiting_a_retry_gives_the_same_run(
-    make_task: Any, new_store: Any, deferrable: bool, die_at: Any, starts: Any, newest: Any, run_id: Any
-) -> None:
-    from airflow_provider_quickbi._send import attempt
-
-    die_at(attempt, "count_outcome")
-    task = make_task(store=new_store(), deferrable=deferrable, wait_for_completion=False)
+@recorded
+def test_without_waiting_a_retry_gives_the_same_run(case: Case) -> None:
+    case.die_at(attempt, "count_outcome")
+    task = case.task(wait_for_completion=False)
     result = task.run()
     assert len(task.errors) == 1
-    assert (starts(), run_id(result)) == (1, run_id(newest()))
+    assert (case.starts(), case.run_id(result)) == (1, case.run_id(case.newest()))
 
 
 @both
-def test_a_run_that_failed_is_final(
-    task: Any, quickbi: Any, mail_id: str, starts: Any, newest: Any, run_id: Any, kind: str
-) -> None:
-    quickbi.set_manual_start(mail_id, outcome="FAILED")
-    error = QuickBIMailTaskFailed if kind == "mail" else QuickBIDatasetRefreshFailed
+def test_the_error_of_a_failed_run_has_the_run(case: Case) -> None:
+    case.start_with(outcome="FAILED")
+    raised: Any
+    error = QuickBIMailTaskFailed if case.kind == "mail" else QuickBIDatasetRefreshFailed
     with pytest.raises(error) as raised:
-        task.run()
-    assert len(task.errors) == 1
-    assert run_id(raised.value.run.as_dict()) == run_id(newest())
-    assert ("Its log ends: java.sql.SQLException: Access denied for the" in str(raised.value)) is (kind == "dataset")
-    assert starts() == 1
-    assert not task.noted
+        case.task().run()
+    assert raised.value.run.as_dict() == case.newest()
+    assert ("Its log ends: java.sql.SQLException" in str(raised.value)) is (case.kind == "dataset")
 
 
-@both
-@pytest.mark.parametrize("duration", [0, 240])
-def test_on_failed_retry_sends_anew_with_each_retry(
-    duration: float, make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, newest: Any
-) -> None:
-    quickbi.set_manual_start(mail_id, outcome=["FAILED", "FAILED", "SENT"], duration=duration)
-    task = make_task(store=store, deferrable=deferrable, on_failed="retry")
-    result = task.run()
-    assert [type(error) for error in task.errors] == [QuickBIRunFailed] * 2
-    assert (starts(), result) == (3, newest())
-    assert not task.noted
-
-
-@both
-def test_on_failed_retry_fails_when_there_are_no_retries_left(
-    make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any
-) -> None:
-    quickbi.set_manual_start(mail_id, outcome="FAILED")
-    task = make_task(store=store, deferrable=deferrable, on_failed="retry", retries=1)
-    with pytest.raises(QuickBIRunFailed):
-        task.run()
-    assert starts() == 2
-
-
-@both
-@pytest.mark.parametrize("listed", ["latest", 5])
-def test_on_failed_retry_joins_the_run_that_a_crashed_retry_had_started(
-    listed: Any,
-    store: Any,
-    make_task: Any,
-    deferrable: bool,
-    quickbi: Any,
-    mail_id: str,
-    starts: Any,
-    newest: Any,
-    die_at: Any,
-    crash: Any,
-) -> None:
-    from airflow_provider_quickbi.api.client import QuickBIClient
-
-    quickbi.shapes.status_list = listed
-    quickbi.set_manual_start(mail_id, outcome=["FAILED", "SENT"])
-    die_at(QuickBIClient, "ManualRunMailTask", 2, after=True)
-    task = make_task(store=store, deferrable=deferrable, on_failed="retry")
-    result = task.run()
-    assert [type(error) for error in task.errors] == [QuickBIRunFailed, crash]
-    assert (starts(), result) == (2, newest())
+# Clearing
 
 
 @both
 @pytest.mark.parametrize("end", ["success", "failed", "timeout", "refused"])
-def test_clearing_a_task_that_has_ended_sends_a_new_mail(
-    end: str,
-    make_task: Any,
-    store: Any,
-    deferrable: bool,
-    quickbi: Any,
-    mail_id: str,
-    starts: Any,
-    newest: Any,
-    world: Any,
-) -> None:
-    task = make_task(store=store, deferrable=deferrable, timeout=1000, retries=2)
+def test_clearing_a_finished_task_sends_a_new_mail(end: str, case: Case) -> None:
+    task = case.task(timeout=1000, retries=2)
     if end == "failed":
-        quickbi.set_manual_start(mail_id, outcome=["FAILED", "SENT"])
+        case.start_with(outcome=["FAILED", "SENT"])
     elif end == "timeout":
-        quickbi.set_manual_start(mail_id, duration=2000)
-        world.after(500, lambda: quickbi.set_manual_start(mail_id, duration=10))
+        case.start_with(duration=2000)
+        case.world.after(500, lambda: case.start_with(duration=10))
     elif end == "refused":
-        world.after(70, lambda: quickbi.fail("GetMailTaskStatus", Fault.error("InvalidAccessKeyId.NotFound"), times=9))
+        denied = Fault.error("InvalidAccessKeyId.NotFound")
+        case.world.after(70, lambda: case.fail("GetMailTaskStatus", denied, times=9))
     if end == "success":
         task.run()
     else:
         with pytest.raises((AirflowFailException, AirflowSensorTimeout)):
             task.run()
         assert len(task.errors) == 1
-    assert not task.noted
-    world.advance(1000)
-    quickbi.clear_faults()
+    assert not task.has_unfinished_record
+    case.world.advance(1000)
+    case.quickbi.clear_faults()
     task.clear()
     result = task.run()
-    assert (starts(), result) == (2, newest())
-    assert result["status"] in ("SENT", "SUCCESS")
-    assert not task.noted
+    assert (case.starts(), result) == (2, case.newest())
+    assert result["status"] == case.succeeded
+    assert not task.has_unfinished_record
 
 
-def test_clearing_sends_a_new_mail_each_time_even_within_a_second(
-    make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, newest: Any
-) -> None:
-    quickbi.shapes.status_list = 10
-    quickbi.set_manual_start(mail_id, duration=0)
-    task = make_task(store=store, deferrable=deferrable)
+@both
+def test_clearing_sends_a_new_mail_each_time_even_within_a_second(case: Case) -> None:
+    case.quickbi.shapes.status_list = 10
+    case.start_with(duration=0)
+    task = case.task()
     for number in range(1, 4):
-        assert task.run() == newest()
-        assert starts() == number
+        assert task.run() == case.newest()
+        assert case.starts() == number
         task.clear()
 
 
 @both
+@recorded
 @pytest.mark.parametrize("error", [QuickBIUnavailable, QuickBIStartUnknown])
-def test_clearing_a_task_that_does_not_know_what_it_sent_looks_before_it_sends(
-    error: type[Exception],
-    make_task: Any,
-    new_store: Any,
-    deferrable: bool,
-    quickbi: Any,
-    mail_id: str,
-    starts: Any,
-    newest: Any,
+def test_clearing_a_task_that_does_not_know_what_it_sent_polls_before_it_sends(
+    error: type[Exception], case: Case
 ) -> None:
-    quickbi.fail("ManualRunMailTask", Fault.answer_lost())
+    case.fail("ManualRunMailTask", Fault.answer_lost())
     if error is QuickBIUnavailable:
-        quickbi.when_called(
-            "ManualRunMailTask", lambda call: quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=None) and None
+        case.quickbi.when_called(
+            "ManualRunMailTask", lambda call: case.fail("GetMailTaskStatus", Fault.html_503(), times=None)
         )
     else:
-        quickbi.set_manual_start(mail_id, appears_after=400)
-    task = make_task(store=new_store(), deferrable=deferrable, retries=0, unreachable_timeout=200)
+        case.start_with(appears_after=400)
+    task = case.task(retries=0, unreachable_timeout=200)
     with pytest.raises(error):
         task.run()
-    quickbi.clear_faults()
+    case.quickbi.clear_faults()
     task.clear()
-    assert task.run() == newest()
-    assert starts() == 1
+    assert task.run() == case.newest()
+    assert case.starts() == 1
 
 
 @both
+@recorded
 @pytest.mark.parametrize("known", [True, False], ids=["run known", "run not known"])
-def test_clearing_a_task_that_was_stopped_looks_for_its_run_only_while_that_may_be_what_is_wanted(
-    known: bool,
-    make_task: Any,
-    new_store: Any,
-    deferrable: bool,
-    quickbi: Any,
-    mail_id: str,
-    starts: Any,
-    newest: Any,
-    world: Any,
-    die_at: Any,
-    crash: Any,
+def test_clearing_a_task_that_was_stopped_polls_for_its_run_only_while_that_may_be_what_is_wanted(
+    known: bool, case: Case
 ) -> None:
-    """The worker is killed, or somebody marks the task as failed: nothing tells the task that it has ended."""
+    """The worker is killed, or somebody marks the task as failed: nothing notifies the task that it has ended."""
 
-    def stopped() -> Any:
-        task = make_task(store=new_store(), deferrable=deferrable, retries=0, timeout=3600)
-        die_at(task.store, "set", 3 if known else 2, after=True)
-        with pytest.raises(crash):
+    def stopped() -> Task:
+        task = case.task(retries=0, timeout=3600)
+        case.die_at(task.store, "set", 3 if known else 2, after=True)
+        with pytest.raises(Crash):
             task.run()
+        case.close()
         return task
 
     task = stopped()
-    world.advance(1800)
+    case.world.advance(1800)
     task.clear()
-    assert (task.run(), starts()) == (newest(), 1)
+    assert (task.run(), case.starts()) == (case.newest(), 1)
 
     task = stopped()
-    assert starts() == 2
-    world.advance(2 * 24 * 3600)
-    quickbi.add_run(mail_id, exec_time=datetime.fromtimestamp(world.now - 24 * 3600, UTC))
+    assert case.starts() == 2
+    case.world.advance(2 * DAY.total_seconds())
+    case.quickbi.add_run(case.mail_id, exec_time=datetime.fromtimestamp(case.world.now, UTC) - DAY)
     task.clear()
-    assert (task.run(), starts()) == (newest(), 3)
+    assert (task.run(), case.starts()) == (case.newest(), 3)
+
+
+# Timeouts and connections
 
 
 @both
-def test_an_unavailable_quick_bi_while_waiting_is_retried_and_the_retry_joins_the_same_run(
-    make_task: Any, new_store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, newest: Any, world: Any
-) -> None:
-    quickbi.set_manual_start(mail_id, duration=900)
-    world.after(100, lambda: quickbi.fail("GetMailTaskStatus", Fault.reset(), times=None))
-    world.after(800, quickbi.clear_faults)
-    task = make_task(store=new_store(), deferrable=deferrable, unreachable_timeout=300)
-    result = task.run()
-    assert {type(error) for error in task.errors} == {QuickBIUnavailable}
-    assert (starts(), result) == (1, newest())
-
-
-@both
-def test_a_run_that_is_not_over_in_time_is_a_timeout_that_says_what_it_was_doing(
-    make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any, world: Any
-) -> None:
-    quickbi.set_manual_start(mail_id, duration=math.inf)
-    task = make_task(store=store, deferrable=deferrable, timeout=timedelta(minutes=30))
-    with pytest.raises(AirflowSensorTimeout, match=r"(PROCESSING|RUNNING)\. The (mail|refresh) was started\..* again"):
-        task.run()
-    assert len(task.errors) == 1
-    assert starts() == 1
-    assert world.elapsed() == pytest.approx(1800, abs=1)
-    assert not task.noted
-
-
-@both
-def test_a_run_that_is_over_at_the_last_look_is_a_success(
-    make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str
-) -> None:
-    quickbi.set_manual_start(mail_id, duration=100)
-    task = make_task(store=store, deferrable=deferrable, timeout=100, poll_interval=90)
-    assert task.run()["status"] in ("SENT", "SUCCESS")
-
-
-@both
-def test_a_timeout_while_it_is_not_known_whether_the_mail_was_started_says_so(
-    make_task: Any, store: Any, deferrable: bool, quickbi: Any, starts: Any
-) -> None:
-    quickbi.fail("ManualRunMailTask", Fault.reset())
-    task = make_task(store=store, deferrable=deferrable, timeout=120)
-    with pytest.raises(AirflowSensorTimeout, match=r"not known whether Quick BI accepted the start\. Check the"):
-        task.run()
-    assert starts() == 0
-
-
-@both
-def test_execution_timeout_ends_a_deferred_wait_and_the_retry_joins_the_run(
-    make_task: Any, store: Any, quickbi: Any, mail_id: str, starts: Any, newest: Any, world: Any
-) -> None:
-    quickbi.set_manual_start(mail_id, duration=900)
-    task = make_task(store=store, deferrable=True, execution_timeout=timedelta(minutes=10))
+@deferred
+def test_execution_timeout_ends_a_deferred_wait_and_the_retry_attaches_to_the_run(case: Case) -> None:
+    case.start_with(duration=900)
+    task = case.task(execution_timeout=timedelta(minutes=10))
     with pytest.raises(AirflowTaskTimeout, match=r"execution_timeout is over.*(PROCESSING|RUNNING)"):
         task.attempt()
-    assert world.elapsed() == pytest.approx(600, abs=1)
-    assert task.retry() == newest()
-    assert starts() == 1
+    assert case.world.elapsed() == pytest.approx(600, abs=1)
+    assert task.retry() == case.newest()
+    assert case.starts() == 1
+
+
+@deferred
+def test_execution_timeout_ends_a_pause_before_the_start(case: Case) -> None:
+    case.quickbi.limit_manual_starts(case.mail_id, minutes=60)
+    task = case.task(execution_timeout=timedelta(minutes=10), retries=0)
+    with pytest.raises(AirflowTaskTimeout):
+        task.attempt()
+    assert case.world.elapsed() == pytest.approx(600, abs=1)
+    assert case.starts() == 0
 
 
 @both
-def test_a_connection_that_is_broken_while_the_task_waits_fails_for_good_and_says_what_was_sent(
-    make_task: Any, store: Any, starts: Any, monkeypatch: pytest.MonkeyPatch
+@deferred
+def test_a_connection_that_breaks_while_the_task_waits_fails_for_good_and_says_what_was_sent(
+    case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = make_task(store=store, deferrable=True)
+    task = case.task()
     wait = task.wait_in_the_triggerer
 
     def wait_without_connection(deferred: Any) -> Any:
         monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", '{"conn_type": "quickbi"}')
         return wait(deferred)
 
-    task.wait_in_the_triggerer = wait_without_connection
+    monkeypatch.setattr(task, "wait_in_the_triggerer", wait_without_connection)
     with pytest.raises(QuickBIConnectionError, match=r"login .*is missing.*The (mail|refresh) was started\."):
         task.run()
-    assert starts() == 1
-    assert bool(task.noted) == (store is not None)  # clearing the task looks for the run before it sends
+    assert case.starts() == 1
+    # Clearing the task looks for the run before it sends.
+    assert task.has_unfinished_record == (case.store is not None)
 
 
-def test_a_mail_id_that_is_rendered_to_nothing_fails_for_good(make_task: Any) -> None:
-    task = make_task()
+# Templates
+
+
+@held
+@unrecorded
+@pytest.mark.parametrize(
+    ("argument", "rendered", "says"),
+    [
+        ("deadline", "soon", "deadline is 'soon'"),
+        ("mail_id", None, "both mail_id and subscribe_name rendered empty"),
+    ],
+    ids=["deadline", "mail_id"],
+)
+def test_a_template_that_renders_to_nonsense_fails_for_good_before_anything_is_sent(
+    argument: str, rendered: str | None, says: str, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = case.task() if argument == "mail_id" else case.task(deadline="{{ ds }}")
     make = task.operator
 
-    def rendered() -> Any:
+    def render() -> Any:
         operator = make()
-        operator.mail_id = None
+        setattr(operator, argument, rendered)
         return operator
 
-    task.operator = rendered
-    with pytest.raises(AirflowFailException, match="both mail_id and subscribe_name rendered empty"):
+    monkeypatch.setattr(task, "operator", render)
+    with pytest.raises(AirflowFailException, match=says):
         task.run()
+    assert case.starts() == 0
 
 
-def test_being_killed_says_that_nothing_is_called_back(make_task: Any, log: Any) -> None:
-    make_task().operator().on_kill()
+# Kills and events
+
+
+@held
+@unrecorded
+def test_a_task_that_is_killed_says_that_the_mail_is_still_sent(case: Case, log: Any) -> None:
+    case.task().operator().on_kill()
     assert "a mail that was started is still sent" in log.text
 
 
-@both
+@deferred
+@unrecorded
 @pytest.mark.parametrize(
     "event",
     [
@@ -368,23 +269,59 @@ def test_being_killed_says_that_nothing_is_called_back(make_task: Any, log: Any)
         {"carry": {"phase": "x"}, "kind": "over"},
     ],
 )
-def test_an_event_that_is_not_understood_is_no_success_and_starts_nothing(
-    event: Any, make_task: Any, starts: Any
-) -> None:
-    task = make_task(deferrable=True)
+def test_an_event_that_is_not_understood_is_no_success_and_starts_nothing(event: Any, case: Case) -> None:
+    task = case.task()
     with pytest.raises((RuntimeError, ValueError)):
         task.operator().execute_complete(task.context(), event=event)
-    assert starts() == 0
+    assert case.starts() == 0
 
 
 @both
-def test_an_event_of_a_kind_that_is_not_known_is_no_success(
-    make_task: Any, new_store: Any, starts: Any, newest: Any
-) -> None:
-    task = make_task(store=new_store(), deferrable=True)
+@deferred
+@recorded
+def test_an_event_of_an_unknown_kind_is_no_success(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = case.task()
     wait = task.wait_in_the_triggerer
     kinds = iter(["delivered"])
-    task.wait_in_the_triggerer = lambda deferred: {**(event := wait(deferred)), "kind": next(kinds, event["kind"])}
+    monkeypatch.setattr(
+        task,
+        "wait_in_the_triggerer",
+        lambda deferred: {**(event := wait(deferred)), "kind": next(kinds, event["kind"])},
+    )
     result = task.run()
     assert [type(error) for error in task.errors] == [RuntimeError]
-    assert (starts(), result) == (1, newest())
+    assert (case.starts(), result) == (1, case.newest())
+
+
+@both
+@recorded
+@pytest.mark.parametrize("end", ["failed", "timeout", "none appeared"])
+def test_a_failure_that_is_not_recorded_is_reached_again(end: str, case: Case) -> None:
+    shapes: dict[str, dict[str, Any]] = {
+        "failed": {"outcome": "FAILED"},
+        "timeout": {"duration": math.inf},
+        "none appeared": {"appears_after": 10**6},
+    }
+    case.start_with(**shapes[end])
+    task = case.task(timeout=600)
+    task.die_once_before_recording()
+    with pytest.raises((AirflowFailException, AirflowSensorTimeout)):
+        task.run()
+    assert [type(error) for error in task.errors][:1] == [Crash]
+    assert len(task.errors) == 2
+    assert case.starts() == 1
+
+
+@both
+@pytest.mark.parametrize("wait_for_completion", [True, False])
+def test_a_success_that_is_not_recorded_is_reached_again(wait_for_completion: bool, case: Case) -> None:
+    """The worker is killed, or a hook of the author's fails, when the operator has returned its result."""
+    task = case.task(wait_for_completion=wait_for_completion)
+    task.die_once_before_recording()
+    result = task.run()
+    assert [type(error) for error in task.errors] == [Crash]
+    assert case.starts() == 1
+    assert (case.run_id(result), result["status"]) == (case.run_id(case.newest()), case.newest()["status"])
+    task.clear()
+    assert case.run_id(task.run()) != case.run_id(result)
+    assert case.starts() == 2

@@ -33,7 +33,9 @@ class Processes:
     """
 
     def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
-        self._server = server
+        assert server.stdin is not None
+        assert server.stdout is not None
+        self._jobs, self._pids = server.stdin, server.stdout
         self._folder = folder
         self._numbers = itertools.count(1)
         self.connection = ""
@@ -41,8 +43,8 @@ class Processes:
     def begin(self, **job: Any) -> Process:
         response = self._folder / f"{next(self._numbers)}.json"
         job |= {"connection": self.connection, "response": str(response)}
-        print(json.dumps(job), file=self._server.stdin, flush=True)
-        return Process(int(self._server.stdout.readline()), response)
+        print(json.dumps(job), file=self._jobs, flush=True)
+        return Process(int(self._pids.readline()), response)
 
 
 class Process:
@@ -59,7 +61,13 @@ class Process:
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
-    def outcome(self) -> dict[str, Any] | None:
+    def outcome(self) -> dict[str, Any]:
+        """Wait for its end and return what it found out."""
+        outcome = self.ended()
+        assert outcome is not None, "the process was killed"
+        return outcome
+
+    def ended(self) -> dict[str, Any] | None:
         """Wait for its end; ``None`` if it was killed."""
         until = time.monotonic() + LIMIT
         while time.monotonic() < until:
@@ -84,6 +92,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
             [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as server,
     ):
+        assert server.stdin is not None
+        assert server.stdout is not None
         try:
             for line in server.stdout:
                 if line.strip() == "ready":
@@ -143,7 +153,7 @@ def test_a_worker_killed_while_its_call_is_in_flight_has_sent_one_mail_and_the_r
     victim: list[Process] = []
     kill_when_called(quickbi, "ManualRunMailTask", 1, victim)
     victim.append(processes.begin(**job))
-    assert victim[0].outcome() is None
+    assert victim[0].ended() is None
     until = time.monotonic() + LIMIT
     while quickbi.starts(MAIL) == 0:
         assert time.monotonic() < until
@@ -163,7 +173,7 @@ def test_a_worker_killed_while_its_call_is_lost_has_sent_nothing_and_the_retry_s
     victim: list[Process] = []
     kill_when_called(quickbi, "ManualRunMailTask", 1, victim, Fault.reset())
     victim.append(processes.begin(**job))
-    assert victim[0].outcome() is None
+    assert victim[0].ended() is None
     quickbi.set_manual_start(MAIL, duration=0)
     outcome = processes.begin(**job | {"try_number": 2}).outcome()
     assert outcome["result"]["status"] == "SENT"
@@ -176,7 +186,7 @@ def test_a_worker_killed_while_it_waits_is_followed_by_one_that_joins_the_same_r
     victim: list[Process] = []
     kill_when_called(quickbi, "GetMailTaskStatus", 4, victim)
     victim.append(processes.begin(**job))
-    assert victim[0].outcome() is None
+    assert victim[0].ended() is None
     run = quickbi.runs(MAIL)[-1]
     finish_when_called(quickbi, run["task_id"])
     outcome = processes.begin(**job | {"try_number": 2}).outcome()
@@ -194,7 +204,7 @@ def test_a_triggerer_killed_while_it_waits_is_followed_by_one_that_waits_for_the
     victim: list[Process] = []
     kill_when_called(quickbi, "GetMailTaskStatus", 3, victim)
     victim.append(processes.begin(kind="trigger", path=path, arguments=arguments))
-    assert victim[0].outcome() is None
+    assert victim[0].ended() is None
     finish_when_called(quickbi, run["task_id"])
     event = processes.begin(kind="trigger", path=path, arguments=arguments).outcome()["event"]
     outcome = processes.begin(**job, event=event).outcome()

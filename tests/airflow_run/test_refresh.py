@@ -16,16 +16,18 @@ from airflow_provider_quickbi.exceptions import (
 from airflow_provider_quickbi.testing import Fault
 from tests.datasets import WORKSPACE
 
+from .tries import Case, Crash, held, recorded, unrecorded
+
 pytestmark = pytest.mark.parametrize("kind", ["dataset"], indirect=True)
 
 
-def test_a_dataset_is_found_by_its_name_in_its_workspace(
-    make_task: Any, store: Any, deferrable: bool, starts: Any, newest: Any
-) -> None:
-    task = make_task(store=store, deferrable=deferrable, dataset_name="Daily sales", workspace_id=WORKSPACE)
-    assert (task.run(), starts()) == ({**newest(), "dataset_name": "Daily sales"}, 1)
+def test_a_dataset_is_found_by_its_name_in_its_workspace(case: Case) -> None:
+    task = case.task(dataset_name="Daily sales", workspace_id=WORKSPACE)
+    assert (task.run(), case.starts()) == ({**case.newest(), "dataset_name": "Daily sales"}, 1)
 
 
+@held
+@unrecorded
 @pytest.mark.parametrize(
     ("name", "workspace", "says"),
     [
@@ -39,13 +41,13 @@ def test_a_dataset_is_found_by_its_name_in_its_workspace(
     ],
 )
 def test_a_name_that_names_no_dataset_or_several_fails_for_good_and_says_what_there_is(
-    name: str, workspace: str, says: str, make_task: Any, quickbi: Any, starts: Any
+    name: str, workspace: str, says: str, case: Case
 ) -> None:
     for dataset_id in ("a", "b"):
-        quickbi.add_mail_task("Twice", mail_id=dataset_id)
+        case.quickbi.add_mail_task("Twice", mail_id=dataset_id)
     with pytest.raises(QuickBIRequestError, match=says):
-        make_task(dataset_name=name, workspace_id=workspace).run()
-    assert starts() == 0
+        case.task(dataset_name=name, workspace_id=workspace).run()
+    assert case.starts() == 0
 
 
 @pytest.mark.parametrize(
@@ -57,80 +59,75 @@ def test_a_name_that_names_no_dataset_or_several_fails_for_good_and_says_what_th
         "User.OperationPermission.Error": "organisation administrator",
     }.items(),
 )
-def test_a_start_that_quick_bi_refuses_fails_for_good_with_what_to_do(
-    code: str, advice: str, make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, starts: Any
-) -> None:
-    quickbi.refuse_manual_start(mail_id, code)
-    task = make_task(store=store, deferrable=deferrable)
+def test_a_start_that_quick_bi_refuses_fails_for_good_with_what_to_do(code: str, advice: str, case: Case) -> None:
+    case.quickbi.refuse_manual_start(case.mail_id, code)
+    task = case.task()
     with pytest.raises(QuickBIRequestError, match=advice) as raised:
         task.run()
-    assert (raised.value.code, len(task.errors), starts()) == (code, 1, 0)
-    assert not task.noted
+    assert (raised.value.code, len(task.errors), case.starts()) == (code, 1, 0)
+    assert not task.has_unfinished_record
 
 
-def test_a_retry_after_an_extraction_that_failed_says_that_the_console_is_needed(
-    make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, world: Any, starts: Any
-) -> None:
+def test_a_retry_after_an_extraction_that_failed_says_that_the_console_is_needed(case: Case) -> None:
     """What the documentation says, read literally."""
-    quickbi.set_manual_start(mail_id, outcome="FAILED")
-    world.after(200, lambda: quickbi.refuse_manual_start(mail_id, "Last.Job.Failed", times=None))
-    task = make_task(store=store, deferrable=deferrable, on_failed="retry")
+    case.start_with(outcome="FAILED")
+    case.world.after(200, lambda: case.quickbi.refuse_manual_start(case.mail_id, "Last.Job.Failed", times=None))
+    task = case.task(on_failed="retry")
     with pytest.raises(QuickBIRequestError, match=r"Last\.Job\.Failed"):
         task.run()
     assert [type(error) for error in task.errors] == [QuickBIRunFailed, QuickBIRequestError]
-    assert starts() == 1
+    assert case.starts() == 1
 
 
 @pytest.mark.parametrize("status", ["FAILURE", "CANCELED"])
-def test_a_log_that_cannot_be_read_is_no_failure_of_its_own(
-    status: str, make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, log: Any
-) -> None:
-    quickbi.set_manual_start(mail_id, outcome=status)
-    quickbi.fail("QueryAccelerationLogByCubeId", Fault.error("Forbidden.RAM"), times=None)
+def test_a_log_that_cannot_be_read_is_no_failure_of_its_own(status: str, log: Any, case: Case) -> None:
+    case.start_with(outcome=status)
+    case.quickbi.fail("QueryAccelerationLogByCubeId", Fault.error("Forbidden.RAM"), times=None)
     with pytest.raises(QuickBIDatasetRefreshFailed, match=f"is {status}: Quick BI did not refresh the data") as raised:
-        make_task(store=store, deferrable=deferrable).run()
+        case.task().run()
     assert "log ends" not in str(raised.value)
     assert "its log cannot be read" in log.text
-    assert quickbi.count("QueryAccelerationLogByCubeId") == 1
+    assert case.quickbi.count("QueryAccelerationLogByCubeId") == 1
 
 
-def test_a_refresh_that_a_later_one_hides_is_missed_and_never_a_success(
-    make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, world: Any, starts: Any
-) -> None:
-    quickbi.set_manual_start(mail_id, duration=100)
-    world.after(110, lambda: quickbi.add_run(mail_id, duration=5))
-    task = make_task(store=store, deferrable=deferrable)
+def test_a_refresh_that_a_later_one_hides_is_missed_and_never_a_success(case: Case) -> None:
+    case.start_with(duration=100)
+    case.world.after(110, lambda: case.quickbi.add_run(case.mail_id, duration=5))
+    task = case.task()
     with pytest.raises(
         QuickBIRunMissed, match=r"was RUNNING when last seen.*The refresh was started\. Check the"
     ) as raised:
         task.run()
     assert isinstance(raised.value, AirflowFailException)
-    assert (len(task.errors), starts()) == (1, 1)
-    assert not task.noted
+    assert (len(task.errors), case.starts()) == (1, 1)
+    assert not task.has_unfinished_record
 
 
-def test_another_refresh_that_is_hidden_before_it_was_seen_to_end_does_not_hinder_the_start(
-    make_task: Any, store: Any, deferrable: bool, quickbi: Any, mail_id: str, world: Any, starts: Any, newest: Any
-) -> None:
-    first = quickbi.add_run(mail_id, status="PROCESSING")
-    world.advance(10)
-    world.after(70, lambda: quickbi.finish_run(first, "SENT"))
-    world.after(75, lambda: quickbi.add_run(mail_id, duration=200))
-    task = make_task(store=store, deferrable=deferrable)
-    assert (task.run(), starts()) == (newest(), 1)
+def test_another_refresh_that_is_hidden_before_it_was_seen_to_end_does_not_hinder_the_start(case: Case) -> None:
+    first = case.quickbi.add_run(case.mail_id, status="PROCESSING")
+    case.world.advance(10)
+
+    def replaced() -> None:
+        """At once, or a poll between the two would start ours, whenever that poll happens to come."""
+        case.quickbi.finish_run(first, "SENT")
+        case.quickbi.add_run(case.mail_id, duration=200)
+
+    case.world.after(75, replaced)
+    task = case.task()
+    assert (task.run(), case.starts()) == (case.newest(), 1)
     assert task.errors == []
 
 
-def test_a_retry_recovers_the_refresh_that_was_attached_to_even_if_only_its_id_was_kept(
-    make_task: Any, new_store: Any, deferrable: bool, quickbi: Any, starts: Any, newest: Any, die_at: Any, crash: Any
-) -> None:
-    store = new_store()
-    die_at(store, "set", 3, after=True)
-    task = make_task(store=store, deferrable=deferrable)
-    assert (task.run(), starts()) == (newest(), 1)
-    assert [type(error) for error in task.errors] == [crash]
+@recorded
+def test_a_retry_recovers_the_refresh_that_was_attached_to_even_if_only_its_id_was_kept(case: Case) -> None:
+    case.die_at(case.store, "set", 3, after=True)
+    task = case.task()
+    assert (task.run(), case.starts()) == (case.newest(), 1)
+    assert [type(error) for error in task.errors] == [Crash]
 
 
-def test_being_killed_says_that_the_refresh_goes_on(make_task: Any, log: Any) -> None:
-    make_task().operator().on_kill()
+@held
+@unrecorded
+def test_being_killed_says_that_the_refresh_goes_on(log: Any, case: Case) -> None:
+    case.task().operator().on_kill()
     assert "a refresh that was started goes on" in log.text

@@ -10,8 +10,11 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_quickbi.api.client import QuickBIClient
+from airflow_provider_quickbi.api.clock import use
 from airflow_provider_quickbi.exceptions import QuickBIStartUnknown, QuickBIUnavailable
 from airflow_provider_quickbi.testing import Fault
+
+from .tries import Crash, Store, Task, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +66,7 @@ def in_turn(faults: dict[str, Fault | None], names: list[str]) -> Callable[[Any]
     return lambda call: faults[next(left, "succeeded")]
 
 
-def break_down(history: dict[str, Any], quickbi: Any, world: Any, store: Any, crash: Any, patch: Any) -> None:
+def break_down(history: dict[str, Any], quickbi: Any, world: Any, store: Any, patch: Any) -> None:
     """Arrange what a history says."""
     quickbi.add_mail_task("Daily sales", mail_id=MAIL)
     quickbi.add_run(MAIL, exec_time="2026-03-01T09:00:00")
@@ -82,7 +85,7 @@ def break_down(history: dict[str, Any], quickbi: Any, world: Any, store: Any, cr
 
     def live(*_: Any) -> None:
         if (instant := next(instants)) in history["crashes"]:
-            raise crash(f"at instant {instant}")
+            raise Crash(f"at instant {instant}")
 
     patch.setattr(QuickBIClient, "do", between(live, QuickBIClient.do))
     store.before = live
@@ -108,24 +111,22 @@ def between(live: Callable[[], None], real: Callable[..., Any]) -> Callable[...,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(history=histories())
-def test_no_history_starts_a_second_mail(
-    history: dict[str, Any], quickbi: Any, new_world: Any, new_store: Any, task_type: Any, crash: Any
-) -> None:
+def test_no_history_starts_a_second_mail(history: dict[str, Any], quickbi: Any) -> None:
     quickbi.reset()
     with pytest.MonkeyPatch.context() as patch:
-        world = new_world(quickbi)
-        store = new_store()
-        break_down(history, quickbi, world, store, crash, patch)
-        world.rule(patch)
+        world = World(quickbi)
+        store = Store()
+        break_down(history, quickbi, world, store, patch)
         arguments = {"mail_id": MAIL, "poll_interval": 40, "deferrable": history["deferrable"]}
-        task = task_type(world, arguments, store, retries=9, retry_delay=history["retry_delay"])
+        task = Task(world, arguments, store, retries=9, retry_delay=history["retry_delay"])
         try:
-            result = task.run()
-        except (AirflowSensorTimeout, QuickBIUnavailable, QuickBIStartUnknown, crash) as error:
+            with use(world.clock()):
+                result = task.run()
+        except (AirflowSensorTimeout, QuickBIUnavailable, QuickBIStartUnknown, Crash) as error:
             event(f"ends with {type(error).__name__}")
             result = None
     assert quickbi.starts(MAIL) <= 1
-    assert all(isinstance(error, (crash, QuickBIUnavailable, QuickBIStartUnknown)) for error in task.errors[:-1])
+    assert all(isinstance(error, (Crash, QuickBIUnavailable, QuickBIStartUnknown)) for error in task.errors[:-1])
     if history["every"] is None:
         assert result is not None, "nothing of this makes a task fail for good"
         assert quickbi.starts(MAIL) == 1
@@ -134,25 +135,23 @@ def test_no_history_starts_a_second_mail(
         run = next(run for run in quickbi.runs(MAIL) if run["task_id"] == result["task_id"])
         assert run["status"] == result["status"] == "SENT"
         assert run["origin"] != "added", "yesterday's run is not ours"
-        assert not task.noted
+        assert not task.has_unfinished_record
 
 
 @settings(max_examples=15, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=histories(), kept=st.booleans())
-def test_each_clear_sends_one_more_mail(
-    history: dict[str, Any], kept: bool, quickbi: Any, new_world: Any, new_store: Any, task_type: Any, crash: Any
-) -> None:
-    """Without crashes, with and without notes."""
+def test_each_clear_sends_one_more_mail(history: dict[str, Any], kept: bool, quickbi: Any) -> None:
+    """Without crashes, with and without records."""
     quickbi.reset()
     history = history | {"crashes": set(), "every": None, "starts": [], "poll_count": history["poll_count"][:4]}
     with pytest.MonkeyPatch.context() as patch:
-        world = new_world(quickbi)
-        break_down(history, quickbi, world, new_store(), crash, patch)
-        world.rule(patch)
+        world = World(quickbi)
+        break_down(history, quickbi, world, Store(), patch)
         arguments = {"mail_id": MAIL, "poll_interval": 40, "deferrable": history["deferrable"]}
-        task = task_type(world, arguments, new_store() if kept else None, retries=9)
+        task = Task(world, arguments, Store() if kept else None, retries=9)
         for number in (1, 2, 3):
-            result = task.run()
+            with use(world.clock()):
+                result = task.run()
             assert quickbi.starts(MAIL) == number
             assert result["task_id"] == quickbi.runs(MAIL)[-1]["task_id"]
             task.clear()

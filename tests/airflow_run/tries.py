@@ -1,9 +1,11 @@
-"""Runs tries of an operator in this process, with deferrals, retries and clears, and in a time of its own."""
+"""Runs tries of the run operator in this process, with deferrals, retries and clears, and in a time of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -18,29 +20,35 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_quickbi._send import attempt, monitor, starter
-from airflow_provider_quickbi._send import store as record_store
 from airflow_provider_quickbi._send.store import RECORD_KEY
-from airflow_provider_quickbi._wait import aio, deferral, shared_client, start, sync
 from airflow_provider_quickbi.api import rate_limit
-from airflow_provider_quickbi.api.clock import SYSTEM_CLOCK
-from airflow_provider_quickbi.operators import starting
+from airflow_provider_quickbi.api.client import QuickBIClient
+from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
-from airflow_provider_quickbi.triggers import quickbi as triggers
+from tests.datasets import ACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_quickbi.testing import LocalQuickBI
+    from airflow_provider_quickbi.api.errors import QuickBIError
+    from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 #: When the tests begin, in their own time.
 BEGIN = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
 #: What Airflow never tries again.
 FINAL = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
 #: Real seconds that a trigger may take.
 TRIGGER_LIMIT = 20.0
 #: How often the time may be read before it passes; more often is a loop that waits for nothing.
 PATIENCE = 20_000
+
+
+#: For tests of which only some of the cases make sense.
+recorded = pytest.mark.parametrize("keeps_records", [True], ids=["recorded"])
+unrecorded = pytest.mark.parametrize("keeps_records", [False], ids=["unrecorded"])
+deferred = pytest.mark.parametrize("deferrable", [True], ids=["deferred"])
+held = pytest.mark.parametrize("deferrable", [False], ids=["held"])
 
 
 class Crash(BaseException):
@@ -59,6 +67,7 @@ class World:
         self.in_triggerer: Callable[[], Any] = lambda: None
         self._plans: list[tuple[float, Callable[[], Any]]] = []
         quickbi.clock.freeze(at=BEGIN)
+        self._pass_to(self.now)
 
     def time(self) -> float:
         self._reads += 1
@@ -90,6 +99,7 @@ class World:
             self._reads = 0
         self.quickbi.clock.advance(instant - self.now)
         self.now = instant
+        self.quickbi.clock.skew = instant - time.time()  # by which it takes requests for too old
 
     def after(self, seconds: float, do: Callable[[], Any]) -> None:
         """Do something as soon as so many seconds have passed."""
@@ -98,40 +108,9 @@ class World:
     def elapsed(self) -> float:
         return self.now - BEGIN.timestamp()
 
-    def rule(self, patch: pytest.MonkeyPatch) -> None:
-        """Be the time of every module that waits."""
-        clock = SimpleNamespace(time=self.time, sleep=self.sleep, monotonic=self.time)
-        for module in (
-            attempt,
-            monitor,
-            starter,
-            record_store,
-            deferral,
-            start,
-            sync,
-            aio,
-            shared_client,
-            starting,
-            triggers,
-        ):
-            patch.setattr(module, "time", clock)
-        loop = _Loop(self.sleep_in_the_triggerer)
-        for module in (triggers, aio):
-            patch.setattr(module, "asyncio", loop)
-        patch.setattr(SYSTEM_CLOCK, "time", self.time)
-        patch.setattr(SYSTEM_CLOCK, "monotonic", self.time)
-        patch.setattr(SYSTEM_CLOCK, "sleep", self.advance)
-        patch.setattr(SYSTEM_CLOCK, "sleep_async", self.sleep_in_the_triggerer)
-
-
-class _Loop:
-    """``asyncio`` with another ``sleep``."""
-
-    def __init__(self, sleep: Callable[[float], Any]) -> None:
-        self.sleep = sleep
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
+    def clock(self) -> Clock:
+        """Return the clock that goes by this time."""
+        return Clock(self.time, self.time, self.sleep, self.sleep_in_the_triggerer)
 
 
 class Store:
@@ -175,9 +154,10 @@ class Task:
 
     :param world: its time.
     :param arguments: of the operator.
-    :param store: where notes are kept; ``None`` below Airflow 3.3.
+    :param store: where start records are kept; ``None`` below Airflow 3.3.
     :param retries: of the task.
     :param retry_delay: seconds between two tries.
+    :param kind: what is started: ``mail`` or ``dataset``.
     """
 
     world: World
@@ -266,14 +246,23 @@ class Task:
             self.world.advance(self.retry_delay)
             self.try_number += 1
 
+    def die_once_before_recording(self) -> None:
+        """Let the process die once between the end of a try and the moment when Airflow records it."""
+
+        def die() -> None:
+            self.before_recording = lambda: None
+            raise Crash("before Airflow has recorded the end")
+
+        self.before_recording = die
+
     def clear(self) -> None:
         """Do what clearing a task does; it is to be tried again as often as at first."""
         self.max_tries = self.try_number + self.retries
         self.try_number += 1
 
     @property
-    def noted(self) -> bool:
-        """Whether a note is left of a start that the task has not come to an end with."""
+    def has_unfinished_record(self) -> bool:
+        """Whether the record of a start is left that the task has not finished."""
         record = None if self.store is None else self.store.get(RECORD_KEY)
         return record is not None and not record["finished"]
 
@@ -291,3 +280,105 @@ async def first_event(trigger: Any) -> Any:
         raise AssertionError("the trigger gave no event")
 
     return await asyncio.wait_for(first(), TRIGGER_LIMIT)
+
+
+class Case:
+    """One mail task or dataset, and tasks that send or refresh it on one kind of Airflow and in one mode.
+
+    :param world: the time.
+    :param kind: ``mail`` or ``dataset``, of which the tests speak as if it were a mail task.
+    :param mail_id: of the mail task or the dataset.
+    :param store: of all its tasks; ``None`` below Airflow 3.3.
+    :param deferrable: whether they wait in the triggerer.
+    """
+
+    def __init__(self, world: World, kind: str, mail_id: str, store: Store | None, *, deferrable: bool) -> None:
+        self.world = world
+        self.quickbi: Any = world.quickbi
+        self.kind = kind
+        self.mail_id = mail_id
+        self.store = store
+        self.deferrable = deferrable
+        self._patch = pytest.MonkeyPatch()
+
+    def task(self, *, retries: int = 3, **arguments: Any) -> Task:
+        """Make a task that sends the mail or refreshes the dataset."""
+        if not arguments.keys() & {"subscribe_name", "dataset_name"}:
+            arguments.setdefault("mail_id" if self.kind == "mail" else "dataset_id", self.mail_id)
+        given = {"poll_interval": 60, "deferrable": self.deferrable, **arguments}
+        return Task(self.world, given, self.store, retries=retries, kind=self.kind)
+
+    def starts(self) -> int:
+        """Count the runs that were started through the API."""
+        return int(self.quickbi.starts(self.mail_id))
+
+    def newest(self, origin: str | None = None) -> dict[str, Any]:
+        """Return the XCom that the newest run should give.
+
+        :param origin: the newest run that came about in this way; by default of all.
+        """
+        runs = [run for run in self.quickbi.runs(self.mail_id) if origin in (None, run["origin"])]
+        shown = (
+            ("task_id", "status", "exec_time")
+            if self.kind == "mail"
+            else ("job_id", "status", "started_at", "ended_at")
+        )
+        return {f"{self.kind}_id": self.mail_id, **{key: runs[-1][key] for key in shown}}
+
+    def run_id(self, xcom: dict[str, Any]) -> str:
+        """Return the id of the run that an XCom names."""
+        return str(xcom["task_id" if self.kind == "mail" else "job_id"])
+
+    @property
+    def succeeded(self) -> str:
+        """The status that means success."""
+        return "SENT" if self.kind == "mail" else "SUCCESS"
+
+    def die_at(self, owner: Any, name: str, nth: int = 1, *, after: bool = False) -> None:
+        """Let the process die at the nth call of a method, or of a client's operation, before or after it is done."""
+        name = ACTIONS.get(name, name) if self.kind == "dataset" else name
+        method = name if hasattr(owner, name) else "do"
+        real = getattr(owner, method)
+        calls = itertools.count(1)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if method != name and args[1].action != name:
+                return real(*args, **kwargs)
+            this = next(calls)
+            if this == nth and not after:
+                raise Crash(f"before {name}")
+            result = real(*args, **kwargs)
+            if this == nth:
+                raise Crash(f"after {name}")
+            return result
+
+        self._patch.setattr(owner, method, call)
+
+    def start_with(self, **arguments: Any) -> None:
+        """Set how runs that are started behave."""
+        self.quickbi.set_manual_start(self.mail_id, **arguments)
+
+    def fail(self, action: str, *faults: Fault, times: int | None = 1) -> None:
+        """Let Quick BI fail at an operation."""
+        self.quickbi.fail(action, *faults, times=times)
+
+    def in_an_outage(self, begin: float, end: float, fault: Fault) -> None:
+        """Let no status be had between two times, in seconds from now."""
+        self.world.after(begin, lambda: self.quickbi.fail("GetMailTaskStatus", fault, times=None))
+        self.world.after(end, self.quickbi.clear_faults)
+
+    def refuse_starts(self, number: float, error: QuickBIError) -> None:
+        """Let the first calls that start a mail fail before anything is sent."""
+        real = QuickBIClient.do
+        refused = itertools.count(1)
+
+        def call(client: Any, operation: Any, **kwargs: Any) -> Any:
+            if not operation.repeatable and next(refused) <= number:
+                raise error
+            return real(client, operation, **kwargs)
+
+        self._patch.setattr(QuickBIClient, "do", call)
+
+    def close(self) -> None:
+        """Undo what the case has changed."""
+        self._patch.undo()

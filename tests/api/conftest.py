@@ -240,7 +240,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
 
     schedulers: list[Any] = []
 
-    class Scheduler(ecs_ram_role.BackgroundScheduler):  # type: ignore[misc, name-defined] - the vendor has no types
+    class Scheduler(ecs_ram_role.BackgroundScheduler):  # the vendor has no types
         def start(self, *args: Any, **kwargs: Any) -> None:
             schedulers.append(self)
             super().start(*args, **kwargs)
@@ -255,6 +255,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     monkeypatch.setattr(ecs_ram_role, "BackgroundScheduler", Scheduler)
     monkeypatch.setattr(ecs_ram_role, "atexit", SimpleNamespace(register=lambda *args, **kwargs: None))
     monkeypatch.setattr(ecs_ram_role.EcsRamRoleCredentialsProvider, "__init__", look_here)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):  # the vendor's packages use them for every host
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(credentials, "_providers", {})
     monkeypatch.setattr(TeaCore, "_sessions", {})
     # The vendor loads all CA certificates for every URL, even without TLS.
@@ -277,7 +279,7 @@ def spec_of(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def make(auth_type: str, **more: Any) -> CredentialSpec:
         key = {"access_key_id": "own-id", "access_key_secret": "own-secret"}
-        fields: dict[str, Any] = {
+        fields: dict[str, dict[str, Any]] = {
             "access_key": key,
             "sts": {**key, "security_token": "own-token"},
             "ram_role_arn": {
@@ -299,10 +301,10 @@ def spec_of(stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             "credentials_uri": {"credentials_uri": f"{stand_in.url}/credentials?for=airflow"},
             "bearer": {"bearer_token": "own-bearer-token"},
             "default": {},
-        }[auth_type]
+        }
         if auth_type == "default":
             monkeypatch.setattr(auth_util, "environment_access_key_id", "own-id")
             monkeypatch.setattr(auth_util, "environment_access_key_secret", "own-secret")
-        return CredentialSpec.of(auth_type, **{**fields, **more})
+        return CredentialSpec.of(auth_type, **{**fields[auth_type], **more})
 
     return make

@@ -149,6 +149,16 @@ def test_a_start_without_credentials_has_not_arrived(
     assert quickbi.count() == 0
 
 
+@pytest.mark.parametrize("auth_type", ["credentials_uri", "ecs_ram_role"])
+def test_a_proxy_that_the_vendors_packages_use_for_this_machine_is_named(
+    spec_of: Callable[..., Any], auth_type: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(TransientError, match=r"uses HTTP_PROXY here, whatever NO_PROXY says: unset HTTP_PROXY"):
+        CredentialSource(spec_of(auth_type)).get()
+
+
 # Logging
 
 

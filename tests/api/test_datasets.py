@@ -11,7 +11,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from airflow_provider_quickbi.api.datasets import MAX_LOG_CHARACTERS, Dataset, DatasetRefreshJob, RefreshLog
-from airflow_provider_quickbi.api.errors import AlreadyRunningError, ErrorKind, PermanentError, TransientError
+from airflow_provider_quickbi.api.errors import (
+    AlreadyRunningError,
+    ErrorKind,
+    PermanentError,
+    QuickBIError,
+    TransientError,
+)
 from airflow_provider_quickbi.api.models import MailTaskRun, MalformedResponse, Run
 from airflow_provider_quickbi.api.paging import Page
 from airflow_provider_quickbi.api.retry import NO_RETRY
@@ -83,7 +89,7 @@ def test_a_start_is_never_retried(quickbi: LocalQuickBI, client: Any, fault: Fau
     ],
 )
 def test_each_refusal_of_a_start_has_its_meaning(
-    quickbi: LocalQuickBI, client: Any, code: str, cls: type[Exception], kind_of_error: ErrorKind
+    quickbi: LocalQuickBI, client: Any, code: str, cls: type[QuickBIError], kind_of_error: ErrorKind
 ):
     quickbi.fail(START, Fault.error(code, "The service's own words."), times=None)
     with pytest.raises(cls) as caught:

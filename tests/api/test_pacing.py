@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import subprocess
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -306,3 +308,23 @@ def test_the_documented_limits_apply_and_only_that_of_the_status_can_be_configur
     action: str, configured: float, rate: float
 ):
     assert 0.9 * rate <= rate_limiter(ACCOUNT, action, configured).rate <= rate
+
+
+def test_a_blocking_call_imports_what_takes_long_before_it_gets_its_slot():
+    program = """
+import sys
+from airflow_provider_quickbi.api.client import QuickBIClient
+from airflow_provider_quickbi.api.credentials import CredentialSpec
+from airflow_provider_quickbi.api.rate_limit import RateLimiter
+from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
+
+def acquire_blocking(self, sleep):
+    print([name for name in ("requests", "alibabacloud_tea_openapi.utils") if name not in sys.modules])
+    sys.exit()
+
+RateLimiter.acquire_blocking = acquire_blocking
+key = CredentialSpec.of("access_key", access_key_id="LTAI", access_key_secret="secret")
+QuickBIClient(ClientSettings(Endpoint("127.0.0.1", "http", 1), key)).get_mail_task_status("mail")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

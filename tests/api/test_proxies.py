@@ -22,6 +22,8 @@ from airflow_provider_quickbi.testing import LocalQuickBI
 
 BOUND = 10.0
 
+pytestmark = pytest.mark.own_proxies
+
 
 class Tunnel:
     """A proxy that supports ``CONNECT`` only; every tunnel leads to the same port of this machine.

@@ -20,8 +20,11 @@ from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.api.settings import Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
-OK = (200, {}, b'{"Success": true, "Result": [], "RequestId": "R"}')
-BUSY = (503, {}, b"")
+#: Status, headers and body.
+Response = tuple[int, dict[str, str], bytes]
+
+OK: Response = (200, {}, b'{"Success": true, "Result": [], "RequestId": "R"}')
+BUSY: Response = (503, {}, b"")
 
 
 def played(
@@ -152,6 +155,7 @@ def test_a_retry_after_of_days_is_capped(quickbi: LocalQuickBI, client: Any):
 
 def test_an_operation_that_is_not_repeatable_makes_one_attempt():
     operation = operations.manual_run_mail_task("m")
+    response: Any
     for response in (BUSY, TransientError("reset"), (400, {}, b'{"Code": "Throttling", "Message": "slow"}')):
         steps, error = played([response], operation)
         assert isinstance(error, QuickBIError)
@@ -169,7 +173,7 @@ def test_the_rate_limiter_is_notified_of_throttling_and_success_only():
             reported.append(("throttled", retry_after))
 
     throttled = (400, {"x-acs-retry-after": "1500"}, b'{"Code": "Throttling.User", "Message": "slow"}')
-    refused = (400, {}, b'{"Code": "Mail.Not.Found", "Message": "no"}')
+    refused: Response = (400, {}, b'{"Code": "Mail.Not.Found", "Message": "no"}')
     played([throttled, BUSY, OK], limiter=Recording(50))
     played([BUSY, refused], limiter=Recording(50))
     assert reported == [("throttled", 1.5), "ok"]

@@ -15,14 +15,20 @@ from airflow_provider_quickbi.api import status_poller
 from airflow_provider_quickbi.api.clock import Clock
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.errors import PermanentError, TransientError
+from airflow_provider_quickbi.api.models import Run
 from airflow_provider_quickbi.api.operations import StatusQuery
 from airflow_provider_quickbi.api.settings import ClientSettings
-from airflow_provider_quickbi.api.status_poller import KEPT_SECONDS, shared_poller
+from airflow_provider_quickbi.api.status_poller import KEPT_SECONDS, StatusResponse, shared_poller
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(main, 20))
+
+
+def runs_of(response: StatusResponse) -> tuple[Run, ...]:
+    assert isinstance(response.outcome, tuple)
+    return response.outcome
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def test_equal_queries_share_one_call_and_its_response(quickbi: LocalQuickBI, ac
             held.let_go.set()
             responses = await asyncio.gather(*polls)
             assert len({id(response) for response in responses}) == 1
-            assert [found.task_id for found in responses[0].outcome] == [task_id]
+            assert [found.run_id for found in runs_of(responses[0])] == [task_id]
 
     run(main())
     assert quickbi.count() == 1
@@ -82,7 +88,7 @@ def test_different_queries_are_different_calls(quickbi: LocalQuickBI, account: C
             responses = await asyncio.gather(
                 *(poller.subscribe().poll_once(status_query) for status_query in status_queries for _ in range(5))
             )
-            assert [len(response.outcome) for response in responses] == [1] * 10 + [0] * 5
+            assert [len(runs_of(response)) for response in responses] == [1] * 10 + [0] * 5
 
     run(main())
     assert quickbi.count() == 3
@@ -247,6 +253,7 @@ def test_connections_are_closed_when_the_last_user_leaves(account: ClientSetting
                 assert inner is outer
                 await inner.subscribe().poll_once(StatusQuery("m", None))
                 session = inner.client._transport._session
+            assert session is not None
             assert not session.closed
             await outer.subscribe().poll_once(StatusQuery("m", None))
         assert session.closed

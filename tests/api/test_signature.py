@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -15,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi.api import signing, vendor
+from airflow_provider_quickbi.api import vendor
+from airflow_provider_quickbi.api.clock import Clock, use
 from airflow_provider_quickbi.api.credentials import Credentials, CredentialSpec
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
 from airflow_provider_quickbi.api.settings import Endpoint
@@ -178,21 +181,12 @@ def test_every_attempt_has_its_own_nonce(quickbi: LocalQuickBI, client: Any):
     assert len(nonces) == len(set(nonces)) == 4
 
 
-def test_every_attempt_has_the_date_at_which_it_is_sent(
-    quickbi: LocalQuickBI, client: Any, monkeypatch: pytest.MonkeyPatch
-):
-    class Ticking(datetime):
-        ticks = 0
-
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            cls.ticks += 1
-            return datetime.now(tz) + timedelta(minutes=cls.ticks)
-
-    monkeypatch.setattr(signing, "datetime", Ticking)
+def test_every_attempt_has_the_date_at_which_it_is_sent(quickbi: LocalQuickBI, client: Any):
+    minutes = itertools.count(1)
     mail_id = quickbi.add_mail_task("Daily sales")
     quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=2)
-    client.get_mail_task_status(mail_id)
+    with use(Clock(time=lambda: time.time() + 60 * next(minutes))):
+        client.get_mail_task_status(mail_id)
     dates = [datetime.fromisoformat(call.headers["x-acs-date"]) for call in quickbi.calls]
     assert len(dates) == 3
     assert all(later - earlier >= timedelta(seconds=59) for earlier, later in pairwise(dates))

@@ -216,7 +216,7 @@ def test_simulate_runs_the_simulator_and_one_that_is_like_a_recording(tmp_path: 
         )  # fmt: skip
         assert process.stdout is not None
         with process, process.stdout as out:
-            lines = []
+            lines: list[str] = []
             while not (lines and lines[-1].startswith("export AIRFLOW_CONN_QUICKBI_DEFAULT=")):
                 lines.append(out.readline())
                 assert lines[-1], lines

@@ -19,9 +19,9 @@ from airflow_provider_quickbi._check.replay import imitate
 from airflow_provider_quickbi._check.report import Level, Report
 from airflow_provider_quickbi._check.sending import start_once
 from airflow_provider_quickbi._send.record import StartResult
-from airflow_provider_quickbi._wait.evaluate import OnFailed, evaluate
+from airflow_provider_quickbi._wait.evaluate import evaluate
 from airflow_provider_quickbi._wait.selector import RunSelector
-from airflow_provider_quickbi._wait.state import Outcome, WaitState
+from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitState
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.clock import Clock as ClientClock
@@ -38,10 +38,6 @@ READINGS = {
 TABLE = HERE.parent.parent / "docs" / "unknowns.md"
 MAIL = "0123456789abcdef0123456789abcdef"
 UNKNOWN_TASK_ID = "9223372036854775807"
-
-
-def void(_: object) -> None:
-    """Return nothing."""
 
 
 class Account:
@@ -82,7 +78,11 @@ class Account:
     @property
     def clock(self) -> Clock:
         now = self.quickbi.clock
-        return Clock(time=now.time, monotonic=now.time, sleep=lambda seconds: void(now.advance(seconds)))
+
+        def sleep(seconds: float) -> None:
+            now.advance(seconds)
+
+        return Clock(time=now.time, monotonic=now.time, sleep=sleep)
 
     def outcome(self) -> str:
         """Do what the reading's scenario says and return how the wait ends."""
@@ -115,7 +115,8 @@ class Account:
         )
         while True:
             if then is not None and self.quickbi.clock.time() - begun >= at:
-                then = void(then())
+                then()
+                then = None
             query = wait.status_query(self.quickbi.clock.time())
             response: Any = None
             if query is not None:
@@ -127,7 +128,7 @@ class Account:
             if evaluation.outcome.final:
                 if evaluation.outcome is Outcome.SUCCEEDED:
                     assert evaluation.run is not None
-                    assert evaluation.run.task_id in {run["task_id"] for run in self.quickbi.runs(MAIL)[-2:]}
+                    assert evaluation.run.run_id in {run["task_id"] for run in self.quickbi.runs(MAIL)[-2:]}
                 return evaluation.outcome.value
             self.quickbi.clock.advance(30)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pytest
 
 from airflow_provider_quickbi.testing import DOCUMENTED_CALLS_PER_SECOND, LocalQuickBI
 from dev.standalone import Airflow, Api, Program, ending_on
-from tests.live.runs import Run, until
+from tests.live.runs import WAITING, Run, RunWhileWatched, Watched, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,6 +93,15 @@ def trigger(airflow: Airflow, api: Api) -> Callable[..., Run]:
         return Run.triggered(airflow, api, dag_id, conf)
 
     return trigger
+
+
+@pytest.fixture(scope="session")
+def watched(quickbi: LocalQuickBI, trigger: Callable[..., Run]) -> Watched:
+    """A run with a sensor of each mode, once it is over."""
+    mails = {mode: RunWhileWatched(quickbi, f"live-{mode}") for mode in WAITING}
+    began = datetime.now(UTC).replace(microsecond=0)
+    run = trigger("live_modes", {"executed_after": began.isoformat()})
+    return Watched(run, mails, run.states_until_over())
 
 
 class Triggerer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 #: How many seconds a run, or a step of it, may take on a slow machine.
 PATIENCE = 150.0
 _OVER = ("success", "failed")
+#: Which state shows that a task waits in its mode.
+WAITING = {"poke": "running", "reschedule": "up_for_reschedule", "deferrable": "deferred"}
 
 
 T = TypeVar("T")
@@ -179,3 +182,12 @@ class RunWhileWatched:
         """How often the status was answered since the run was ``SENT``."""
         assert self._sent_with is not None, f"Nobody looked at {self._mail_id} often enough"
         return sum(call.number >= self._sent_with for call in status_calls(self._quickbi, self._mail_id))
+
+
+@dataclass
+class Watched:
+    """A run in which a sensor of each mode watched a mail of its own."""
+
+    run: Run
+    mails: dict[str, RunWhileWatched]
+    seen: dict[str, set[str]]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_quickbi import connection
+from airflow_provider_quickbi.connection.form import form_behaviour
 from tests.live import browser
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def field_of(form: Locator, name: str) -> Locator:
 
 def test_the_form_shows_label_and_help_of_every_field_and_no_raw_key(form: Locator) -> None:
     standard = form.inner_text().splitlines()
-    assert set(connection.RELABELING.values()) <= set(standard)
-    for name, placeholder in connection.PLACEHOLDERS.items():
+    assert set(form_behaviour()["relabeling"].values()) <= set(standard)
+    for name, placeholder in form_behaviour()["placeholders"].items():
         assert form.locator(f"input[name={name}]").get_attribute("placeholder") == placeholder
 
     open_extra_fields(form)

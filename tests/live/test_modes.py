@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.live.runs import Run, RunWhileWatched, start_calls, status_calls
+from tests.live.runs import WAITING, Run, Watched, start_calls, status_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,31 +15,11 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.testing import LocalQuickBI
     from dev.standalone import Api
 
-#: Which state shows that a task waits in its mode.
-WAITING = {"poke": "running", "reschedule": "up_for_reschedule", "deferrable": "deferred"}
-
 
 def described(quickbi: LocalQuickBI, mail_id: str) -> dict[str, Any]:
     """What the XCom must hold: the latest run of a mail task."""
     run = quickbi.runs(mail_id)[-1]
     return {"mail_id": mail_id, "task_id": run["task_id"], "status": run["status"], "exec_time": run["exec_time"]}
-
-
-@dataclass
-class Watched:
-    """A run in which a sensor of each mode watched a mail of its own."""
-
-    run: Run
-    mails: dict[str, RunWhileWatched]
-    seen: dict[str, set[str]]
-
-
-@pytest.fixture(scope="module")
-def watched(quickbi: LocalQuickBI, trigger: Callable[..., Run]) -> Watched:
-    mails = {mode: RunWhileWatched(quickbi, f"live-{mode}") for mode in WAITING}
-    began = datetime.now(UTC).replace(microsecond=0)
-    run = trigger("live_modes", {"executed_after": began.isoformat()})
-    return Watched(run, mails, run.states_until_over())
 
 
 @pytest.mark.parametrize("mode", WAITING)

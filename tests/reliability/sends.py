@@ -311,8 +311,11 @@ class Senders:
         if result is not None:
             named = result["job_id" if plan.refreshes else "task_id"]
             truth = {run["task_id"]: run for run in runs}.get(named)
-            ours = truth is not None and (truth["origin"] == "manual" or plan.name == "attached")
-            if not ours or (end in ("SENT", "SUCCESS") and truth["status"] != end):
+            if (
+                truth is None
+                or (truth["origin"] != "manual" and plan.name != "attached")
+                or (end in ("SENT", "SUCCESS") and truth["status"] != end)
+            ):
                 yield f"{shown}; the run that it names is {truth}"
 
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from airflow_provider_quickbi._wait.state import WaitGroup
 from airflow_provider_quickbi.api import rate_limit, status_poller
+from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.testing.signature import percent_encode
 
 from .faulty import FaultyQuickBI
@@ -104,6 +105,8 @@ def run(seed: int, seconds: float) -> Report:
         sends = stack.enter_context(FaultyQuickBI(seed))
         stack.enter_context(_connections(reports, sends))
         stack.enter_context(hurried())
+        # A worker has one thread; if many set up Airflow 2.11's models at once, SQLAlchemy can block for ever.
+        QuickBIHook(_STEADY).get_conn().close()
         noticed = stack.enter_context(_unhandled())
         tracing = not tracemalloc.is_tracing()
         if tracing:

@@ -582,7 +582,7 @@ def note_signatures() -> None:
     """Write every signature that is sent into a file."""
     from airflow_provider_quickbi.api import flow
 
-    sign = flow.sign
+    sign = vars(flow)["sign"]
     file = Path(os.environ[SIGNATURES])
 
     def noted(*args: Any, **kwargs: Any) -> Any:
@@ -592,7 +592,7 @@ def note_signatures() -> None:
                 signatures.write(f"{authorization.partition('Signature=')[2]}\n")
         return request
 
-    flow.sign = noted
+    vars(flow)["sign"] = noted
 
 
 def main() -> int:
@@ -643,5 +643,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] - it is a text stream
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a text stream
     sys.exit(main())

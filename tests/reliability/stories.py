@@ -365,7 +365,7 @@ def what_is_wrong(
     :param steady_clock: whether the server's clock did not go back meanwhile, which hides runs.
     """
     evaluation: Evaluation = group.evaluation
-    outcome, task_id = evaluation.outcome, evaluation.run.task_id if evaluation.run else None
+    outcome, task_id = evaluation.outcome, evaluation.run.run_id if evaluation.run else None
     shown = f"{story.name!r} ({story.mail_id}) ended {outcome.value} with run {task_id}: {evaluation.message}"
     if outcome not in story.ends and not _could_not_look(story, plan, evaluation, ended_at):
         strays = any(run.exec_time is None for run in story.runs)
@@ -381,7 +381,7 @@ def what_is_wrong(
         if (outcome, None) not in allowed:
             return f"{shown} Nothing allows that."
         pin = group.waits[0].run
-        run = oracle.runs.get(pin.task_id) if pin else None
+        run = oracle.runs.get(pin.run_id) if pin else None
         limit = plan.wait.finish_by or 0.0
         if run and run.over_at and run.over_at < limit - STALE and evaluation.error is None and steady_clock:
             return f"{shown} The run was over {limit - run.over_at:.1f} s before the timeout."

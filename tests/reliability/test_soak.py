@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_faults_at_random_are_survived() -> None:
-    command = [sys.executable, "-m", "tests.reliability.soak", "--seed", "20260101", "--seconds", "12"]
+    command = [sys.executable, "-m", "tests.reliability.soak", "--seed", "20260101", "--seconds", "5"]
     soak = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert soak.returncode == 0, (soak.stdout + soak.stderr)[-4000:]
     assert soak.stdout.rstrip().endswith("ok")

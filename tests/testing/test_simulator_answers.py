@@ -484,6 +484,7 @@ def test_reset_starts_afresh(quickbi: LocalQuickBI, call: Caller) -> None:
     quickbi.deny("NoPermission")
     quickbi.clock.freeze("2020-01-01T00:00:00")
     quickbi.reset()
-    assert quickbi.calls == quickbi.mail_tasks() == []
+    assert quickbi.calls == []
+    assert quickbi.mail_tasks() == []
     assert not quickbi.clock.frozen
     assert call("GetMailTaskStatus", MailId=mail_id) == "Mail.Not.Found"

@@ -64,7 +64,7 @@ def test_it_prints_what_to_copy_serves_and_stops_cleanly(
             )
         )
         page = call("GetMailTaskList")
-        assert len(page["Data"]) == 7
+        assert len(page["Data"]) == 8
         assert all(
             any(mail["MailId"] in line and mail["SubscribeName"] in line for line in lines) for mail in page["Data"]
         )

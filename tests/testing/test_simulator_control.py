@@ -30,7 +30,7 @@ def test_everything_in_the_table_is_there_locally_and_from_afar(quickbi: LocalQu
             assert callable(getattr(getattr(quickbi, part), name)) == callable(getattr(getattr(remote, part), name))
     for wrong in (quickbi, remote):
         with pytest.raises(AttributeError, match="no attribute 'fly'"):
-            wrong.fly()  # type: ignore[attr-defined]
+            wrong.fly()  # type: ignore[union-attr]
 
 
 def test_a_dataset_is_added_and_refreshed_from_afar(quickbi: LocalQuickBI, remote: RemoteQuickBI, call: Caller) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -385,8 +385,12 @@ def test_a_callback_that_never_returns_does_not_keep_the_server_from_stopping(
     make_caller: Callable[..., Caller],
 ) -> None:
     never = threading.Event()
+
+    def block(call: Any) -> None:
+        never.wait(30)
+
     with LocalQuickBI() as quickbi:
-        quickbi.when_called(LIST, lambda at: never.wait(30) and None)
+        quickbi.when_called(LIST, block)
         with pytest.raises(requests.ReadTimeout):
             make_caller(quickbi).send(LIST, timeout=0.1)
         begin = time.monotonic()

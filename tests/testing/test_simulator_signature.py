@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_quickbi.testing import Refusal
+from airflow_provider_quickbi.testing.accounts import Account
 from airflow_provider_quickbi.testing.signature import (
     NonceWindow,
     SignedRequest,
@@ -62,18 +63,12 @@ def signed_again(request: SignedRequest, secret: str = SECRET) -> SignedRequest:
     return replace(request, headers=headers)
 
 
-def key(**fields: object) -> SimpleNamespace:
-    defaults = {
-        "access_key_secret": "YourAccessKeySecret",
-        "active": True,
-        "security_token": None,
-        "security_token_expires_at": None,
-    }
-    return SimpleNamespace(**{**defaults, **fields})
+def key(**fields: Any) -> Account:
+    return Account("YourAccessKeyId", **{"access_key_secret": "YourAccessKeySecret", **fields})
 
 
 def check(
-    request: SignedRequest, *, now: float = PUBLISHED_AT, nonces: NonceWindow | None = None, **fields: object
+    request: SignedRequest, *, now: float = PUBLISHED_AT, nonces: NonceWindow | None = None, **fields: Any
 ) -> str:
     known = key(**fields)
     return verify(

@@ -129,6 +129,7 @@ def test_a_caller_that_wakes_too_late_takes_another_slot_but_not_for_ever(redis:
     limiter = Simulated(1, "queue", ControlledServer(redis.settings, clock), clock=clock, wall_clock=clock)
     limiter.try_acquire()
     limiter.try_acquire()
+    assert limiter._slot_at is not None
     clock.now = limiter._slot_at + 0.8
     assert limiter.try_acquire() > 0
     clock.now += 0.8

@@ -1,4 +1,4 @@
-"""Whatever Quick BI answers in whatever order: nothing counts that does not satisfy the fence, and nothing breaks."""
+"""Whatever Quick BI answers in whatever order: nothing counts that does not match the selector, and nothing breaks."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def cases(draw: st.DrawFn) -> tuple[WaitState, State]:
 
 
 def followed(wait: WaitState, state: list[tuple[Any, int]]) -> list[tuple[WaitState, Evaluation, Any, float]]:
-    """Judge answers until the wait is over; return what was known after each."""
+    """Evaluate responses until the wait is finished; return what was known after each."""
     now, after = NOW, []
     for response, pause in state:
         now += pause
@@ -129,7 +129,7 @@ def followed(wait: WaitState, state: list[tuple[Any, int]]) -> list[tuple[WaitSt
 
 @given(case=cases())
 @settings(max_examples=100, deadline=None)
-def test_a_run_that_does_not_satisfy_the_fence_is_never_accepted(case: tuple[WaitState, State]):
+def test_a_run_that_does_not_match_the_selector_is_never_accepted(case: tuple[WaitState, State]):
     wait, state = case
     for after, evaluation, _, _ in followed(wait, state):
         shown_only = evaluation.outcome in (Outcome.WRONG_TIMEZONE, Outcome.MISSED)
@@ -141,7 +141,7 @@ def test_a_run_that_does_not_satisfy_the_fence_is_never_accepted(case: tuple[Wai
 
 @given(case=cases())
 @settings(max_examples=100, deadline=None)
-def test_nothing_but_a_sent_run_that_satisfies_the_fence_gives_sent(case: tuple[WaitState, State]):
+def test_nothing_but_a_sent_run_that_matches_gives_success(case: tuple[WaitState, State]):
     wait, state = case
     for _, evaluation, response, _ in followed(wait, state):
         if evaluation.outcome is Outcome.SUCCEEDED:
@@ -187,8 +187,8 @@ def test_an_end_for_want_of_an_answer_or_of_time_has_its_reason(case: tuple[Wait
             assert isinstance(response, PermanentError)
         if evaluation.outcome is Outcome.UNAVAILABLE:
             assert after.error is not None
-            silent = isinstance(after.error, TransientError) and after.unreachable_since is not None
-            assert (silent and now - after.unreachable_since >= wait.unreachable_timeout) or (
+            since = after.unreachable_since if isinstance(after.error, TransientError) else None
+            assert (since is not None and now - since >= wait.unreachable_timeout) or (
                 wait.finish_by is not None and now >= wait.finish_by
             )
         if evaluation.outcome is Outcome.TIMED_OUT:

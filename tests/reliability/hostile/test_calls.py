@@ -34,7 +34,7 @@ from airflow_provider_quickbi._send.state import AttemptState
 from airflow_provider_quickbi._wait import events
 from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.selector import RunSelector
-from airflow_provider_quickbi._wait.state import Outcome, WaitGroup, WaitState
+from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
 from airflow_provider_quickbi.api import errors, operations, rate_limit, responses, signing
@@ -419,7 +419,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "seconds": lambda value: _options.seconds("x", value),
     "flag": lambda value: _options.flag("x", value),
     "count": lambda value: _options.count("x", value),
-    "choice": lambda value: _options.choice("x", value, ("a", "b")),
+    "choice": lambda value: _options.choice("x", value, OnFailed),
     "required_of": lambda value: _options.required_of(_options.requirement("require", value), 3),
 }
 AUTHORED = st.one_of(
@@ -930,8 +930,9 @@ def test_a_template_that_renders_to_nonsense_asks_nothing(
     quickbi: LocalQuickBI, argument: str, written: str, tried: Counter[str]
 ) -> None:
     tried["arguments read"] += 1
+    template: dict[str, Any] = {argument: "{{ x }}"}
     sensor = rendered(
-        QuickBIMailTaskSensor(task_id="t", mail_id="m", **{argument: "{{ x }}"}, deferrable=True), **{argument: written}
+        QuickBIMailTaskSensor(task_id="t", mail_id="m", deferrable=True, **template), **{argument: written}
     )
     with pytest.raises(AirflowFailException, match="t: ") as caught:
         inspect.unwrap(QuickBIMailTaskSensor.execute)(sensor, {})

@@ -1,0 +1,1 @@
+"""The notifier, and texts for other notifiers."""
