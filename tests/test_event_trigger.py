@@ -222,7 +222,7 @@ def test_what_was_seen_is_read_again_until_it_can_be(connection: LocalQuickBI) -
     asyncio.run(scenario())
 
 
-def test_a_run_is_told_of_again_rather_than_lost_if_the_triggerer_ends_before_airflow_has_the_event(
+def test_a_run_is_notified_again_rather_than_lost_if_the_triggerer_ends_before_airflow_has_the_event(
     connection: LocalQuickBI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "HAND_OVER_SECONDS", 3600.0)

@@ -99,7 +99,7 @@ def sensor(deferrable: bool, mail_id: str = "report", **arguments: Any) -> Any:
 
 
 @pytest.fixture
-def ends_at_look(quickbi: LocalQuickBI) -> Callable[..., None]:
+def ends_at_poll(quickbi: LocalQuickBI) -> Callable[..., None]:
     """Let a run end when it is asked for the nth time."""
 
     def arrange(nth: int, status: str = "SENT") -> None:
@@ -113,9 +113,9 @@ def ends_at_look(quickbi: LocalQuickBI) -> Callable[..., None]:
 @pytest.mark.parametrize("deferrable", [False, True], ids=["poke", "deferred"])
 @pytest.mark.parametrize("status", ["SENT", "FAILED"])
 def test_a_wait_counts_its_calls_its_end_and_how_late_that_was_seen(
-    quickbi: LocalQuickBI, stats: Recorded, ends_at_look: Any, deferrable: bool, status: str
+    quickbi: LocalQuickBI, stats: Recorded, ends_at_poll: Any, deferrable: bool, status: str
 ) -> None:
-    ends_at_look(4, status)
+    ends_at_poll(4, status)
     began = time.monotonic()
     with suppress(QuickBIMailTaskFailed):
         run(sensor(deferrable))
@@ -131,7 +131,7 @@ def test_a_wait_counts_its_calls_its_end_and_how_late_that_was_seen(
     assert timedelta(0) < delay <= timedelta(seconds=time.monotonic() - began)
 
 
-def test_an_end_that_the_first_look_sees_says_nothing_about_how_late_it_is_seen(
+def test_an_end_that_the_first_poll_sees_says_nothing_about_how_late_it_is_seen(
     quickbi: LocalQuickBI, stats: Recorded
 ) -> None:
     quickbi.add_mail_task("Report", mail_id="report")
@@ -183,9 +183,9 @@ def test_a_call_without_an_answer_is_counted_by_why(
 
 
 def test_the_runbook_names_what_comes_out_and_nothing_else(
-    quickbi: LocalQuickBI, stats: Recorded, ends_at_look: Any
+    quickbi: LocalQuickBI, stats: Recorded, ends_at_poll: Any
 ) -> None:
-    ends_at_look(6)
+    ends_at_poll(6)
     quickbi.fail("GetMailTaskStatus", Fault.throttled(), Fault.reset())
     run(sensor(False))
     run(QuickBIRunMailTaskOperator(task_id="t", mail_id="report", poll_interval=0.02))

@@ -71,7 +71,7 @@ def test_no_run_at_all_is_noted_too():
         (run("9", 5), False),
     ],
 )
-def test_ours_is_another_run_that_began_after_the_note_but_for_the_clocks_difference(
+def test_the_matching_run_is_another_that_started_after_the_record_but_for_the_clocks_difference(
     candidate: MailTaskRun, ours: bool
 ):
     selector = noted(run("10", -5), run("9", -65)).selector()
@@ -86,13 +86,13 @@ def test_how_far_the_clocks_may_differ_can_be_said():
     assert noted().selector(clock_skew=0).matches(run("11", 0))
 
 
-def test_of_several_new_runs_the_first_is_ours():
+def test_of_several_new_runs_the_first_matches():
     chosen = noted(run("10", -5)).selector().select([run("12", 30), run("11", 2), run("10", -5)])
     assert chosen is not None
     assert chosen.run_id == "11"
 
 
-def test_once_joined_only_that_run_is_ours():
+def test_once_attached_only_that_run_matches():
     assert noted(run("10", -5), attached_to="11").selector() == RunSelector(run_id="11")
 
 
@@ -105,11 +105,11 @@ def test_once_joined_only_that_run_is_ours():
         noted(inferred=True),
     ],
 )
-def test_a_note_survives_json(record: StartRecord):
+def test_a_record_survives_json(record: StartRecord):
     assert StartRecord.from_dict(json.loads(json.dumps(record.as_dict()))) == record
 
 
-def test_a_note_of_version_1_is_read():
+def test_a_record_of_version_1_is_read():
     kept = {
         "subject": {"kind": "mail-task", "id": "m", "name": "", "scope": ""},
         "recorded_at": 1782864000.75,
@@ -141,7 +141,7 @@ anything = st.recursive(
         {}, optional=dict.fromkeys(("mail_id", "recorded_at", "known", "accepted", "attached_to"), anything)
     )
 )
-def test_whatever_somebody_else_has_kept_there_is_a_note_or_none(item: Any):
+def test_whatever_somebody_else_has_kept_there_is_a_record_or_none(item: Any):
     record = StartRecord.from_dict(item)
     assert record is None or isinstance(record, StartRecord)
 
@@ -149,7 +149,7 @@ def test_whatever_somebody_else_has_kept_there_is_a_note_or_none(item: Any):
 @pytest.mark.parametrize(
     "item", [None, "m", [], {}, {"mail_id": "m"}, {"recorded_at": 1.0}, {"mail_id": "m", "recorded_at": "x"}]
 )
-def test_what_is_no_note_is_none(item: Any):
+def test_what_is_no_record_is_none(item: Any):
     assert StartRecord.from_dict(item) is None
 
 
@@ -164,11 +164,11 @@ def test_the_latest_run_is_the_one_that_began_last_and_has_the_greater_number():
 @pytest.mark.parametrize(
     ("status", "expected"), [("SENT", False), ("FAILED", False), ("PROCESSING", True), ("QUEUED", True)]
 )
-def test_a_run_is_under_way_until_it_is_sent_or_failed(status: str, expected: bool):
+def test_a_run_is_active_until_it_is_sent_or_failed(status: str, expected: bool):
     assert is_active(run("10", 0, status)) is expected
 
 
-def test_no_run_is_not_under_way():
+def test_no_run_is_not_active():
     assert not is_active(None)
 
 

@@ -24,13 +24,13 @@ def sent() -> RunTracker:
     return RunTracker(MailTaskSubject("m"), frozenset({"SENT"}))
 
 
-def test_a_run_that_was_over_before_the_first_look_is_no_news() -> None:
+def test_a_run_that_finished_before_the_first_poll_is_no_news() -> None:
     tracker = sent()
     assert tracker.feed([run(1, "SENT")]) == []
     assert tracker.feed([run(1, "SENT")]) == []
 
 
-def test_a_run_is_told_of_once_when_it_reaches_the_wanted_state() -> None:
+def test_a_run_is_notified_once_when_it_reaches_the_wanted_state() -> None:
     tracker = sent()
     assert tracker.feed([run(1, "PROCESSING")]) == []
     assert tracker.feed([run(1, "SENT")]) == [run(1, "SENT")]
@@ -51,7 +51,7 @@ def test_a_run_that_failed_is_no_delivery_unless_it_is_asked_for() -> None:
     assert both.feed([run(1, "FAILED")]) == [run(1, "FAILED")]
 
 
-def test_a_run_left_under_way_by_a_later_one_is_asked_for_by_its_task_id() -> None:
+def test_a_run_left_active_by_a_later_one_is_queried_by_its_task_id() -> None:
     tracker = sent()
     tracker.feed([run(1, "PROCESSING")])
     tracker.feed([run(2, "SENT")])
@@ -66,7 +66,7 @@ def test_runs_of_another_mail_task_do_not_count() -> None:
     assert tracker.feed([run(1, "SENT", mail_id="other")]) == []
 
 
-def test_after_a_restart_nothing_is_told_twice_and_nothing_that_ended_meanwhile_is_missed() -> None:
+def test_after_a_restart_nothing_is_notified_twice_and_nothing_that_ended_meanwhile_is_missed() -> None:
     tracker = sent()
     tracker.feed([run(1, "SENT")])
     tracker.feed([run(2, "SENT")])
@@ -84,7 +84,7 @@ def test_what_another_program_kept_is_ignored(kept: object) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["PROCESSING", "SENT", "FAILED", "ODD"])), max_size=40))
-def test_whatever_is_answered_a_run_in_a_final_state_is_told_of_at_most_once(responses: list[tuple[int, str]]) -> None:
+def test_whatever_is_answered_a_run_in_a_final_state_is_notified_at_most_once(responses: list[tuple[int, str]]) -> None:
     tracker = sent()
     over: dict[int, str] = {}
     notified: list[str] = []
@@ -109,7 +109,7 @@ def test_runs_in_a_state_that_nobody_knows_cost_a_few_calls_at_the_most() -> Non
     assert tracker.status_queries() == [StatusQuery("m", task_id) for task_id in (None, *newest)]
 
 
-def test_a_mail_task_without_a_run_counts_as_looked_at_after_a_restart() -> None:
+def test_a_mail_task_without_a_run_counts_as_polled_after_a_restart() -> None:
     tracker, again = sent(), sent()
     tracker.feed([])
     again.restore(tracker.as_dict())

@@ -28,7 +28,7 @@ def test_never_fail_skips_whatever_happens(airflow, quickbi, mode, remembers, se
     assert ran.states == {"failed": "skipped", "gone": "skipped"}
 
 
-def test_silent_fail_waits_for_a_service_that_does_not_answer_for_long(airflow, quickbi, run_of, sensor, at_look):
+def test_silent_fail_waits_for_a_service_that_does_not_answer_for_long(airflow, quickbi, run_of, sensor, at_poll):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report")
     faulty = quickbi.fail("GetMailTaskStatus", Fault.reset(), times=None)
@@ -44,10 +44,10 @@ def test_silent_fail_waits_for_a_service_that_does_not_answer_for_long(airflow, 
     assert ran.xcoms() == {"report": run_of("report")}
 
 
-def test_exponential_backoff_and_max_wait_space_the_looks(airflow, quickbi, mode, sensor, at_look, poll_count):
+def test_exponential_backoff_and_max_wait_space_the_polls(airflow, quickbi, mode, sensor, at_poll, poll_count):
     quickbi.add_mail_task("report", mail_id="report")
     task_id = quickbi.add_run("report", status="PROCESSING")
-    at_look("report", 4, lambda: quickbi.finish_run(task_id))
+    at_poll("report", 4, lambda: quickbi.finish_run(task_id))
 
     ran = airflow.run(
         lambda: sensor("report", poke_interval=0.1, exponential_backoff=True, max_wait=timedelta(seconds=0.4))
@@ -81,7 +81,7 @@ def test_execution_timeout_ends_a_try(mode, soft_fail, airflow, quickbi, sensor,
 
 
 @both
-def test_a_first_look_that_is_throttled_defers(airflow, quickbi, run_of, poll_count, sensor_of):
+def test_a_first_poll_that_is_throttled_defers(airflow, quickbi, run_of, poll_count, sensor_of):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report")
     quickbi.fail("GetMailTaskStatus", Fault.throttled())

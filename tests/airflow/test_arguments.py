@@ -178,10 +178,10 @@ def test_a_connection_that_cannot_be_used_is_refused_before_any_call(airflow, qu
     ],
     ids=["without a zone", "other zone", "UTC", "datetime", "template", "template of a datetime"],
 )
-def test_executed_after_without_a_zone_is_utc(instant, airflow, quickbi, sensor_of, run_of, at_look):
+def test_executed_after_without_a_zone_is_utc(instant, airflow, quickbi, sensor_of, run_of, at_poll):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report", exec_time="2026-01-31T16:59:59+08:00")
-    at_look("report", 2, lambda: quickbi.add_run("report", exec_time="2026-01-31T17:00:00+08:00"))
+    at_poll("report", 2, lambda: quickbi.add_run("report", exec_time="2026-01-31T17:00:00+08:00"))
 
     ran = airflow.run(lambda: sensor_of("poke", "report", executed_after=instant))
 
@@ -265,12 +265,12 @@ def test_templates_may_render_to_text(airflow, quickbi, sensor, run_of):
 
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
-def test_a_name_that_begins_with_a_bracket_is_a_name_and_gives_one_run(airflow, quickbi, sensor, run_of, at_look):
+def test_a_name_that_begins_with_a_bracket_is_a_name_and_gives_one_run(airflow, quickbi, sensor, run_of, at_poll):
     for mail_id, name in {"daily": "[日报] 销售", "year": "[2024]", "quoted": "['a', 'b']"}.items():
         quickbi.add_mail_task(name, mail_id=mail_id)
         quickbi.add_run(mail_id)
     processing = quickbi.runs("daily")[0]["task_id"]
-    at_look("daily", 2, lambda: quickbi.finish_run(processing))
+    at_poll("daily", 2, lambda: quickbi.finish_run(processing))
 
     ran = airflow.run(
         lambda: [

@@ -27,10 +27,10 @@ def _in_database(airflow, quickbi, monkeypatch):
         session.query(Connection).filter(Connection.conn_id == CONN_ID).delete()
 
 
-def test_a_sensor_finds_it_in_every_mode(airflow, quickbi, sensor, run_of, at_look):
+def test_a_sensor_finds_it_in_every_mode(airflow, quickbi, sensor, run_of, at_poll):
     quickbi.add_mail_task("Report", mail_id="report")
     task_id = quickbi.add_run("report", status="PROCESSING")
-    at_look("report", 3, lambda: quickbi.finish_run(task_id))
+    at_poll("report", 3, lambda: quickbi.finish_run(task_id))
 
     ran = airflow.run(lambda: sensor("report", quickbi_conn_id=CONN_ID, unreachable_timeout=3))
 

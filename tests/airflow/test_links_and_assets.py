@@ -113,7 +113,7 @@ def test_each_asset_gets_the_run_of_its_mail_task(airflow, quickbi, report, sens
     assert sorted(ran.asset_extras(), key=str) == sorted([runs[0], runs[1], {"runs": runs}], key=str)
 
 
-def test_a_report_that_is_not_out_yet_is_not_told_of_as_one(airflow, quickbi, run_of):
+def test_a_report_that_is_not_out_yet_is_not_notified_as_one(airflow, quickbi, run_of):
     from airflow.providers.common.compat.sdk import Asset
 
     from airflow_provider_quickbi.assets.quickbi import mail_task_asset

@@ -30,10 +30,10 @@ def started(xcom):
 
 
 @both
-def test_a_run_that_is_sent_is_a_success_with_the_run_as_xcom(wait, quickbi, at_look, run_of, expect, kind):
+def test_a_run_that_is_sent_is_a_success_with_the_run_as_xcom(wait, quickbi, at_poll, run_of, expect, kind):
     def prepare(mail_id):
         task_id = quickbi.add_run(mail_id, status="PROCESSING")
-        at_look(mail_id, 2, lambda: quickbi.finish_run(task_id, "SENT"))
+        at_poll(mail_id, 2, lambda: quickbi.finish_run(task_id, "SENT"))
 
     ran = wait(prepare)
 
@@ -44,7 +44,7 @@ def test_a_run_that_is_sent_is_a_success_with_the_run_as_xcom(wait, quickbi, at_
 
 
 @both
-def test_a_run_that_is_sent_at_the_first_look_ends_the_wait_there(wait, quickbi, poll_count, run_of, expect):
+def test_a_run_that_is_sent_at_the_first_poll_ends_the_wait_there(wait, quickbi, poll_count, run_of, expect):
     ran = wait(quickbi.add_run)
 
     expect.success(ran, {"hard": run_of("hard"), "soft": run_of("soft")})
@@ -61,10 +61,12 @@ def test_an_old_run_is_a_success_with_a_warning_that_names_its_time_and_the_argu
 
 
 @both
-def test_a_status_that_nobody_knows_keeps_waiting_and_is_told(wait, quickbi, at_look, run_of, expect, mode, remembers):
+def test_a_status_that_nobody_knows_keeps_waiting_and_is_logged(
+    wait, quickbi, at_poll, run_of, expect, mode, remembers
+):
     def prepare(mail_id):
         task_id = quickbi.add_run(mail_id, status="QUEUED")
-        at_look(mail_id, 4, lambda: quickbi.finish_run(task_id, "SENT"))
+        at_poll(mail_id, 4, lambda: quickbi.finish_run(task_id, "SENT"))
 
     ran = wait(prepare)
 
@@ -77,10 +79,10 @@ def test_a_status_that_nobody_knows_keeps_waiting_and_is_told(wait, quickbi, at_
 
 
 @both
-def test_a_run_that_failed_is_final(wait, quickbi, at_look, run_of, expect, kind):
+def test_a_run_that_failed_is_final(wait, quickbi, at_poll, run_of, expect, kind):
     def prepare(mail_id):
         task_id = quickbi.add_run(mail_id, status="PROCESSING")
-        at_look(mail_id, 2, lambda: quickbi.finish_run(task_id, "FAILED"))
+        at_poll(mail_id, 2, lambda: quickbi.finish_run(task_id, "FAILED"))
 
     ran = wait(prepare)
 
@@ -92,7 +94,7 @@ def test_a_run_that_failed_is_final(wait, quickbi, at_look, run_of, expect, kind
 
 
 @both
-def test_a_run_that_failed_at_the_first_look_is_final(wait, quickbi, expect, kind):
+def test_a_run_that_failed_at_the_first_poll_is_final(wait, quickbi, expect, kind):
     ran = wait(lambda mail_id: quickbi.add_run(mail_id, status="FAILED"))
 
     expect.final(ran, FAILED[kind], "Quick BI did not")
@@ -100,11 +102,11 @@ def test_a_run_that_failed_at_the_first_look_is_final(wait, quickbi, expect, kin
 
 
 @both
-def test_on_failed_wait_waits_for_a_later_run(wait, quickbi, at_look, run_of, expect):
+def test_on_failed_wait_waits_for_a_later_run(wait, quickbi, at_poll, run_of, expect):
     def prepare(mail_id):
         quickbi.add_run(mail_id, status="FAILED")
-        at_look(mail_id, 2, lambda: quickbi.add_run(mail_id, status="PROCESSING"))
-        at_look(mail_id, 3, lambda: quickbi.finish_run(quickbi.runs(mail_id)[-1]["task_id"], "SENT"))
+        at_poll(mail_id, 2, lambda: quickbi.add_run(mail_id, status="PROCESSING"))
+        at_poll(mail_id, 3, lambda: quickbi.finish_run(quickbi.runs(mail_id)[-1]["task_id"], "SENT"))
 
     ran = wait(prepare, on_failed="wait")
 
@@ -135,7 +137,7 @@ def test_an_old_run_does_not_count_as_started(wait, quickbi, ago, expect):
 
 
 @both
-def test_a_run_that_is_not_over_in_time_is_a_timeout_that_says_what_it_was_doing_after_a_last_look(
+def test_a_run_that_is_not_finished_in_time_is_a_timeout_that_says_what_it_was_doing_after_a_last_poll(
     wait, quickbi, poll_count, run_of, expect
 ):
     ran = wait(lambda mail_id: quickbi.add_run(mail_id, status="PROCESSING"), poke_interval=1000, timeout=2)
@@ -147,10 +149,10 @@ def test_a_run_that_is_not_over_in_time_is_a_timeout_that_says_what_it_was_doing
 
 
 @both
-def test_a_run_that_the_last_look_finds_sent_is_a_success(wait, quickbi, at_look, poll_count, run_of, expect):
+def test_a_run_that_the_last_poll_finds_sent_is_a_success(wait, quickbi, at_poll, poll_count, run_of, expect):
     def prepare(mail_id):
         task_id = quickbi.add_run(mail_id, status="PROCESSING")
-        at_look(mail_id, 2, lambda: quickbi.finish_run(task_id, "SENT"))
+        at_poll(mail_id, 2, lambda: quickbi.finish_run(task_id, "SENT"))
 
     ran = wait(prepare, poke_interval=1000, timeout=2)
 
@@ -172,10 +174,10 @@ def test_there_is_no_call_before_executed_after(wait, quickbi, run_of, expect):
 
 
 @both
-def test_a_run_before_the_fence_does_not_count(wait, quickbi, at_look, ago, run_of, expect):
+def test_a_run_before_executed_after_does_not_match(wait, quickbi, at_poll, ago, run_of, expect):
     def prepare(mail_id):
         quickbi.add_run(mail_id, exec_time=ago.day, status="SENT")
-        at_look(mail_id, 2, lambda: quickbi.add_run(mail_id, exec_time=ago.hour, status="SENT"))
+        at_poll(mail_id, 2, lambda: quickbi.add_run(mail_id, exec_time=ago.hour, status="SENT"))
 
     ran = wait(prepare, executed_after=ago.hour)
 
@@ -183,14 +185,14 @@ def test_a_run_before_the_fence_does_not_count(wait, quickbi, at_look, ago, run_
     assert datetime.fromisoformat(started(ran.xcoms()["hard"])) == ago.hour
 
 
-def test_the_wait_stays_with_the_run_that_it_has_seen(wait, quickbi, at_look, ago, expect, poll_count, remembers):
+def test_the_wait_stays_with_the_run_that_it_has_seen(wait, quickbi, at_poll, ago, expect, poll_count, remembers):
     seen = {}
 
     def prepare(mail_id):
         seen[mail_id] = quickbi.add_run(mail_id, exec_time=ago.hour, status="PROCESSING")
-        at_look(mail_id, 2, lambda: quickbi.add_run(mail_id, exec_time=ago.now, status="PROCESSING"))
-        at_look(mail_id, 3, lambda: quickbi.finish_run(seen[mail_id], "FAILED"))
-        at_look(mail_id, 4, lambda: quickbi.finish_run(quickbi.runs(mail_id)[-1]["task_id"], "SENT"))
+        at_poll(mail_id, 2, lambda: quickbi.add_run(mail_id, exec_time=ago.now, status="PROCESSING"))
+        at_poll(mail_id, 3, lambda: quickbi.finish_run(seen[mail_id], "FAILED"))
+        at_poll(mail_id, 4, lambda: quickbi.finish_run(quickbi.runs(mail_id)[-1]["task_id"], "SENT"))
 
     ran = wait(prepare, executed_after=ago.day)
 
@@ -285,7 +287,7 @@ def test_a_retry_after_an_outage_goes_on_in_the_same_window(airflow, quickbi, se
 
 
 def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
-    airflow, quickbi, sensor, at_look, run_of, monkeypatch
+    airflow, quickbi, sensor, at_poll, run_of, monkeypatch
 ):
     from airflow_provider_quickbi import exceptions
     from airflow_provider_quickbi.hooks import lookup
@@ -293,8 +295,8 @@ def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
     there = quickbi.connection_json(status_calls_per_second=1000)
     quickbi.add_mail_task("report", mail_id="report")
     task_id = quickbi.add_run("report", status="PROCESSING")
-    at_look("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
-    at_look("report", 2, lambda: quickbi.finish_run(task_id))
+    at_poll("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
+    at_poll("report", 2, lambda: quickbi.finish_run(task_id))
     refused = []
 
     def unreadable(*args, **kwargs):
@@ -313,11 +315,11 @@ def test_a_connection_that_cannot_be_read_for_a_while_ends_no_wait(
 
 
 def test_a_connection_that_stays_unreadable_is_retried_after_unreachable_timeout(
-    airflow, quickbi, sensor, at_look, monkeypatch, remembers
+    airflow, quickbi, sensor, at_poll, monkeypatch, remembers
 ):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report", status="PROCESSING")
-    at_look("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
+    at_poll("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
 
     ran = airflow.run(
         lambda: sensor("report", unreachable_timeout=0.3, timeout=120 if remembers else 1.5, soft_fail=True)
@@ -351,11 +353,11 @@ REFUSALS = {
 @pytest.mark.parametrize(
     ("refusal", "poll_once"), [*((refusal, 1) for refusal in REFUSALS), ("wrong secret", 2), ("no RAM policy", 2)]
 )
-def test_a_refusal_is_final_and_says_what_to_do(refusal, poll_once, wait, quickbi, at_look, expect):
+def test_a_refusal_is_final_and_says_what_to_do(refusal, poll_once, wait, quickbi, at_poll, expect):
     refuse, code, hint = REFUSALS[refusal]
     quickbi.add_mail_task("The report", mail_id="hard")
     quickbi.add_run("hard", status="PROCESSING")
-    at_look("hard", poll_once, lambda: refuse(quickbi))
+    at_poll("hard", poll_once, lambda: refuse(quickbi))
 
     ran = wait(mails=False, mail_id="hard")
 

@@ -30,10 +30,10 @@ def test_a_mail_is_sent_once_and_waited_for(airflow, quickbi, send, run_of):
     assert quickbi.mails_sent("report", "manual") == 1
 
 
-def test_a_run_that_is_only_started_can_be_waited_for_by_a_sensor(airflow, quickbi, send, sensor_of, run_of, at_look):
+def test_a_run_that_is_only_started_can_be_waited_for_by_a_sensor(airflow, quickbi, send, sensor_of, run_of, at_poll):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.set_manual_start("report", duration=float("inf"))
-    at_look("report", 4, lambda: quickbi.finish_run(run_of("report")["task_id"]))
+    at_poll("report", 4, lambda: quickbi.finish_run(run_of("report")["task_id"]))
 
     def make():
         started = send(wait_for_completion=False)
@@ -76,10 +76,10 @@ def test_a_mail_task_is_sent_by_its_name_and_its_asset_is_updated(airflow, quick
     assert ran.xcoms("quickbi_console_url") == {"send": "https://bi.aliyun.com/"}
 
 
-def test_another_run_that_is_under_way_is_waited_for_first(airflow, quickbi, send, run_of, at_look):
+def test_another_run_that_is_active_is_waited_for_first(airflow, quickbi, send, run_of, at_poll):
     quickbi.add_mail_task("report", mail_id="report")
     other = quickbi.add_run("report", status="PROCESSING")
-    at_look("report", 3, lambda: quickbi.finish_run(other))
+    at_poll("report", 3, lambda: quickbi.finish_run(other))
 
     ran = airflow.run(send)
 

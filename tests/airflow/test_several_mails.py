@@ -29,10 +29,10 @@ def named(run_of):
     return lambda mail_id, name=None: run_of(mail_id) | {"subscribe_name": name or f"Report {mail_id}"}
 
 
-def test_all_of_several_mails_must_be_sent(airflow, quickbi, mails, sensor, at_look, run_of):
+def test_all_of_several_mails_must_be_sent(airflow, quickbi, mails, sensor, at_poll, run_of):
     runs = mails(a="PROCESSING", b="PROCESSING")
-    at_look("b", 2, lambda: quickbi.finish_run(runs["b"]))
-    at_look("a", 4, lambda: quickbi.finish_run(runs["a"]))
+    at_poll("b", 2, lambda: quickbi.finish_run(runs["b"]))
+    at_poll("a", 4, lambda: quickbi.finish_run(runs["a"]))
 
     ran = airflow.run(lambda: sensor("wait", mail_id=["a", "b"]))
 
@@ -40,9 +40,9 @@ def test_all_of_several_mails_must_be_sent(airflow, quickbi, mails, sensor, at_l
     assert ran.xcoms() == {"wait": [run_of("a"), run_of("b")]}
 
 
-def test_any_of_several_mails_is_enough_if_asked_for(airflow, quickbi, mails, sensor, at_look, run_of):
+def test_any_of_several_mails_is_enough_if_asked_for(airflow, quickbi, mails, sensor, at_poll, run_of):
     runs = mails(a="PROCESSING", b="PROCESSING")
-    at_look("b", 3, lambda: quickbi.finish_run(runs["b"]))
+    at_poll("b", 3, lambda: quickbi.finish_run(runs["b"]))
 
     ran = airflow.run(lambda: sensor("wait", mail_id=["a", "b"], require="any"))
 
@@ -51,9 +51,9 @@ def test_any_of_several_mails_is_enough_if_asked_for(airflow, quickbi, mails, se
     assert [run["status"] for run in ran.xcoms()["wait"]] == ["PROCESSING", "SENT"]
 
 
-def test_some_of_several_mails_may_fail_if_enough_are_left(airflow, quickbi, mails, sensor, at_look):
+def test_some_of_several_mails_may_fail_if_enough_are_left(airflow, quickbi, mails, sensor, at_poll):
     runs = mails(a="FAILED", b="PROCESSING", c="SENT")
-    at_look("b", 3, lambda: quickbi.finish_run(runs["b"]))
+    at_poll("b", 3, lambda: quickbi.finish_run(runs["b"]))
 
     ran = airflow.run(lambda: sensor("wait", mail_id=["a", "b", "c"], require=2))
 
@@ -61,9 +61,9 @@ def test_some_of_several_mails_may_fail_if_enough_are_left(airflow, quickbi, mai
     assert [run["status"] for run in ran.xcoms()["wait"]] == ["FAILED", "SENT", "SENT"]
 
 
-def test_the_wait_ends_as_soon_as_enough_cannot_be_sent(airflow, quickbi, mails, sensor, at_look, expect):
+def test_the_wait_ends_as_soon_as_enough_cannot_be_sent(airflow, quickbi, mails, sensor, at_poll, expect):
     runs = mails(a="PROCESSING", b="PROCESSING")
-    at_look("b", 3, lambda: quickbi.finish_run(runs["b"], "FAILED"))
+    at_poll("b", 3, lambda: quickbi.finish_run(runs["b"], "FAILED"))
 
     ran = airflow.run(lambda: [sensor("wait", mail_id=["a", "b"]), sensor("soft", mail_id=["a", "b"], soft_fail=True)])
 

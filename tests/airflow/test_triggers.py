@@ -1,85 +1,20 @@
-"""The trigger: what it is made of, how it waits on an event loop, and what a sensor makes of its events."""
+"""How a trigger waits: what it is made of, several at once, limits, clocks, restarts, and what it stores."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from dataclasses import replace
 
 import pytest
 
 from airflow_provider_quickbi._wait import aio
-from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.deferral import BACKSTOP_SECONDS
 from airflow_provider_quickbi._wait.selector import RunSelector
-from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
-from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.clock import Clock, use
 from airflow_provider_quickbi.testing import Fault
 
-
-@pytest.fixture
-def trigger():
-    """Make a trigger that waits for mail tasks."""
-
-    def make(*mail_ids, poke_interval=0.05, late_at=None, execute_by=None, required=None, **of_each_wait):
-        from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
-
-        now = time.time()
-        given = {"selector": RunSelector(), "since": now, "finish_by": now + 120, **of_each_wait}
-        waits = [WaitState(subject=MailTaskSubject(mail_id), **given) for mail_id in mail_ids]
-        return QuickBIMailTaskTrigger(
-            quickbi_conn_id="quickbi_default",
-            group=encode_group(WaitGroup.of(waits, required=required, late_at=late_at)),
-            poke_interval=poke_interval,
-            execute_by=execute_by,
-            carry={"execute_by": execute_by},
-        )
-
-    return make
-
-
-@pytest.fixture
-def report(quickbi):
-    quickbi.add_mail_task("report", mail_id="report")
-    return quickbi.add_run("report", status="PROCESSING")
-
-
-async def _event(trigger):
-    """Return the event with which a wait ends; after one that only says what was learnt, go on as the worker does."""
-    while True:
-        event = (await anext(trigger.run())).payload
-        if event["kind"] != "pinned":
-            return event
-        trigger = _next(trigger, event)
-
-
-def _next(trigger, event):
-    return type(trigger)(**trigger.serialize()[1] | {name: event[name] for name in ("group", "polls")})
-
-
-def _events(*triggers, limit=120):
-    """Run triggers together on one event loop, as a triggerer does, and return their events."""
-
-    async def run():
-        async with asyncio.timeout(limit):
-            return await asyncio.gather(*map(_event, triggers))
-
-    return asyncio.run(run())
-
-
-def _restarted(trigger):
-    """Return the trigger that a triggerer makes of what Airflow stored of another one."""
-    from importlib import import_module
-
-    from airflow.models.trigger import Trigger
-
-    row = Trigger.from_object(trigger)
-    row = Trigger(classpath=row.classpath, kwargs=json.loads(json.dumps(row.kwargs)))
-    module, _, name = row.classpath.rpartition(".")
-    return getattr(import_module(module), name)(**row.kwargs)
-
+from .triggering import _event, _events, _next, _restarted
 
 # What it is made of
 
@@ -125,8 +60,8 @@ def test_arguments_of_the_first_release_are_understood(quickbi, report):
 # How it waits
 
 
-def test_many_waits_for_one_mail_task_ask_together(trigger, quickbi, report, at_look, poll_count):
-    at_look("report", 5, lambda: quickbi.finish_run(report))
+def test_many_waits_for_one_mail_task_ask_together(trigger, quickbi, report, at_poll, poll_count):
+    at_poll("report", 5, lambda: quickbi.finish_run(report))
 
     events = _events(*[trigger("report", poke_interval=0.2) for _ in range(30)])
 
@@ -136,11 +71,11 @@ def test_many_waits_for_one_mail_task_ask_together(trigger, quickbi, report, at_
     assert quickbi.connections_opened < 10
 
 
-def test_waits_for_several_mail_tasks_do_not_wait_for_each_other(trigger, quickbi, at_look):
+def test_waits_for_several_mail_tasks_do_not_wait_for_each_other(trigger, quickbi, at_poll):
     for number in range(5):
         quickbi.add_mail_task(str(number), mail_id=str(number))
         task_id = quickbi.add_run(str(number), status="PROCESSING")
-        at_look(str(number), number + 1, lambda task_id=task_id: quickbi.finish_run(task_id))
+        at_poll(str(number), number + 1, lambda task_id=task_id: quickbi.finish_run(task_id))
     quickbi.add_mail_task("slow", mail_id="slow")
     quickbi.add_run("slow", status="PROCESSING")
 
@@ -152,12 +87,12 @@ def test_waits_for_several_mail_tasks_do_not_wait_for_each_other(trigger, quickb
     assert slow["group"]["evaluations"][0]["outcome"] == "timed_out"
 
 
-def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_look):
+def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_poll):
     for mail_id in ("a", "b", "c"):
         quickbi.add_mail_task(mail_id, mail_id=mail_id)
         quickbi.add_run(mail_id, status="PROCESSING")
-    at_look("b", 3, lambda: quickbi.finish_run(quickbi.runs("b")[0]["task_id"]))
-    at_look("c", 5, lambda: quickbi.finish_run(quickbi.runs("c")[0]["task_id"]))
+    at_poll("b", 3, lambda: quickbi.finish_run(quickbi.runs("b")[0]["task_id"]))
+    at_poll("c", 5, lambda: quickbi.finish_run(quickbi.runs("c")[0]["task_id"]))
 
     (event,) = _events(trigger("a", "b", "c", required=2))
 
@@ -166,7 +101,7 @@ def test_one_trigger_waits_for_several_mail_tasks(trigger, quickbi, at_look):
     assert ends == ["waiting", "succeeded", "succeeded"]
 
 
-def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, at_look, poll_count):
+def test_a_trigger_that_is_moved_goes_on_where_it_was(trigger, quickbi, report, at_poll, poll_count):
     """A triggerer that is stopped cancels its triggers; another one makes them anew."""
     waiting = trigger("report")
 
@@ -214,7 +149,7 @@ def test_a_deadline_and_execution_timeout_are_events_of_their_own(trigger, quick
 
 
 @pytest.mark.parametrize("limit", ["late_at", "finish_by", "start_timeout", "unreachable_timeout"])
-def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_look, poll_count, monkeypatch):
+def test_there_is_a_new_poll_before_a_limit_counts(limit, trigger, quickbi, at_poll, poll_count, monkeypatch):
     """The next look would be long after it, and what the one before said is old."""
 
     monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.0)
@@ -223,7 +158,7 @@ def test_there_is_a_new_look_before_a_limit_counts(limit, trigger, quickbi, at_l
         monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 50.0)
         monkeypatch.setattr("random.uniform", lambda low, high: low)
         quickbi.fail("GetMailTaskStatus", Fault.reset())
-    at_look("report", 2, lambda: quickbi.add_run("report"))
+    at_poll("report", 2, lambda: quickbi.add_run("report"))
     limits = {"late_at": time.time() + 2, "finish_by": time.time() + 2, "start_timeout": 2, "unreachable_timeout": 2}
 
     (event,) = _events(trigger("report", poke_interval=100, **{limit: limits[limit]}))
@@ -253,16 +188,16 @@ def test_a_timeout_is_none_for_those_that_could_not_ask_once_more(trigger, quick
     assert "no call slot within 1 s" in notified
 
 
-def test_the_last_look_ends_before_airflow_gives_the_deferral_up():
+def test_the_last_poll_ends_before_airflow_gives_the_deferral_up():
     assert BACKSTOP_SECONDS > aio.LAST_POLL_SECONDS + aio.LATE_POLL_SECONDS + aio.FIRST_POLL_SECONDS
 
 
-def test_a_look_that_fails_at_the_timeout_is_not_the_last_one(trigger, quickbi, report, at_look):
+def test_a_poll_that_fails_at_the_timeout_is_not_the_last_one(trigger, quickbi, report, at_poll):
     """It was under way when the timeout ended, with one attempt only."""
     finish_by = time.time() + 1.0
     quickbi.fail("GetMailTaskStatus", Fault.reset(), times=1)
-    at_look("report", 1, lambda: time.sleep(max(0.0, finish_by + 0.2 - time.time())))
-    at_look("report", 2, lambda: quickbi.finish_run(report))
+    at_poll("report", 1, lambda: time.sleep(max(0.0, finish_by + 0.2 - time.time())))
+    at_poll("report", 2, lambda: quickbi.finish_run(report))
 
     (event,) = _events(trigger("report", finish_by=finish_by))
 
@@ -308,9 +243,9 @@ def change_clock(quickbi, monkeypatch):
         yield change
 
 
-def test_a_clock_that_is_set_back_delays_no_look(trigger, quickbi, report, at_look, change_clock):
-    at_look("report", 2, lambda: change_clock(-100))
-    at_look("report", 5, lambda: quickbi.finish_run(report))
+def test_a_clock_that_is_set_back_delays_no_poll(trigger, quickbi, report, at_poll, change_clock):
+    at_poll("report", 2, lambda: change_clock(-100))
+    at_poll("report", 5, lambda: quickbi.finish_run(report))
 
     (event,) = _events(trigger("report"), limit=60)
 
@@ -361,8 +296,8 @@ def test_a_run_that_is_first_seen_in_the_triggerer_is_stored(trigger, quickbi, r
     assert second.monotonic_time - first.monotonic_time >= 1.4
 
 
-def test_a_wait_that_is_pinned_already_tells_nothing_in_between(trigger, quickbi, report, at_look, poll_count):
-    at_look("report", 4, lambda: quickbi.finish_run(report))
+def test_a_wait_that_is_pinned_already_tells_nothing_in_between(trigger, quickbi, report, at_poll, poll_count):
+    at_poll("report", 4, lambda: quickbi.finish_run(report))
 
     event = _first_event(trigger("report", selector=RunSelector(run_id=report)))
 
@@ -386,7 +321,7 @@ def test_what_is_learnt_of_several_mail_tasks_is_stored_together(trigger, quickb
     assert ends == ["waiting", "waiting", "succeeded"]
 
 
-def test_each_of_several_mail_tasks_is_looked_at_before_somebody_is_told(trigger, quickbi):
+def test_each_of_several_mail_tasks_is_polled_before_somebody_is_notified(trigger, quickbi):
     for mail_id in ("a", "b", "c"):
         quickbi.add_mail_task(mail_id, mail_id=mail_id)
         quickbi.add_run(mail_id)
@@ -398,10 +333,10 @@ def test_each_of_several_mail_tasks_is_looked_at_before_somebody_is_told(trigger
 
 
 def test_a_connection_that_cannot_be_read_while_waiting_is_an_outage(
-    airflow, quickbi, report, sensor_of, at_look, monkeypatch, expect
+    airflow, quickbi, report, sensor_of, at_poll, monkeypatch, expect
 ):
     quickbi.fail("GetMailTaskStatus", Fault.throttled())
-    at_look("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
+    at_poll("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
 
     ran = airflow.run(lambda: sensor_of("deferrable", "report", unreachable_timeout=0.3))
 
@@ -410,7 +345,7 @@ def test_a_connection_that_cannot_be_read_while_waiting_is_an_outage(
 
 
 def test_a_secret_that_is_changed_while_waiting_is_taken(
-    airflow, quickbi, report, sensor, at_look, monkeypatch, run_of
+    airflow, quickbi, report, sensor, at_poll, monkeypatch, run_of
 ):
     """First the connection gets the new secret, then the old one is switched off."""
 
@@ -418,9 +353,9 @@ def test_a_secret_that_is_changed_while_waiting_is_taken(
         new = quickbi.connection(status_calls_per_second=1000) | {"password": "the-new-secret"}
         monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(new))
 
-    at_look("report", 2, change_connection)
-    at_look("report", 3, lambda: quickbi.change_account(quickbi.access_key_id, access_key_secret="the-new-secret"))
-    at_look("report", 6, lambda: quickbi.finish_run(report))
+    at_poll("report", 2, change_connection)
+    at_poll("report", 3, lambda: quickbi.change_account(quickbi.access_key_id, access_key_secret="the-new-secret"))
+    at_poll("report", 6, lambda: quickbi.finish_run(report))
 
     ran = airflow.run(lambda: sensor("report"))
 
@@ -429,11 +364,11 @@ def test_a_secret_that_is_changed_while_waiting_is_taken(
     assert "the-new-secret" not in ran.log
 
 
-def test_a_trigger_takes_the_right_secret_after_a_wrong_one(trigger, quickbi, report, at_look, monkeypatch):
+def test_a_trigger_takes_the_right_secret_after_a_wrong_one(trigger, quickbi, report, at_poll, monkeypatch):
     right = quickbi.connection_json(status_calls_per_second=1000)
     wrong = quickbi.connection(status_calls_per_second=1000) | {"password": "a-wrong-secret"}
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", json.dumps(wrong))
-    at_look("report", 1, lambda: monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", right))
+    at_poll("report", 1, lambda: monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", right))
     quickbi.finish_run(report)
 
     (event,) = _events(trigger("report"))
@@ -451,132 +386,3 @@ def test_a_trigger_gives_a_wrong_secret_up(trigger, quickbi, report, monkeypatch
     assert event["group"]["evaluations"][0]["outcome"] == "refused"
     assert quickbi.count() == 1
     assert "a-wrong-secret" not in json.dumps(event)
-
-
-# What a sensor makes of its events
-
-
-def _settled(outcome=Outcome.SUCCEEDED, status="SENT", mail_id="report", kind="finished", **changes):
-    from datetime import UTC, datetime
-
-    from airflow_provider_quickbi.api.models import MailTaskRun
-
-    run = MailTaskRun(mail_id=mail_id, task_id="1", status=status, exec_time=datetime(2026, 1, 1, tzinfo=UTC))
-    wait = WaitState(subject=MailTaskSubject("report"), selector=RunSelector(), since=1.0, finish_by=4102444800.0)
-    group = replace(WaitGroup.of([wait]), evaluations=(Evaluation(outcome, "It is over.", run),))
-    return {
-        "version": 1,
-        "kind": kind,
-        "message": "It is over.",
-        "carry": {},
-        "group": encode_group(group),
-        **changes,
-    }
-
-
-def _without(event, *keys):
-    """Leave something out of an event, however deep it is."""
-    copy = json.loads(json.dumps(event))
-    inner = copy
-    for key in keys[:-1]:
-        inner = inner[key]
-    del inner[keys[-1]]
-    return copy
-
-
-BAD_EVENTS = {
-    "lost": None,
-    "empty": {},
-    "text": "SENT",
-    "number": 1,
-    "list": [_settled()],
-    "of_another_provider": {"status": "success", "message": "Job completed", "run_id": 1},
-    "of_an_unknown_kind": _settled(kind="done"),
-    "without_kind": _without(_settled(), "kind"),
-    "without_delivery": _without(_settled(), "group"),
-    "delivery_is_text": _settled(group="SENT"),
-    "without_waits": _settled(group={"waits": [], "evaluations": [], "required": 0}),
-    "without_verdicts": _settled(group={**_settled()["group"], "evaluations": []}),
-    "requires_nothing": _settled(group={**_settled()["group"], "required": 0}),
-    "unknown_outcome": _settled(
-        group={**_settled()["group"], "evaluations": [{"outcome": "success", "message": "", "run": None}]}
-    ),
-    "not_over": _settled(outcome=Outcome.WAITING, status="PROCESSING"),
-    "sent_without_a_run": _settled(
-        group={**_settled()["group"], "evaluations": [{"outcome": "succeeded", "message": "", "run": None}]}
-    ),
-    "sent_with_a_run_that_failed": _settled(status="FAILED"),
-    "sent_with_the_run_of_another_mail": _settled(mail_id="other"),
-    "sent_with_half_a_run": _without(_settled(), "group", "evaluations", 0, "run", "exec_time"),
-}
-
-
-@pytest.fixture
-def deceived(airflow_session):
-    """Make a sensor whose trigger gives an event of the test's choice, or none at all."""
-    import sys
-
-    from airflow.triggers.base import BaseTrigger, TriggerEvent
-
-    from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
-
-    module = sys.modules["quickbi_dag_of_this_test"]
-
-    class LyingTrigger(BaseTrigger):
-        def __init__(self, payload):
-            super().__init__()
-            self.payload = payload
-
-        def serialize(self):
-            return f"{module.__name__}.LyingTrigger", {"payload": self.payload}
-
-        async def run(self):
-            if self.payload is not None:
-                yield TriggerEvent(self.payload)
-
-    class DeceivedSensor(QuickBIMailTaskSensor):
-        def __init__(self, *, payload, **kwargs):
-            super().__init__(**kwargs)
-            self.payload = payload
-
-        def execute(self, context):
-            self.defer(trigger=LyingTrigger(self.payload), method_name="execute_complete")
-
-    vars(module)["LyingTrigger"] = LyingTrigger
-    return DeceivedSensor
-
-
-@pytest.mark.parametrize("event", BAD_EVENTS)
-def test_an_event_that_is_not_understood_is_an_error(event, airflow_session):
-    from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
-
-    sensor = QuickBIMailTaskSensor(task_id="wait", mail_id="report", deferrable=True)
-
-    with pytest.raises(RuntimeError, match=r"trigger's event|is no failure"):
-        sensor.execute_complete({}, BAD_EVENTS[event])
-
-
-def test_no_event_but_a_right_one_is_a_success(airflow, deceived):
-    bad = ("lost", "of_another_provider", "of_an_unknown_kind", "not_over", "sent_with_a_run_that_failed")
-
-    ran = airflow.run(
-        lambda: [
-            deceived(task_id=name, payload=payload, mail_id="report", deferrable=True)
-            for name, payload in {**{name: BAD_EVENTS[name] for name in bad}, "right": _settled()}.items()
-        ]
-    )
-
-    assert ran.states == {**dict.fromkeys(bad, "up_for_retry"), "right": "success"}
-    assert list(ran.xcoms()) == ["right"]
-    assert {type(ran.error(name)).__name__ for name in bad} == {"RuntimeError"}
-
-
-def test_never_fail_makes_no_success_of_a_wrong_event(airflow, deceived):
-    ran = airflow.run(
-        lambda: [
-            deceived(task_id=name, payload=BAD_EVENTS[name], mail_id="report", deferrable=True, never_fail=True)
-            for name in ("lost", "empty", "of_an_unknown_kind")
-        ]
-    )
-
-    assert set(ran.states.values()) == {"skipped"}

@@ -146,7 +146,7 @@ def finish_when_called(quickbi: Any, task_id: str) -> None:
 
 
 @pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "held"])
-def test_a_worker_killed_while_its_call_is_in_flight_has_sent_one_mail_and_the_retry_joins_it(
+def test_a_worker_killed_while_its_call_is_in_flight_has_sent_one_mail_and_the_retry_attaches_to_it(
     deferrable: bool, processes: Processes, job: Any, quickbi: Any
 ) -> None:
     job["arguments"]["deferrable"] = deferrable
@@ -180,7 +180,7 @@ def test_a_worker_killed_while_its_call_is_lost_has_sent_nothing_and_the_retry_s
     assert quickbi.starts(MAIL) == 1
 
 
-def test_a_worker_killed_while_it_waits_is_followed_by_one_that_joins_the_same_run(
+def test_a_worker_killed_while_it_waits_is_followed_by_one_that_attaches_to_the_same_run(
     processes: Processes, job: Any, quickbi: Any
 ) -> None:
     victim: list[Process] = []

@@ -8,330 +8,34 @@ into a file of their own, so that they can be searched for, too.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import os
-import pickle
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 
 from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 
+from .leaving import first_event, run_task, tasks
+from .marked import CONN_ID, Quiet, Services, served, with_connection
 from .marks import secret
+from .saying import say, tried
 
 #: Names the file in which each signature is noted that is sent.
 SIGNATURES = "QUICKBI_SIGNATURES"
-#: Seconds that anything here may take on a machine that is very busy.
-BOUND = 60.0
-CONN_ID = "quickbi_marked"
-_VARIABLE = f"AIRFLOW_CONN_{CONN_ID.upper()}"
-
-
-def say(what: str, *values: Any) -> None:
-    """Give out values as ``str``, ``repr`` and, where that is possible, JSON.
-
-    :param what: the way that is gone; the search names it.
-    :param values: what came out.
-    """
-    print(f"== {what}", flush=True)
-    for value in values:
-        if isinstance(value, BaseException):
-            say_error(value)
-            continue
-        print(f"{value}\n{value!r}\n{value!a}")
-        try:
-            print(json.dumps(value), json.dumps(value, ensure_ascii=False))
-        except (TypeError, ValueError):
-            continue
-    sys.stdout.flush()
-
-
-def say_error(error: BaseException) -> None:
-    """Give out an error as a crash dump would: with its whole chain, and with the local variables of every frame."""
-    print(repr(error), error.args, repr(vars(error)))
-    for dump in (
-        traceback.TracebackException.from_exception(error, capture_locals=True),
-        *(traceback.TracebackException.from_exception(one, capture_locals=True) for one in chain(error)),
-    ):
-        print("".join(dump.format()))
-    try:
-        again = pickle.loads(pickle.dumps(error))  # noqa: S301 - made just before
-    except (TypeError, AttributeError, pickle.PicklingError):
-        return
-    print(repr(again), again)
-
-
-def chain(error: BaseException) -> Iterator[BaseException]:
-    """Give the causes and contexts of an error, also those that are not shown."""
-    pending: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while pending:
-        one = pending.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        pending += [one.__cause__, one.__context__]
-
-
-def tried(what: str, call: Callable[[], Any]) -> Any:
-    """Give out what a call gives or raises, and return it."""
-    from airflow.providers.common.compat.sdk import TaskDeferred
-
-    try:
-        found = call()
-    except TaskDeferred:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever comes out
-        say(what, error)
-        return error
-    say(what, found)
-    return found
-
-
-class _Quiet(BaseHTTPRequestHandler):
-    """Answers without a word in the log."""
-
-    def log_message(self, *args: Any) -> None:
-        """Keep quiet."""
-
-    def give(self, status: int, body: bytes) -> None:
-        """Answer."""
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-class _Proxy(_Quiet):
-    """Passes on what is sent to it, if the password is right."""
-
-    def do_POST(self) -> None:
-        """Pass one request on."""
-        user, _, password = (
-            base64.b64decode(self.headers["proxy-authorization"].partition(" ")[2]).decode().partition(":")
-        )
-        assert (user, password) == ("user", secret("proxy password"))
-        target = urlsplit(self.path)
-        passed = HTTPConnection(target.hostname or "", target.port, timeout=BOUND)
-        headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("proxy-")}
-        passed.request("POST", f"/?{target.query}", headers=headers)
-        with passed.getresponse() as response:
-            self.give(response.status, response.read())
-        passed.close()
-
-
-@contextmanager
-def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    """Serve, and give the port."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join(BOUND)
-
-
-class Services:
-    """What is there to be asked, each with marked secrets."""
-
-    def __init__(self, home: Path, stack: ExitStack) -> None:
-        from airflow_provider_quickbi.testing import LocalQuickBI
-        from tests.api.conftest import StandIn, expiration
-
-        self.quickbi = stack.enter_context(LocalQuickBI())
-        fetched = {
-            "AccessKeyId": "fetched-id",
-            "AccessKeySecret": secret("fetched secret"),
-            "SecurityToken": secret("fetched token"),
-            "Expiration": expiration(),
-        }
-        responses = {
-            "PUT": secret("metadata token"),
-            "AssumeRole": json.dumps({"RequestId": "R", "Credentials": fetched}),
-            "": json.dumps({"Code": "Success", **fetched}),
-        }
-
-        class Marked(StandIn):
-            def regular(self, method: str, path: str, query: dict[str, str]) -> str:
-                return responses.get(method) or responses["AssumeRole" if "Action" in query else ""]
-
-        self.stand_in = Marked()
-        stack.callback(self.stand_in.close)
-        self.proxy = f"127.0.0.1:{stack.enter_context(served(_Proxy))}"
-        self.token_file = home.parent / f"{home.name}-oidc-token"
-        self.token_file.write_text(secret("OIDC token"))
-        self.quickbi.add_account("own-id", secret("AccessKey secret"))
-        self.quickbi.add_account("sts-id", secret("AccessKey secret"), security_token=secret("security token"))
-        self.quickbi.add_account("fetched-id", secret("fetched secret"), security_token=secret("fetched token"))
-        self.quickbi.add_bearer_token(secret("bearer token"))
-        self.quickbi.add_mail_task("Daily sales", mail_id="report", owner="Wang Fang")
-
-    def connection(self, auth_type: str, **extra: Any) -> str:
-        """Return a connection of a type as JSON; ``proxied`` is one through a proxy with a password."""
-        role = {"role_arn": "acs:ram::1:role/report", "sts_endpoint": self.stand_in.url}
-        key = {"login": "own-id", "password": secret("AccessKey secret")}
-        url = self.stand_in.url.replace("://", f"://user:{quote(secret('URI password'), safe='')}@")
-        password = quote(secret("proxy password"), safe="")
-        fields: dict[str, dict[str, Any]] = {
-            "access_key": key,
-            "sts": {"login": "sts-id", "password": key["password"], "security_token": secret("security token")},
-            "ram_role_arn": {**key, **role, "security_token": secret("security token")},
-            "ecs_ram_role": {"role_name": "the-role", "disable_imds_v1": True},
-            "oidc_role_arn": {
-                **role,
-                "oidc_provider_arn": "acs:ram::1:oidc-provider/k8s",
-                "oidc_token_file_path": str(self.token_file),
-            },
-            "credentials_uri": {"credentials_uri": f"{url}/credentials?password={quote(secret('URI password'))}"},
-            "bearer": {"bearer_token": secret("bearer token")},
-            "default": {},
-            "proxied": {**key, "proxies": {"http": f"http://user:{password}@{self.proxy}"}},
-        }
-        given = fields[auth_type]
-        more = {name: value for name, value in given.items() if name not in ("login", "password")}
-        options = {"auth_type": "access_key" if auth_type == "proxied" else auth_type, "status_calls_per_second": 1000}
-        host = {"host": self.quickbi.host, "port": self.quickbi.port, "schema": "http"}
-        whole = {"conn_type": "quickbi", **host, "extra": {**options, "read_timeout": 0.3, **more, **extra}}
-        return json.dumps({**whole, **{name: given[name] for name in ("login", "password") if name in given}})
-
-
-@contextmanager
-def with_connection(value: str) -> Iterator[None]:
-    """Let tasks use a connection."""
-    os.environ[_VARIABLE] = value
-    try:
-        yield
-    finally:
-        del os.environ[_VARIABLE]
 
 
 # The ways
-
-
-class Instance:
-    """What a task finds in its context: it keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.try_number = self.max_tries = 1
-        self.dag_id, self.task_id, self.run_id, self.map_index = "d", "t", "r", -1
-        self.start_date = datetime.now(UTC)
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        """Keep an XCom."""
-        self.pushed[key] = value
-
-
-class Store(dict[str, Any]):
-    """What ``task_state_store`` does; it never forgets, so that it can be given out."""
-
-    def set(self, key: str, value: Any) -> None:
-        """Keep a value."""
-        self[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> None:
-        """Keep everything."""
-
-
-class Events(dict[Any, Any]):
-    """The asset events of outlets."""
-
-    def __missing__(self, key: Any) -> Any:
-        return self.setdefault(key, SimpleNamespace(extra={}))
-
-
-def run_task(what: str, make: Callable[[], Any]) -> None:
-    """Run a task with all its deferrals, as its worker and its triggerer do, and give out all that it leaves behind."""
-    import inspect
-
-    from airflow.providers.common.compat.sdk import TaskDeferred
-
-    instance, store, events = Instance(), Store(), Events()
-    context: Any = {
-        "ti": instance,
-        "task_state_store": store,
-        "dag_run": SimpleNamespace(start_date=datetime.now(UTC)),
-        "outlet_events": events,
-    }
-    task = make()
-    say(f"{what}: rendered fields", {name: getattr(task, name) for name in task.template_fields}, task)
-    resume: Callable[[], Any] = partial(inspect.unwrap(type(task).execute), task, context)
-    while True:
-        try:
-            tried(what, resume)
-            break
-        except TaskDeferred as deferred:
-            path, arguments = deferred.trigger.serialize()
-            say(f"{what}: deferred", path, arguments, deferred.trigger, deferred)
-            module, _, name = path.rpartition(".")
-            trigger = getattr(import_module(module), name)(**json.loads(json.dumps(arguments)))
-            event = asyncio.run(first_event(trigger))
-            say(f"{what}: event", event, trigger.serialize())
-            task = make()
-            resume = partial(getattr(task, deferred.method_name), context, event=event)
-    say(f"{what}: left behind", instance.pushed, dict(store), {str(key): value.extra for key, value in events.items()})
-
-
-async def first_event(trigger: Any) -> Any:
-    """Return a trigger's first event as it comes back out of the database."""
-    async with asyncio.timeout(BOUND):
-        return json.loads(json.dumps((await anext(trigger.run())).payload))
-
-
-def tasks() -> dict[str, Callable[[], Any]]:
-    """Return what makes a task of each kind."""
-    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
-    from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
-    from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
-
-    sensor = partial(
-        QuickBIMailTaskSensor,
-        task_id="t",
-        quickbi_conn_id=CONN_ID,
-        poke_interval=0.02,
-        timeout=0.1,
-        outlets=[mail_task_asset("report")],
-    )
-    send = partial(
-        QuickBIRunMailTaskOperator,
-        task_id="t",
-        mail_id="report",
-        quickbi_conn_id=CONN_ID,
-        poll_interval=0.02,
-        timeout=0.1,
-        start_timeout=0.05,
-        outlets=[mail_task_asset("report")],
-    )
-    return {
-        "sensor, poke": partial(sensor, mail_id="report"),
-        "sensor, deferred": partial(sensor, mail_id="report", deferrable=True),
-        "sensor, by name, soft": partial(sensor, subscribe_name="Daily sales", deferrable=True, soft_fail=True),
-        "send, held": partial(send, deferrable=False),
-        "send, deferred": partial(send, deferrable=True),
-        "list": partial(QuickBIListMailTasksOperator, task_id="t", quickbi_conn_id=CONN_ID),
-    }
 
 
 def go_well(services: Services, auth_type: str) -> None:
@@ -426,8 +130,8 @@ def echo(services: Services) -> None:
     """Ask a gateway that answers with the request's own headers, the signature among them."""
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
-    class Echo(_Quiet):
-        def do_POST(self) -> None:
+    class Echo(Quiet):
+        def do_POST(self) -> None:  # noqa: N802 - the base class names it
             notified = " ".join(self.headers.get(name, "") for name in ("authorization", "x-acs-security-token"))
             notified = f"{notified[-400:]} {self.headers.get('x-acs-bearer-token')}"
             body = json.dumps(
@@ -519,10 +223,10 @@ def run_dags(services: Services, home: Path) -> None:
     """Run DAGs in Airflow: what they store stays in its home."""
     from airflow.utils import db
 
-    from tests.airflow import conftest as cases
+    from tests.airflow import dags as cases
 
     db.initdb()
-    sys.modules[cases._CASE.__name__] = cases._CASE
+    sys.modules[cases.CASE.__name__] = cases.CASE
     airflow = cases.Airflow(home / "dags")
     quickbi = services.quickbi
     quickbi.add_mail_task("failed", mail_id="failed")

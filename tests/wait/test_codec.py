@@ -156,7 +156,7 @@ def test_what_is_no_delivery_is_never_taken_for_one(change: dict[str, Any]):
 
 
 @pytest.mark.parametrize("item", [{}, [], None, "SENT", 7])
-def test_what_is_no_object_at_all_is_no_delivery_and_no_verdict(item: Any):
+def test_what_is_no_object_at_all_is_no_delivery_and_no_success(item: Any):
     with pytest.raises(ValueError, match="not a wait group"):
         decode_group(item)
     with pytest.raises(ValueError, match="not the evaluation"):

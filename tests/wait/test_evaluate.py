@@ -33,7 +33,7 @@ def test_a_run_that_is_sent_is_the_success():
     assert evaluation.message == "Mail task m: run 10 of 2026-07-01T08:00:00+08:00 is SENT."
 
 
-def test_an_answer_with_runs_of_other_mail_tasks_only_is_told():
+def test_an_answer_with_runs_of_other_mail_tasks_only_is_logged():
     waiting, evaluation = poll_once(wait(), [run("SENT", mail_id="0815")])
     assert evaluation.outcome is Outcome.WAITING
     assert "Quick BI returned runs of other mail tasks, such as '0815'" in evaluation.message
@@ -227,7 +227,7 @@ def test_a_clock_that_is_set_back_does_not_keep_a_wait_from_asking():
     "limits", [{"finish_by": NOW + 60}, {"start_timeout": 60.0}, {"unreachable_timeout": 0.0}, {"finish_by": NOW - 60}]
 )
 @pytest.mark.parametrize(("status", "outcome"), [("SENT", Outcome.SUCCEEDED), ("FAILED", Outcome.FAILED)])
-def test_the_state_is_looked_at_before_any_deadline(limits: dict[str, Any], status: str, outcome: Outcome):
+def test_the_state_is_evaluated_before_any_deadline(limits: dict[str, Any], status: str, outcome: Outcome):
     waiting, _ = evaluate(wait(**limits), None, NOW)
     assert evaluate(waiting, [run(status)], NOW + 100_000)[1].outcome is outcome
 

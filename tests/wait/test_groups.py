@@ -66,7 +66,7 @@ def test_the_order_of_reasons_is_refused_failed_not_started_timed_out_unavailabl
                 assert group.evaluation.outcome is order[first]
 
 
-def test_only_what_is_not_settled_is_looked_at_again():
+def test_only_what_is_not_settled_is_polled_again():
     assert several("SENT", "PROCESSING", "FAILED", BROKEN, DENIED, required=1).unfinished() == [1, 3]
 
 

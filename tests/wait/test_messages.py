@@ -50,5 +50,5 @@ def test_the_sentence_changes_only_when_something_has_changed():
         ),
     ],
 )
-def test_a_fence_says_which_runs_count(selector: RunSelector, said: str):
+def test_a_window_says_which_runs_match(selector: RunSelector, said: str):
     assert selection(wait(selector=selector)) == said

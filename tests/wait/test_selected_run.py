@@ -21,7 +21,7 @@ from .cases import EIGHT, NOW, SHANGHAI, poll_once, run, wait
 # Which run counts
 
 
-def test_without_a_fence_the_latest_run_counts_whatever_its_age():
+def test_without_a_window_the_latest_run_matches_whatever_its_age():
     _, evaluation = poll_once(wait(), [run("SENT", -1440, "9"), run("FAILED", -60, "10")])
     assert (evaluation.outcome, evaluation.run.run_id if evaluation.run else None) == (Outcome.FAILED, "10")
 
@@ -52,7 +52,7 @@ def test_of_several_runs_after_a_baseline_the_first_matches():
     ],
 )
 @pytest.mark.parametrize("fence_zone", [SHANGHAI, UTC, timezone(timedelta(hours=-7))])
-def test_the_fence_is_an_instant_whatever_the_zones(exec_time: datetime, counts: bool, fence_zone: timezone):
+def test_executed_after_is_an_instant_whatever_the_zones(exec_time: datetime, counts: bool, fence_zone: timezone):
     selector = RunSelector(executed_after=EIGHT.astimezone(fence_zone))
     _, evaluation = poll_once(wait(selector=selector), [MailTaskRun("m", "10", "SENT", exec_time)])
     assert (evaluation.outcome is Outcome.SUCCEEDED) is counts
@@ -80,7 +80,7 @@ def test_a_run_of_another_mail_task_never_counts():
     assert (evaluation.outcome, waiting.run, waiting.ignored_run) == (Outcome.WAITING, None, None)
 
 
-def test_there_is_nothing_to_ask_before_the_fence():
+def test_there_is_nothing_to_poll_before_executed_after():
     waiting = wait(selector=RunSelector(executed_after=EIGHT + timedelta(hours=1)))
     assert waiting.status_query(NOW) is None
     assert waiting.status_query(NOW + 3599.9) is None
@@ -98,7 +98,7 @@ def test_once_seen_the_wait_is_pinned_to_the_run():
     assert evaluate(waiting, [run("SENT", 0, "10")], NOW + 180)[1].outcome is Outcome.SUCCEEDED
 
 
-def test_a_wait_that_only_wants_to_see_a_run_is_over_then_whatever_its_state():
+def test_a_wait_that_only_wants_to_see_a_run_is_finished_then_whatever_its_state():
     for status in ("PROCESSING", "SENT", "FAILED", "QUEUED"):
         _, evaluation = poll_once(
             wait(until_seen=True, selector=RunSelector(other_than=("9",))), [run("SENT", -1, "9"), run(status)]
@@ -135,7 +135,7 @@ def test_an_earlier_run_is_not_taken_for_a_later_one():
     assert evaluation.outcome is Outcome.WAITING
 
 
-def test_the_fence_still_holds_for_the_later_run():
+def test_the_window_still_holds_for_the_later_run():
     selector = RunSelector(executed_after=EIGHT + timedelta(minutes=5))
     waiting, _ = evaluate(wait(selector=selector, on_failed=OnFailed.WAIT), [run("FAILED", 6, "10")], NOW + 400)
     assert waiting.selector.executed_after == EIGHT + timedelta(minutes=6)

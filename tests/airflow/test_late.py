@@ -39,7 +39,7 @@ def report(quickbi):
     return quickbi.add_run("report", status="PROCESSING")
 
 
-def test_a_delivery_that_becomes_late_is_told_once(airflow, report, sensor, notified, run_of, remembers):
+def test_a_delivery_that_becomes_late_is_notified_once(airflow, report, sensor, notified, run_of, remembers):
     # A rescheduled sensor that remembers nothing tells it in the first poke_interval after the deadline.
     poke_interval, notified.looks_until_sent = (0.05, 3) if remembers else (4, 1)
     deadline = datetime.now(UTC) + timedelta(seconds=1)
@@ -55,7 +55,7 @@ def test_a_delivery_that_becomes_late_is_told_once(airflow, report, sensor, noti
     assert len(ran.notified("Late: Mail task report", "Still waiting.")) == 1
 
 
-def test_a_delivery_that_is_late_from_the_beginning_is_told_once(airflow, report, sensor, notified):
+def test_a_delivery_that_is_late_from_the_start_is_notified_once(airflow, report, sensor, notified):
     deadline = datetime.now(UTC) - timedelta(hours=1)
 
     ran = airflow.run(lambda: sensor("report", deadline=deadline, on_late_callback=[notified]))
@@ -64,7 +64,7 @@ def test_a_delivery_that_is_late_from_the_beginning_is_told_once(airflow, report
     assert len(notified) == 1
 
 
-def test_a_retry_does_not_tell_again_where_airflow_keeps_what_was_told(airflow, quickbi, report, sensor, mode):
+def test_a_retry_does_not_notify_again_where_airflow_keeps_what_was_notified(airflow, quickbi, report, sensor, mode):
     notified = []
     unanswered = 1 if mode == "deferrable" else 5  # so that the look after the first one fails, tried again or not
     quickbi.when_called("GetMailTaskStatus", lambda call: quickbi.finish_run(report), nth=1 + unanswered + 2)
@@ -87,7 +87,7 @@ def test_a_retry_does_not_tell_again_where_airflow_keeps_what_was_told(airflow, 
     assert len(notified) in ((1,) if AIRFLOW >= (3, 3) else (1, 2))
 
 
-def test_a_callback_that_fails_ends_nothing_and_keeps_nobody_from_being_told(airflow, report, sensor, notified):
+def test_a_callback_that_fails_ends_nothing_and_keeps_nobody_from_being_notified(airflow, report, sensor, notified):
     def fail(context):
         raise RuntimeError("the pager is broken")
 
@@ -100,8 +100,8 @@ def test_a_callback_that_fails_ends_nothing_and_keeps_nobody_from_being_told(air
     assert "the pager is broken" in ran.log
 
 
-def test_nobody_is_told_of_a_delivery_in_time(airflow, quickbi, report, sensor, notified, at_look):
-    at_look("report", 3, lambda: quickbi.finish_run(report))
+def test_nobody_is_notified_of_a_delivery_in_time(airflow, quickbi, report, sensor, notified, at_poll):
+    at_poll("report", 3, lambda: quickbi.finish_run(report))
 
     ran = airflow.run(
         lambda: sensor("report", deadline="{{ macros.datetime(2100, 1, 1).isoformat() }}", on_late_callback=notified)
@@ -111,7 +111,7 @@ def test_nobody_is_told_of_a_delivery_in_time(airflow, quickbi, report, sensor, 
     assert notified == []
 
 
-def test_the_limits_of_the_wait_stay_after_somebody_was_told(airflow, report, sensor, notified, mode):
+def test_the_limits_of_the_wait_stay_after_somebody_was_notified(airflow, report, sensor, notified, mode):
     notified.looks_until_sent = 10_000
     # A rescheduled sensor counts from the begin of its task, and its first look must still be in time.
     timeout = 4 if mode == "reschedule" else 0.8
