@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from airflow_provider_quickbi import _options
+from airflow_provider_quickbi import _instants, _options
 from airflow_provider_quickbi._options import Arguments, OptionError
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT, OnFailed, OnMissed
 from airflow_provider_quickbi._wait.window import Window
@@ -58,7 +58,7 @@ class SensorOptions:
         :raises OptionError: for the first one that is wrong.
         """
         read = arguments.read
-        instant = partial(_options.instant, zone=zone)
+        instant = partial(_instants.instant, zone=zone)
         options = cls(
             subjects=subjects,
             run_id=run_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -34,7 +35,7 @@ T = TypeVar("T")
 Transport = TypeVar("Transport")
 
 
-class _Client(Generic[Transport]):
+class _Client(ABC, Generic[Transport]):
     """What both clients have in common."""
 
     def __init__(
@@ -55,8 +56,9 @@ class _Client(Generic[Transport]):
         self._transport = self._connect()
         warn_if_insecure(settings)
 
+    @abstractmethod
     def _connect(self) -> Transport:
-        raise NotImplementedError
+        """Return what sends requests."""
 
     def _flow(self, operation: Operation[T], retries: RetryPolicy | None) -> Generator[Step, Any, T]:
         limiter = self.rate_limiter(operation.action)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_quickbi import _airflow, _options
+from airflow_provider_quickbi import _airflow, _instants, _options
 from airflow_provider_quickbi._options import Arguments, OptionError
 from airflow_provider_quickbi._send.attempt import StartAttempt
 from airflow_provider_quickbi._send.options import OnRunFailed, OnScheduleLimit, RunOptions
@@ -69,7 +69,7 @@ class StartOperator(TemplatedTask):
             _options.need_one_of(self, *one_of)
             RunOptions.read(Arguments(self, parsing=True))
             if not _options.is_template(self.deadline):
-                _options.deadline("deadline", self.deadline, CLOCK.now(), _airflow.default_timezone())
+                _instants.deadline("deadline", self.deadline, CLOCK.now(), _airflow.default_timezone())
             self._check_outlets(self._read_subject(Arguments(self, parsing=True)))
         except OptionError as error:
             raise QuickBIArgumentError(str(error)) from None
@@ -91,7 +91,7 @@ class StartOperator(TemplatedTask):
         subject, options = self._read()
         day_of = _airflow.run_started(context) or CLOCK.now()
         try:
-            late = _options.deadline("deadline", self.deadline, day_of, _airflow.default_timezone())
+            late = _instants.deadline("deadline", self.deadline, day_of, _airflow.default_timezone())
         except OptionError as error:
             raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         now = CLOCK.time()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
 
-from airflow_provider_quickbi import _airflow, _options
+from airflow_provider_quickbi import _airflow, _instants, _options
 from airflow_provider_quickbi._metrics import DetectionDelay
 from airflow_provider_quickbi._options import Arguments, OptionError
 from airflow_provider_quickbi._templates import TemplatedTask
@@ -90,7 +90,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
                 _options.need_one_of(self, *one_of)
             options = self._read_options(Arguments(self, parsing=True), _airflow.default_timezone())
             if not _options.is_template(self.deadline):
-                _options.deadline("deadline", self.deadline, CLOCK.now(), _airflow.default_timezone())
+                _instants.deadline("deadline", self.deadline, CLOCK.now(), _airflow.default_timezone())
             self._check_outlets(options.subjects)
         except OptionError as error:
             raise QuickBIArgumentError(str(error)) from None
@@ -182,7 +182,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         try:
             options = self._read_options(Arguments(self), zone)
             self._check_outlets(options.subjects)
-            late = _options.deadline("deadline", self.deadline, _airflow.run_started(context) or CLOCK.now(), zone)
+            late = _instants.deadline("deadline", self.deadline, _airflow.run_started(context) or CLOCK.now(), zone)
         except OptionError as error:
             raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         limits = Limits(

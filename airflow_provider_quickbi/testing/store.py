@@ -63,10 +63,7 @@ class RunStore(Generic[S]):
             self._timetable.remove(subject_id)
 
     def get(self, subject_id: str) -> S:
-        """Return a subject, after the runs that are due have started.
-
-        :raises KeyError: there is none with this id.
-        """
+        """Return a subject, after the runs that are due have started; there must be one with this id."""
         subject = self.find(subject_id)
         if subject is None:
             raise KeyError(f"There is no {self.kind} with the id {subject_id}.")
@@ -105,7 +102,6 @@ class RunStore(Generic[S]):
     ) -> str:
         """Add a run, as if something had started it. Without further arguments it has succeeded at once.
 
-        :param subject_id: of which mail task or dataset.
         :param exec_time: when it starts: a datetime or an ISO 8601 string, without an offset in the simulator's time
             zone. Default now; may lie in the past or the future.
         :param status: with ``duration``, its status while it runs; without, the status that it keeps until
@@ -127,10 +123,8 @@ class RunStore(Generic[S]):
             return str(run.run_id)
 
     def finish_run(self, run_id: str | int, status: str | None = None) -> None:
-        """Give a run a status from now on, whatever its duration says; it also appears.
+        """Give a run a status, by default success, from now on, whatever its duration says; it also appears.
 
-        :param run_id: which run.
-        :param status: default success.
         :raises KeyError: there is no such run.
         """
         with self._lock:
@@ -203,7 +197,6 @@ class RunStore(Generic[S]):
     ) -> None:
         """Let runs start by themselves as the clock passes. A paused mail task skips its times.
 
-        :param subject_id: of which mail task or dataset.
         :param every: seconds between two runs.
         :param cron: a cron line such as ``30 8 * * *``, in the simulator's time zone.
         :param times: single times at which a run starts; may be combined with ``every`` and ``cron``.

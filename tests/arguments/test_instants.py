@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi import _options
+from airflow_provider_quickbi import _instants
 from airflow_provider_quickbi._options import OptionError
 
 from .values import DAY, DIGITS_OF_ANOTHER_SCRIPT, SHANGHAI, WITHOUT_ZONE
@@ -30,7 +30,7 @@ from .values import DAY, DIGITS_OF_ANOTHER_SCRIPT, SHANGHAI, WITHOUT_ZONE
     ],
 )
 def test_an_instant_is_a_datetime_or_its_text_and_in_utc_without_a_zone(value: Any, expected: datetime | None):
-    found = _options.instant("executed_after", value)
+    found = _instants.instant("executed_after", value)
     assert found == expected
     assert found is None or found.tzinfo is UTC
 
@@ -50,7 +50,7 @@ def test_an_instant_is_a_datetime_or_its_text_and_in_utc_without_a_zone(value: A
 )
 def test_what_is_no_instant_is_refused(value: Any, said: str):
     with pytest.raises(OptionError) as caught:
-        _options.instant("executed_after", value)
+        _instants.instant("executed_after", value)
     assert said in str(caught.value)
     assert str(caught.value).startswith("executed_after ")
 
@@ -59,7 +59,7 @@ def test_what_is_no_instant_is_refused(value: Any, said: str):
 def test_every_datetime_is_the_same_instant_as_its_text(value: datetime):
     def read(given: Any) -> Any:
         try:
-            return _options.instant("executed_after", given)
+            return _instants.instant("executed_after", given)
         except OptionError as error:
             return str(error)
 
@@ -81,7 +81,7 @@ def test_every_datetime_is_the_same_instant_as_its_text(value: datetime):
     ],
 )
 def test_a_deadline_is_an_instant_or_a_wall_time_on_the_day_of_the_run(value: Any, expected: datetime | None):
-    assert _options.deadline("deadline", value, DAY) == expected
+    assert _instants.deadline("deadline", value, DAY) == expected
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,4 @@ def test_a_deadline_is_an_instant_or_a_wall_time_on_the_day_of_the_run(value: An
 )
 def test_what_is_no_deadline_is_refused(value: str):
     with pytest.raises(OptionError, match=r"^deadline (is|names the unknown time zone) "):
-        _options.deadline("deadline", value, DAY)
+        _instants.deadline("deadline", value, DAY)

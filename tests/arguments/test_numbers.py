@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from jinja2 import StrictUndefined
 
-from airflow_provider_quickbi import _options
+from airflow_provider_quickbi import _instants, _options
 from airflow_provider_quickbi._options import OptionError
 from airflow_provider_quickbi._wait.state import OnFailed
 
@@ -100,8 +100,8 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "optional_text": _options.optional_text,
     "texts": _options.texts,
     "rendered texts": lambda name, value: _options.texts(name, value, rendered=True),
-    "instant": _options.instant,
-    "deadline": lambda name, value: _options.deadline(name, value, DAY),
+    "instant": _instants.instant,
+    "deadline": lambda name, value: _instants.deadline(name, value, DAY),
     "seconds": _options.seconds,
     "flag": _options.flag,
     "count": _options.count,
@@ -149,7 +149,7 @@ def test_what_a_template_will_give_is_not_checked_before(value: Any):
 def test_a_variable_that_a_template_does_not_know_is_named():
     undefined = StrictUndefined(name="data_interval_end")
     with pytest.raises(OptionError, match=r"^executed_after uses data_interval_end, which is not defined in this DAG"):
-        _options.Arguments(task(executed_after=undefined)).read("executed_after", _options.instant, None)
+        _options.Arguments(task(executed_after=undefined)).read("executed_after", _instants.instant, None)
 
 
 def test_a_listed_mail_task_in_place_of_its_id_is_refused_with_the_way_to_write_it():
@@ -160,9 +160,9 @@ def test_a_listed_mail_task_in_place_of_its_id_is_refused_with_the_way_to_write_
 
 def test_a_wall_time_without_a_zone_and_a_misspelt_zone_get_what_to_write():
     with pytest.raises(OptionError, match="add the time zone, for example 09:00 Asia/Shanghai"):
-        _options.deadline("deadline", "09:00", DAY)
+        _instants.deadline("deadline", "09:00", DAY)
     with pytest.raises(OptionError, match=r"unknown time zone 'Asia/Shanghia'; did you mean Asia/Shanghai\?"):
-        _options.deadline("deadline", "09:00 Asia/Shanghia", DAY)
+        _instants.deadline("deadline", "09:00 Asia/Shanghia", DAY)
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,11 @@ def test_a_wall_time_without_a_zone_and_a_misspelt_zone_get_what_to_write():
 )
 def test_a_wall_time_in_another_notation_gets_what_to_write(value: str, said: str):
     with pytest.raises(OptionError, match=re.escape(said)):
-        _options.deadline("deadline", value, DAY)
+        _instants.deadline("deadline", value, DAY)
 
 
 def test_a_naive_time_is_in_the_zone_that_airflow_reads_naive_times_in():
-    assert _options.instant("executed_after", "2026-01-31T09:00:00", SHANGHAI) == datetime(2026, 1, 31, 1, tzinfo=UTC)
+    assert _instants.instant("executed_after", "2026-01-31T09:00:00", SHANGHAI) == datetime(2026, 1, 31, 1, tzinfo=UTC)
 
 
 EXCLUSIVE = [(("mail_id",), ("subscribe_name", "mail_owner"))]

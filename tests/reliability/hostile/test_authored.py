@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi import _options, connection
+from airflow_provider_quickbi import _instants, _options, connection
 from airflow_provider_quickbi._wait.state import OnFailed
 from airflow_provider_quickbi._watch.tracker import parse_statuses
 from airflow_provider_quickbi.api import operations
@@ -38,8 +38,8 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "text": lambda value: _options.text("x", value),
     "optional_text": lambda value: _options.optional_text("x", value),
     "texts": lambda value: _options.texts("x", value),
-    "instant": lambda value: _options.instant("x", value),
-    "deadline": lambda value: _options.deadline("x", value, datetime(2026, 7, 1, tzinfo=UTC)),
+    "instant": lambda value: _instants.instant("x", value),
+    "deadline": lambda value: _instants.deadline("x", value, datetime(2026, 7, 1, tzinfo=UTC)),
     "seconds": lambda value: _options.seconds("x", value),
     "flag": lambda value: _options.flag("x", value),
     "count": lambda value: _options.count("x", value),
