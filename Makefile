@@ -38,9 +38,13 @@ $(VENV)/.installed-%: $(VENV)/.installed
 demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
 	@$(BIN)/python -m dev.demo
 
-test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part, JOBS=0 in one process)
+# What depends on the environment that CONDITIONS changes; see tests/conditions.py.
+IN_CONDITIONS := tests/api tests/hook tests/airflow tests/airflow_run tests/test_event_trigger.py tests/test_sharing_waits.py
+export CONDITIONS
+
+test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part, CONDITIONS=proxies or database for users' environments, JOBS=0 in one process)
 	@$(if $(COVERAGE),$(BIN)/python -m coverage erase)
-	@$(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest $(IN_PARALLEL) $(TESTS)
+	@$(BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest $(IN_PARALLEL) $(or $(TESTS),$(if $(CONDITIONS),$(IN_CONDITIONS)))
 	@$(if $(COVERAGE),$(BIN)/python -m coverage combine --quiet && $(BIN)/python -m coverage report)
 
 coverage: ## run the test suite and fail if it reaches less than 95 % of the lines and branches

@@ -1,7 +1,7 @@
 """Start a mail task of Quick BI when a task fails, for example a report about what is missing.
 
 To see it, trigger the DAG with the parameter `fail`. The callback starts the mail at most once per DAG run and waits
-for nothing; the log of the failed task says so in one line.
+for nothing; the log of the failed task says so in one line, under *Post Execute*.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ connections in its metadata database only, as most people keep them.
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -32,54 +33,45 @@ class ConnectionsInDatabase(pytest.MonkeyPatch):  # type: ignore[misc]  # final,
 
     def __init__(self) -> None:
         super().__init__()
-        self._before: dict[str, str | None] = {}
+        self._stored: set[str] = set()
 
     def setenv(self, name: str, value: str, prepend: str | None = None) -> None:
         """Set a variable, or store a connection."""
         if name.startswith(PREFIX):
-            self._change(name, value)
-        else:
-            super().setenv(name, value, prepend)
+            try:
+                return self._store(name, value)
+            except ValueError:  # Airflow stores no extra that is not JSON; the environment may hold one
+                pass
+        return super().setenv(name, value, prepend)
 
     def delenv(self, name: str, raising: bool = True) -> None:
         """Remove a variable, or a connection."""
         if name.startswith(PREFIX):
-            self._change(name, None)
+            self._store(name, None)
         else:
             super().delenv(name, raising)
 
     def undo(self) -> None:
-        """Undo every change."""
+        """Undo every change; no connection was there before."""
         super().undo()
-        for name, value in self._before.items():
-            _store(name, value)
-        self._before.clear()
+        for name in list(self._stored):
+            self._store(name, None)
 
-    def _change(self, name: str, value: str | None) -> None:
-        before = _store(name, value)
-        self._before.setdefault(name, before)
+    def _store(self, name: str, value: str | None) -> None:
+        """Store a connection as its variable describes it, or remove it."""
+        from airflow.models.connection import Connection
+        from airflow.utils.session import create_session
 
-
-def _store(name: str, value: str | None) -> str | None:
-    """Store a connection as its variable would describe it, and return what was stored before."""
-    from airflow.models.connection import Connection
-    from airflow.utils.session import create_session
-
-    conn_id = name.removeprefix(PREFIX).lower()
-    with create_session() as session:
-        found = session.query(Connection).filter(Connection.conn_id == conn_id).one_or_none()
-        before = None if found is None else found.as_json()
-        if found is not None:
-            session.delete(found)
-            session.flush()
-        if value is not None:
-            session.add(_read(conn_id, value))
-    return before
+        conn_id = name.removeprefix(PREFIX).lower()
+        self._stored.add(name)
+        with create_session() as session:
+            session.query(Connection).filter(Connection.conn_id == conn_id).delete()
+            if value is not None:
+                session.add(Connection(conn_id=conn_id, **_parts(value)))
 
 
-def _read(conn_id: str, value: str) -> Any:
-    from airflow.models.connection import Connection
-
-    if value.startswith("{"):
-        return Connection.from_json(value, conn_id=conn_id)
-    return Connection(conn_id=conn_id, uri=value)
+def _parts(value: str) -> dict[str, Any]:
+    if not value.startswith("{"):
+        return {"uri": value}
+    parts: dict[str, Any] = json.loads(value)
+    return parts | ({"extra": json.dumps(parts["extra"])} if isinstance(parts.get("extra"), dict) else {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -148,21 +147,15 @@ def _before():
     return datetime.now(UTC) - timedelta(hours=1)
 
 
-def _connect_in_utc(quickbi):
-    quickbi.add_run("notice", exec_time=_before())
-    os.environ["AIRFLOW_CONN_QUICKBI_DEFAULT"] = quickbi.connection_json(timezone="UTC")  # the fixture resets it
-
-
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
         (lambda quickbi: quickbi.add_run("notice", exec_time=_before(), status="PROCESSING"), "is PROCESSING"),
         (lambda quickbi: quickbi.deny("Mail.Forbidden.Access"), "Mail.Forbidden.Access"),
         (lambda quickbi: quickbi.limit_manual_starts("notice", minutes=3), "MailApi.Beyond.ScheduleLimit"),
-        (_connect_in_utc, "in the future"),
         (lambda quickbi: quickbi.fail("GetMailTaskStatus", Fault.html_503(), times=9), "503"),
     ],
-    ids=["active", "denied", "limited", "wrong zone", "unreachable"],
+    ids=["active", "denied", "limited", "unreachable"],
 )
 def test_what_stands_in_the_way_is_logged_in_one_line_and_changes_no_state(
     airflow, quickbi, notice, failing, prepare, said
@@ -175,6 +168,16 @@ def test_what_stands_in_the_way_is_logged_in_one_line_and_changes_no_state(
     assert "the disk is full" in str(ran.error("work"))
     assert quickbi.starts(notice) == 0
     assert len(ran.notified("Mail task notice: nothing was started:", said)) == 1
+
+
+def test_a_wrong_time_zone_is_named_and_nothing_is_started(airflow, quickbi, notice, failing, monkeypatch):
+    quickbi.add_run(notice, exec_time=_before())
+    monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(timezone="UTC"))
+
+    ran = airflow.run(lambda: failing(on_failure_callback=QuickBISendMailNotifier(mail_id=notice)), retries=0)
+
+    assert quickbi.starts(notice) == 0
+    assert len(ran.notified("Mail task notice: nothing was started:", "in the future", "Set timezone")) == 1
 
 
 def test_a_start_that_was_refused_is_not_remembered(airflow, quickbi, notice, failing):
