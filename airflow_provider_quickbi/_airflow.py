@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 _NEXT_RUNS = 2
 
 
+def triggers_end_tasks() -> bool:
+    """Whether a trigger may end its task and store XComs: in Airflow 3.3 and later, unless there are listeners."""
+    from airflow.triggers.base import BaseTrigger
+
+    if not hasattr(BaseTrigger, "on_kill"):  # came with the same version
+        return False
+    from airflow.sdk.listener import get_listener_manager
+
+    return not get_listener_manager().has_listeners
+
+
 def run_started(context: Any) -> datetime | None:
     """Return when the DAG run started, ``None`` where the context does not say.
 

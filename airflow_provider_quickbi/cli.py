@@ -47,6 +47,7 @@ def _check(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="see whether a start is allowed, with a MailId that does not exist, which starts nothing",
     )
+    parser.add_argument("--dataset-id", help="a dataset whose refreshes are checked, too")
     parser.add_argument("--record", metavar="FILE", help="write the responses, anonymised, to a file")
     parser.add_argument("--verbose", "-v", action="store_true", help="show hosts, RequestIds and messages, too")
 

@@ -11,6 +11,7 @@ from airflow_provider_quickbi._check.behaviour import Behaviour
 from airflow_provider_quickbi._check.exchange import Clock, ObservedClient
 from airflow_provider_quickbi._check.experiments import SendExperiment, WatchExperiment, report_unanswered
 from airflow_provider_quickbi._check.network import probe
+from airflow_provider_quickbi._check.refreshes import check_refreshes
 from airflow_provider_quickbi._check.refusals import finding_for
 from airflow_provider_quickbi._check.report import Level, Report, failed, ok, skipped, warning
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError
@@ -50,6 +51,7 @@ class Options:
     :param watch: seconds for which finished runs are watched; 0 for not at all.
     :param send: whether to start ``mail_id`` once.
     :param probe_send: whether to call ``ManualRunMailTask`` with a MailId that does not exist, which starts nothing.
+    :param dataset_id: a dataset whose refreshes are checked, too.
     :param timeout: seconds for which a started run is followed.
     :param interval: seconds between two polls.
     """
@@ -58,6 +60,7 @@ class Options:
     watch: float = 0.0
     send: bool = False
     probe_send: bool = False
+    dataset_id: str | None = None
     timeout: float = 1800.0
     interval: float = 10.0
 
@@ -132,6 +135,12 @@ class _Calls:
         latest = [exchange for exchange in self.client.of("GetMailTaskStatus") if "TaskId" not in exchange.parameters]
         self.learn(*unknowns.runs_per_response(latest))
         self.report.add(unknowns.execution_zone(self.runs, self.clock.time(), self.settings.timezone))
+        if self.options.dataset_id:
+            probe_start, now = self.options.probe_send, self.clock.time()
+            for finding in check_refreshes(
+                self.client, self.settings, self.options.dataset_id, probe_start=probe_start, now=now
+            ):
+                self.report.add(finding)
         shared = (self.client, self.options, self.settings, self.clock, self.report, self.progress)
         if reachable:
             SendExperiment(*shared).run(paused=self.options.mail_id in self.paused)

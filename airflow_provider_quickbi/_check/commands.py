@@ -55,6 +55,7 @@ def check(options: argparse.Namespace, out: TextIO) -> int:
             watch=options.watch * 60.0,
             send=options.send,
             probe_send=options.probe_send,
+            dataset_id=options.dataset_id,
             timeout=options.timeout,
             interval=options.poll_interval,
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi import __version__
 from airflow_provider_quickbi._check.behaviour import Behaviour
+from airflow_provider_quickbi._check.refreshes import ACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +141,7 @@ def record(report: Report) -> dict[str, Any]:
 
     :param report: with its exchanges.
     """
-    exchanges = report.exchanges
+    exchanges = [exchange for exchange in report.exchanges if exchange.action not in ACTIONS]
     anonymiser = Anonymiser(exchanges[0].sent_at if exchanges else 0.0)
     return {
         "format": FORMAT,

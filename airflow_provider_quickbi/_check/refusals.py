@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _RAM_ACTIONS = {
     "GetMailTaskStatus": "quickbi-public:GetMailTaskStatus",
     "ManualRunMailTask": "quickbi-public:ManualRunMailTask",
+    "AllotDatasetAccelerationTask": "quickbi-public:AllotDatasetAccelerationTask",
 }
 _OPEN_PLATFORM = (
     "Let the AccessKey's owner log on to Quick BI once, and make it an organisation administrator or grant it the "

@@ -120,7 +120,8 @@ class Report:
         """The lines in their order; what was not reached is skipped."""
         broken = next((name for name in NAMES if self._level(name) is Level.FAILED), "")
         reason = f"not reached: {broken} failed" if broken else "not reached"
-        return [self._findings.get(name) or skipped(name, reason) for name in NAMES]
+        always = [self._findings.get(name) or skipped(name, reason) for name in NAMES]
+        return always + [finding for name, finding in self._findings.items() if name not in NAMES]
 
     @property
     def worst(self) -> Level:

@@ -19,7 +19,7 @@ from airflow_provider_quickbi.api.rate_limit import CALLER
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from airflow_provider_quickbi._wait.deferral import PollOptions
     from airflow_provider_quickbi._wait.shared_client import SharedClient, SharedSubscription
@@ -52,16 +52,25 @@ class TriggererWait:
     :param polls: for each subject: how many polls there were, and when the last one succeeded, in seconds since the
         epoch; ``None`` for a wait that starts.
     :param log: of the trigger.
+    :param store: stores the group without a worker and says whether it could; then nothing ends with ``PINNED``.
     :raises ValueError: if ``polls`` does not fit the group.
     """
 
-    def __init__(self, group: WaitGroup, options: PollOptions, polls: list[list[float]] | None, log: Any) -> None:
+    def __init__(
+        self,
+        group: WaitGroup,
+        options: PollOptions,
+        polls: list[list[float]] | None,
+        log: Any,
+        store: Callable[[WaitGroup], Awaitable[bool]] | None = None,
+    ) -> None:
         self.group = group
         self.polls = polls or [[1, 0.0] for _ in group.waits]
         if len(self.polls) != len(group.waits):
             raise ValueError("its polls do not fit its wait group")
         self._options = options
         self._log = log
+        self._store = store
         self._delay = DetectionDelay()
         self._responded_at = [polled_at for _, polled_at in self.polls]
         self._stored = self._pinned()
@@ -134,7 +143,7 @@ class TriggererWait:
                     return EventKind.EXECUTION_TIMEOUT
                 if self.group.is_late(now):
                     return EventKind.LATE
-                if self._must_store() and CLOCK.monotonic() >= self._stores_from:
+                if self._must_store() and CLOCK.monotonic() >= self._stores_from and not await self._stored_here():
                     self._stores = True
                     return EventKind.PINNED
         finally:
@@ -146,6 +155,23 @@ class TriggererWait:
             (wait.run.run_id if wait.run and wait.selector.run_id is None else None, evaluation.outcome.final)
             for wait, evaluation in zip(self.group.waits, self.group.evaluations, strict=True)
         ]
+
+    def restore(self, group: WaitGroup | None) -> None:
+        """Go on with what was stored of this wait.
+
+        :param group: what was stored; ``None`` for nothing. Another wait's is ignored.
+        """
+        if group is None or [wait.since for wait in group.waits] != [wait.since for wait in self.group.waits]:
+            return
+        self.group = group
+        self._stored = self._pinned()
+
+    async def _stored_here(self) -> bool:
+        pinned = self._pinned()
+        if self._store is None or not await self._store(self.group):
+            return False
+        self._stored = pinned
+        return True
 
     def _must_store(self) -> bool:
         """Whether something is known that a triggerer which makes this trigger anew would not know."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_quickbi._wait.codec import encode_group
+from airflow_provider_quickbi._wait.placement import Ending
 from airflow_provider_quickbi.api.clock import CLOCK
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class PollOptions:
     :param max_wait: seconds between two polls at most; ``None`` for no limit.
     :param execute_by: when ``execution_timeout`` is over, in seconds since the epoch; ``None`` for never.
     :param carry: plain JSON that comes back with the event; ``dag.test()`` loses what ``defer(kwargs=...)`` is given.
+    :param ending: how a success ends the task, see :class:`airflow_provider_quickbi._wait.placement.Ending`.
     """
 
     quickbi_conn_id: str
@@ -42,6 +44,7 @@ class PollOptions:
     max_wait: float | None = None
     execute_by: float | None = None
     carry: Mapping[str, Any] = field(default_factory=dict)
+    ending: Ending = Ending.WORKER
 
 
 def defer_wait(task: Any, group: WaitGroup, options: PollOptions, polls: list[list[float]] | None = None) -> NoReturn:
@@ -63,6 +66,7 @@ def defer_wait(task: Any, group: WaitGroup, options: PollOptions, polls: list[li
         max_wait=options.max_wait,
         execute_by=options.execute_by,
         carry=dict(options.carry),
+        ending=options.ending.value,
         polls=polls,
     )
     _defer(task, trigger, finish_by)

@@ -54,6 +54,8 @@ class QuickBIDatasetRefreshSensor(RunSensor):
     :param on_late_callback: called once with the context if the data is late: a callable, a notifier, or a list.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
+    :param end_in_triggerer: whether a deferred task whose run has succeeded ends in the triggerer, without another
+        worker start, where nothing needs one; default ``True``. Airflow 3.3 and later.
     :param poke_interval: seconds or timedelta between two polls; default 30 seconds.
     """
 
@@ -87,6 +89,7 @@ class QuickBIDatasetRefreshSensor(RunSensor):
         on_late_callback: Callable[[Context], Any] | Sequence[Callable[[Context], Any]] | None = None,
         quickbi_conn_id: str = connection.DEFAULT_CONN_ID,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        end_in_triggerer: bool = True,
         poke_interval: float | timedelta = 30,
         **kwargs: Any,
     ) -> None:
@@ -104,6 +107,7 @@ class QuickBIDatasetRefreshSensor(RunSensor):
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
         self.deferrable = deferrable
+        self.end_in_triggerer = end_in_triggerer
         self._prepare(kwargs.get("default_args"), ())
 
     def _read_options(self, arguments: Arguments, zone: tzinfo) -> SensorOptions:

@@ -82,6 +82,8 @@ class QuickBIMailTaskSensor(RunSensor):
     :param on_late_callback: called once with the context if the report is late: a callable, a notifier, or a list.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
+    :param end_in_triggerer: whether a deferred task whose run has succeeded ends in the triggerer, without another
+        worker start, where nothing needs one; default ``True``. Airflow 3.3 and later.
     :param poke_interval: seconds or timedelta between two polls; default 30 seconds.
     """
 
@@ -123,6 +125,7 @@ class QuickBIMailTaskSensor(RunSensor):
         on_late_callback: Callable[[Context], Any] | Sequence[Callable[[Context], Any]] | None = None,
         quickbi_conn_id: str = connection.DEFAULT_CONN_ID,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        end_in_triggerer: bool = True,
         poke_interval: float | timedelta = 30,
         **kwargs: Any,
     ) -> None:
@@ -144,6 +147,7 @@ class QuickBIMailTaskSensor(RunSensor):
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
         self.deferrable = deferrable
+        self.end_in_triggerer = end_in_triggerer
         self._rendered = frozenset(name for name in _NAMES if _options.is_template(getattr(self, name)))
         self._prepare(kwargs.get("default_args"), _EXCLUSIVE, _NAMES)
 

@@ -17,9 +17,11 @@ from airflow_provider_quickbi._wait import deadline as late_notice
 from airflow_provider_quickbi._wait import memory
 from airflow_provider_quickbi._wait.conclusion import conclude, softened
 from airflow_provider_quickbi._wait.deferral import PollOptions, defer_wait
+from airflow_provider_quickbi._wait.evaluate import evaluate_group
 from airflow_provider_quickbi._wait.events import Event, finished_group
 from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.outlets import unrelated_outlets
+from airflow_provider_quickbi._wait.placement import Ending, ending_of
 from airflow_provider_quickbi._wait.start import Limits, start_group, unreachable_seconds
 from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitGroup
 from airflow_provider_quickbi._wait.sync import poll_once, seconds_until_next_poll
@@ -50,6 +52,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     ui_color = "#e8f1ff"
 
     deferrable: bool
+    end_in_triggerer: bool
     quickbi_conn_id: str
     on_missed: str
     deadline: datetime | str | None
@@ -112,8 +115,14 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             return inspect.unwrap(BaseSensorOperator.execute)(self, context)
 
     def _wait_deferred(self, context: Context) -> Any:
-        """Finish if the first poll is enough, else hand the wait to the triggerer."""
-        group = self._poll(self._start(context), NO_RETRY)  # what fails is left to the triggerer
+        """Hand the wait to the triggerer; if that cannot end the task, see first whether one poll is enough."""
+        group = self._start(context)
+        ending = ending_of(self, group, supported=_airflow.triggers_end_tasks(), several=self._names_several())
+        if ending is Ending.WORKER:
+            group = self._poll(group, NO_RETRY)  # what fails is left to the triggerer
+        else:
+            for position in group.unfinished():
+                group = evaluate_group(group, position, None, CLOCK.time())
         if group.is_late(CLOCK.time()):
             group = self._notify_late(group, context)
         if group.evaluation.outcome.final:
@@ -121,7 +130,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         if not any(wait.polled for wait in group.waits):  # else the first poll's line has said it
             WaitLog(self.log).report(group.evaluation.message, CLOCK.time())
         timeout = _airflow.seconds_of(self.execution_timeout)
-        return defer_wait(self, group, self._poll_options(None if timeout is None else CLOCK.time() + timeout))
+        return defer_wait(self, group, self._poll_options(None if timeout is None else CLOCK.time() + timeout, ending))
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Poll everything once that is not finished, and decide."""
@@ -164,9 +173,10 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             return self._conclude(group, context)
 
     def _defer_again(self, group: WaitGroup, event: Event) -> NoReturn:
-        defer_wait(self, group, self._poll_options(event.carry.get("execute_by")), event.polls)
+        ending = ending_of(self, group, supported=_airflow.triggers_end_tasks(), several=self._names_several())
+        defer_wait(self, group, self._poll_options(event.carry.get("execute_by"), ending), event.polls)
 
-    def _poll_options(self, execute_by: float | None) -> PollOptions:
+    def _poll_options(self, execute_by: float | None, ending: Ending) -> PollOptions:
         return PollOptions(
             quickbi_conn_id=self.quickbi_conn_id,
             poke_interval=self.poke_interval,
@@ -174,6 +184,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             max_wait=_airflow.seconds_of(self.max_wait),
             execute_by=execute_by,
             carry={"execute_by": execute_by},
+            ending=ending,
         )
 
     def _start(self, context: Context) -> WaitGroup:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_quickbi import _options
+from airflow_provider_quickbi._metrics import count_outcome
 from airflow_provider_quickbi._options import OptionError
-from airflow_provider_quickbi._wait import aio
+from airflow_provider_quickbi._wait import aio, trigger_memory
 from airflow_provider_quickbi._wait.aio import TriggererWait
 from airflow_provider_quickbi._wait.codec import STATE_VERSION, check_version, decode_group, encode_group
 from airflow_provider_quickbi._wait.deferral import PollOptions
 from airflow_provider_quickbi._wait.events import Event, EventKind
+from airflow_provider_quickbi._wait.placement import Ending
 from airflow_provider_quickbi._wait.shared_client import SharedClient
+from airflow_provider_quickbi._wait.state import Outcome
 from airflow_provider_quickbi._wait.subject import DatasetSubject, MailTaskSubject
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError
@@ -23,6 +26,7 @@ from airflow_provider_quickbi.triggers.watching import WatchTrigger, readable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from airflow_provider_quickbi._wait.state import WaitGroup
     from airflow_provider_quickbi._wait.subject import Subject
     from airflow_provider_quickbi.api.models import Run
 
@@ -35,7 +39,11 @@ class _DeferralTrigger(BaseTrigger):
         started = CLOCK.monotonic()
         event = await self._wait()
         await CLOCK.sleep_async(max(0.0, started + aio.FIRST_POLL_SECONDS - CLOCK.monotonic()))
-        yield TriggerEvent(event.encode())
+        yield self._airflow_event(event)
+
+    def _airflow_event(self, event: Event) -> TriggerEvent:
+        """Return what Airflow is given."""
+        return TriggerEvent(event.encode())
 
     @abstractmethod
     async def _wait(self) -> Event:
@@ -56,6 +64,8 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
     :param max_wait: seconds between two polls at most; ``None`` for no limit.
     :param execute_by: when ``execution_timeout`` is over, in seconds since the epoch; ``None`` for never.
     :param carry: plain JSON that comes back with the event.
+    :param ending: where the task ends when the run has succeeded, see
+        :class:`airflow_provider_quickbi._wait.placement.Ending`.
     :param polls: of a wait that goes on after an event, for each subject: how many polls there were, and when the
         last one succeeded, in seconds since the epoch; ``None`` for one that starts.
     :param version: of these arguments.
@@ -73,6 +83,7 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
         max_wait: float | None = None,
         execute_by: float | None = None,
         carry: dict[str, Any] | None = None,
+        ending: str = Ending.WORKER.value,
         polls: list[list[float]] | None = None,
         version: int = STATE_VERSION,
         **_later: Any,
@@ -85,10 +96,11 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
             max_wait=max_wait,
             execute_by=execute_by,
             carry=carry or {},
+            ending=Ending(ending) if ending in list(Ending) else Ending.WORKER,
         )
         with readable(self):
             check_version(version)
-            self.wait = TriggererWait(decode_group(group), self.options, polls, self.log)
+            self.wait = TriggererWait(decode_group(group), self.options, polls, self.log, self._store)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the arguments, with what has been learnt meanwhile."""
@@ -103,11 +115,13 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
                 "max_wait": self.options.max_wait,
                 "execute_by": self.options.execute_by,
                 "carry": dict(self.options.carry),
+                "ending": self.options.ending.value,
                 "polls": self.wait.polls,
             },
         )
 
     async def _wait(self) -> Event:
+        await self._restore()
         try:
             async with SharedClient(self.options.quickbi_conn_id) as client:
                 kind = await self.wait.run(client)
@@ -122,6 +136,29 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
             carry=self.options.carry,
             polls=self.wait.polls if kind is EventKind.PINNED else None,
         )
+
+    def _airflow_event(self, event: Event) -> TriggerEvent:
+        """End the task if its run has succeeded and no worker is needed for that, else resume it."""
+        group = self.wait.group
+        ends = event.kind is EventKind.FINISHED and group.evaluation.outcome is Outcome.SUCCEEDED
+        if not ends or self.options.ending is Ending.WORKER:
+            return super()._airflow_event(event)
+        from airflow.triggers.base import TaskSuccessEvent
+
+        count_outcome(group)
+        self.log.info("%s", group.evaluation.message)
+        result: Any = group.results()[0]
+        ending = TaskSuccessEvent(xcoms={"return_value": result} if self.options.ending is Ending.TRIGGERER else None)
+        ending.payload = event.encode()  # for dag.test(), which resumes the task with it
+        return ending
+
+    async def _store(self, group: WaitGroup) -> bool:
+        """Store what was learnt without a worker; return whether Airflow can do that."""
+        return await trigger_memory.remember(self.task_instance, group)
+
+    async def _restore(self) -> None:
+        """Go on with what was stored before this trigger was made anew."""
+        self.wait.restore(await trigger_memory.recall(self.task_instance))
 
     async def on_kill(self) -> None:
         """Log that a person ended the wait."""

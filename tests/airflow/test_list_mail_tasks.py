@@ -164,6 +164,6 @@ def test_a_refusal_is_final_and_a_silence_is_retried(airflow, quickbi, expect):
     silent = airflow.run(make)
 
     assert refused.states == {"list": "failed"}
-    expect.raised(refused, "list", "QuickBIRequestError", "Access.Forbidden", "Professional edition", "RequestId")
+    expect.raised(refused, "list", "QuickBIRequestError", "Access.Forbidden", "RequestId")
     assert silent.states == {"list": "up_for_retry"}
     expect.raised(silent, "list", "QuickBIUnavailable", "GetMailTaskList", "503")

@@ -44,9 +44,7 @@ def test_a_rejected_request_fails_a_task_without_a_retry_and_says_what_to_do(
     hook: QuickBIHook, quickbi: LocalQuickBI, call: Callable[[QuickBIHook], Any]
 ):
     quickbi.deny("Access.Forbidden")
-    with pytest.raises(
-        QuickBIRequestError, match=r"Code Access\.Forbidden, RequestId .*Professional edition"
-    ) as caught:
+    with pytest.raises(QuickBIRequestError, match=r"Code Access\.Forbidden, RequestId ") as caught:
         call(hook)
     assert caught.value.code == "Access.Forbidden"
     assert len(caught.value.request_id) == 36
