@@ -142,4 +142,4 @@ def outcome_error(evaluation: Evaluation) -> Exception:
         case Outcome.UNAVAILABLE:
             return QuickBIUnavailable(message)
         case _:
-            return RuntimeError(f"the wait is {evaluation.outcome.value}, which is no failure: {message}")
+            return RuntimeError(f"the wait is {evaluation.outcome.value}, which is not a failure: {message}")

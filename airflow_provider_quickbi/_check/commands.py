@@ -125,7 +125,7 @@ def send(options: argparse.Namespace, out: TextIO) -> int:
         unknown = start.result is StartResult.UNKNOWN
         if not options.wait:
             if unknown:
-                hint = "The mail may have been started: look with status before you send it again."
+                hint = "The mail may have been started: check its status before you send it again."
                 return _complain(f"{start.error}. {hint}", Exit.START_UNKNOWN)
             _show([{"mail_id": options.mail_id, "started": True}], ("mail_id", "started"), options, out)
             return Exit.OK

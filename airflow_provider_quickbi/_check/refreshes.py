@@ -59,5 +59,5 @@ def check_refreshes(
             client.do(allot_dataset_acceleration_task(uuid4().hex))
         except QuickBIError as error:
             allowed = error.kind is ErrorKind.NOT_FOUND
-            seen = f"allowed: a dataset that does not exist gives Code {error.code}"
+            seen = f"allowed: a nonexistent dataset returns Code {error.code}"
             yield ok(start, seen) if allowed else finding_for(error, start, client.exchanges)

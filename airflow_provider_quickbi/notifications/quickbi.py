@@ -103,7 +103,7 @@ class QuickBISendMailNotifier(BaseNotifier):
         mail_id, name = read("mail_id", _options.text, None), read("subscribe_name", _options.text, None)
         owner = read("mail_owner", _options.text, None)
         if mail_id is not None and owner is not None:
-            raise OptionError("mail_owner tells mail tasks of one name apart: leave it out with mail_id")
+            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
         return mail_id, name or "", owner
 
     @contextmanager

@@ -129,9 +129,9 @@ class QuickBIRefreshDatasetOperator(StartOperator):
         read = partial(arguments.read, parse=_options.text, unknown=None)
         dataset_id, name, workspace_id = read("dataset_id"), read("dataset_name"), read("workspace_id")
         if dataset_id is not None and workspace_id is not None:
-            raise OptionError("workspace_id says where dataset_name is looked up: leave it out with dataset_id")
+            raise OptionError("workspace_id is only for looking up dataset_name: omit it with dataset_id")
         if self.dataset_name is not None and not arguments.given("workspace_id"):
-            raise OptionError("dataset_name is looked up in a workspace: set workspace_id")
+            raise OptionError("dataset_name is unique only in a workspace: set workspace_id")
         if dataset_id is not None or (name is not None and workspace_id is not None):
             return DatasetSubject(dataset_id or "", name or "", workspace_id or "")
         if not arguments.parsing:
@@ -140,4 +140,4 @@ class QuickBIRefreshDatasetOperator(StartOperator):
 
     def on_kill(self) -> None:
         """Log that a refresh that was started goes on."""
-        self.log.warning("Task stopped; a refresh that was started goes on.")
+        self.log.warning("Task stopped; a started refresh continues.")

@@ -217,7 +217,7 @@ class QuickBIRunMailTaskOperator(StartOperator):
         read = partial(arguments.read, parse=_options.text, unknown=None)
         mail_id, name, owner = read("mail_id"), read("subscribe_name"), read("mail_owner")
         if mail_id is not None and owner is not None:
-            raise OptionError("mail_owner tells mail tasks of one name apart: leave it out with mail_id")
+            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
         if mail_id is not None or name is not None:
             return MailTaskSubject(mail_id or "", name or "", owner or "")
         if not arguments.parsing:
@@ -226,7 +226,7 @@ class QuickBIRunMailTaskOperator(StartOperator):
 
     def on_kill(self) -> None:
         """Log that a mail that was started is still sent."""
-        self.log.warning("Task stopped; a mail that was started is still sent.")
+        self.log.warning("Task stopped; a started mail is still sent.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

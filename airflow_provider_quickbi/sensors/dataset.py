@@ -119,4 +119,4 @@ class QuickBIDatasetRefreshSensor(RunSensor):
 
     def on_kill(self) -> None:
         """Log that a refresh in progress goes on."""
-        self.log.info("Wait cancelled; a refresh in progress goes on.")
+        self.log.info("Wait cancelled; a refresh in progress continues.")

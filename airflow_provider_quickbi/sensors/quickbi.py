@@ -169,13 +169,13 @@ class QuickBIMailTaskSensor(RunSensor):
             raise OptionError("both mail_id and subscribe_name rendered empty")
         windowed = arguments.given("executed_after") or arguments.given("executed_before")
         if arguments.given("quickbi_task_id") and windowed:
-            raise OptionError("quickbi_task_id names the run: leave executed_after and executed_before out")
+            raise OptionError("quickbi_task_id selects the run: omit executed_after and executed_before")
         if task_id is not None and options.on_failed is OnFailed.WAIT:
-            raise OptionError('on_failed="wait" waits for a later run: leave it out with quickbi_task_id')
+            raise OptionError('on_failed="wait" waits for a later run: omit it with quickbi_task_id')
         if task_id is not None and len(options.subjects) > 1:
-            raise OptionError("quickbi_task_id names one run: give one mail task with it, not several")
+            raise OptionError("quickbi_task_id selects one run: set one mail task, not several")
         if ids and owner is not None:
-            raise OptionError("mail_owner tells mail tasks of one name apart: leave it out with mail_id")
+            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
         if options.subjects:
             _options.required_of(require, len(options.subjects))
         return options

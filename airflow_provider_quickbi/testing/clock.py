@@ -84,7 +84,7 @@ class Clock:
         :raises ValueError: ``seconds`` is negative; use :meth:`set` to go back.
         """
         if seconds < 0:
-            raise ValueError(f"advance() goes forward only, got {seconds} seconds. Use set() to go back.")
+            raise ValueError(f"advance() only moves forward, got {seconds} seconds. Use set() to go back.")
         with self._lock:
             if self._frozen_at is None:
                 self._offset += seconds

@@ -62,7 +62,7 @@ def test_a_task_that_fails_sends_the_mail_once_and_says_so_in_one_line(airflow, 
     assert "the disk is full" in str(ran.error("work"))
     assert quickbi.starts(notice) == 1
     assert len(ran.notified("Mail task notice")) == 1
-    assert ran.notified("Mail task notice: started; nothing waits for its run.")
+    assert ran.notified("Mail task notice: started; not waiting for its run.")
 
 
 def test_a_task_that_succeeds_calls_only_its_success_callback(airflow, quickbi, notice, working):
