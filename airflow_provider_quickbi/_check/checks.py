@@ -182,8 +182,8 @@ class _Calls:
                 warning(
                     "region",
                     f"{self.region()}: no mail task is visible",
-                    "Check region: each region has its own organisation. Otherwise make the AccessKey's owner an administrator of "
-                    "the organisation, or create a subscription",
+                    "Check region: each region has its own organisation. Otherwise make the "
+                    "AccessKey's owner an organisation administrator, or create a subscription",
                 )
             )
         return True

@@ -251,8 +251,8 @@ class WatchExperiment(Experiment):
         after = round(self.clock.time() - begun)
         self._learn(status_changes=(*known, {"from": run.status, "to": now.status, "after": after}))
         remedy = (
-            f"Treat the status as provisional for at least {max(1, after // 60)} min: before anything that must not happen "
-            "twice, check it again with a second sensor that sets quickbi_task_id"
+            f"Treat the status as provisional for at least {max(1, after // 60)} min: before anything that must not "
+            "happen twice, check it again with a second sensor that sets quickbi_task_id"
         )
         self.report.add(warning("final status", f"{run.status} became {now.status} after {after} s", remedy))
 

@@ -121,8 +121,8 @@ def empty_response(name: str, exchange: Exchange, requested: str = "") -> tuple[
         seen = "another run, although a TaskId was given"
         return ok(name, f"{seen}: ignored, since only the requested TaskId counts"), {"result": "latest"}
     return (
-        warning(name, "a run whose fields are null", "A wait treats Quick BI as unreachable until the first run appears: "
-                "let the task run once, or raise unreachable_timeout"),
+        warning(name, "a run whose fields are null", "A wait treats Quick BI as unreachable until the first run "
+                "appears: let the task run once, or raise unreachable_timeout"),
         {"result": "null fields"},
     )  # fmt: skip
 

@@ -68,7 +68,7 @@ RUN: dict[str, tuple[dict[str, Any], str]] = {
     "deadline": ({"mail_id": "a", "deadline": "9 o'clock"}, "deadline is"),
     "deadline without a zone": ({"mail_id": "a", "deadline": "09:00"}, "add the time zone, for example 09:00 Asia"),
     "two ways to name it": ({"mail_id": "a", "subscribe_name": "A"}, "either mail_id or subscribe_name, not both"),
-    "mail_id and mail_owner": ({"mail_id": "a", "mail_owner": "Li Wei"}, "leave it out with mail_id"),
+    "mail_id and mail_owner": ({"mail_id": "a", "mail_owner": "Li Wei"}, "omit it with mail_id"),
 }
 
 
@@ -118,7 +118,7 @@ RENDERED: dict[str, tuple[dict[str, Any], str]] = {
     "too_many": ({"require": "{{ 3 }}"}, "require is 3, but 1 mail task is given"),
     "no_run": ({"quickbi_task_id": "{{ 'latest' }}"}, "quickbi_task_id must be a whole number"),
     "empty_run": ({"quickbi_task_id": "{{ '' }}"}, "quickbi_task_id is empty"),
-    "one_run_of_two": ({"mail_id": "{{ ['a', 'b'] }}", "quickbi_task_id": "1"}, "quickbi_task_id names one run"),
+    "one_run_of_two": ({"mail_id": "{{ ['a', 'b'] }}", "quickbi_task_id": "1"}, "quickbi_task_id selects one run"),
     "no_deadline": ({"deadline": "{{ 'tomorrow' }}"}, "deadline is 'tomorrow', which is not a valid datetime"),
 }
 

@@ -245,7 +245,7 @@ def test_a_report_that_is_late_sends_the_mail_and_is_still_waited_for(airflow, q
     [
         ({}, "QuickBISendMailNotifier needs either mail_id or subscribe_name"),
         ({"mail_id": "a", "subscribe_name": "A"}, "not both"),
-        ({"mail_id": "a", "mail_owner": "Li Wei"}, "leave it out with mail_id"),
+        ({"mail_id": "a", "mail_owner": "Li Wei"}, "omit it with mail_id"),
         ({"mail_id": ""}, "mail_id is empty"),
     ],
 )
