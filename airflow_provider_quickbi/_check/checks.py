@@ -1,4 +1,4 @@
-"""What can go wrong before the first DAG, and the order in which it is looked for."""
+"""What can go wrong before the first DAG, in the order of the checks."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class Checker:
     """Goes through the checks of one connection, from the network to what is not documented.
 
     :param settings: the account and how to reach it.
-    :param identity: who asks, masked.
+    :param identity: the caller, masked.
     :param options: what is to be checked.
     :param clock: the time, and how to wait.
-    :param progress: told what takes long.
+    :param progress: called with a sentence about what takes long.
     :param resolve: looks a name up.
     """
 
@@ -270,7 +270,7 @@ class _Calls:
         self.learn(finding, {"never_ran": shape})
 
     def unknown_task_id(self) -> None:
-        """Ask for a run that does not exist."""
+        """Query a run that does not exist."""
         try:
             self.client.get_mail_task_status(self.sample[0], UNKNOWN_TASK_ID, retries=_PATIENT)
         except ThrottledError:

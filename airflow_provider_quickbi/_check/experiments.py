@@ -1,4 +1,4 @@
-"""What only a started run, or time, can tell: ``--send`` and ``--watch``."""
+"""What only a started run, or time, can show: ``--send`` and ``--watch``."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class SendExperiment(Experiment):
         )
 
     def _probe(self) -> None:
-        """Ask for a start of a mail task that does not exist, which starts nothing, if that was asked for."""
+        """Request a start of a nonexistent mail task, which starts nothing, if ``probe_send`` is set."""
         name = "ManualRunMailTask"
         if not self.options.probe_send:
             remedy = "--probe-send checks it with a nonexistent MailId; --send starts --mail-id once"

@@ -97,7 +97,7 @@ def _connect(addresses: list[Any], timeout: float) -> socket.socket:
 
 
 def _tunnel(connection: socket.socket, proxy: SplitResult, target: str, timeout: float) -> str:
-    """Ask a proxy for a tunnel; return why it refuses, or nothing."""
+    """Request a tunnel from a proxy; return why it refuses, or nothing."""
     user = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}".encode()
     login = f"Proxy-Authorization: Basic {b64encode(user).decode()}\r\n" if proxy.username else ""
     connection.settimeout(timeout)

@@ -35,7 +35,7 @@ def check_refreshes(
     :param client: of the account.
     :param settings: of the connection.
     :param dataset_id: a dataset that must be visible.
-    :param probe_start: whether to ask for a start of a dataset that does not exist, which starts nothing.
+    :param probe_start: whether to request a start of a nonexistent dataset, which starts nothing.
     :param now: seconds since the epoch.
     """
     last, start = ACTIONS

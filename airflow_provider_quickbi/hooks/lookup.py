@@ -43,7 +43,7 @@ def _read(hook: BaseHook, conn_id: str) -> QuickBIConnection:
 
 
 async def read_connection_async(hook: BaseHook, conn_id: str) -> QuickBIConnection:
-    """Do as :func:`read_connection` without blocking the event loop."""
+    """See :func:`read_connection` without blocking the event loop."""
     with _field_errors():
         return await _read_async(hook, conn_id)
 

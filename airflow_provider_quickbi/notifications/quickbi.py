@@ -26,7 +26,7 @@ class QuickBISendMailNotifier(BaseNotifier):
     """Start a Quick BI mail task from a callback, at most once per DAG run, and wait for nothing.
 
     For ``on_failure_callback``, ``on_success_callback`` and the other callbacks of tasks and DAGs, for
-    ``on_late_callback`` of this package, and, from Airflow 3.1 on, for a ``DeadlineAlert``. Whatever goes wrong, the
+    ``on_late_callback`` of this package, and, from Airflow 3.1 on, for a ``DeadlineAlert``. If anything goes wrong, the
     task's or DAG run's state stays what it is; one line in the log says what was done or why nothing was.
 
     Nothing is started if a run of the mail task has started since the DAG run did, or is active. On Airflow 3.3 and

@@ -106,7 +106,7 @@ class StartOperator(TemplatedTask):
             return StartAttempt(self, options, state, hook, context).begin()
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Go on where this try was deferred.
+        """Resume where this try was deferred.
 
         :param context: of the task.
         :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.

@@ -29,7 +29,7 @@ def main(
     """Run the simulator until SIGINT or SIGTERM.
 
     :param arguments: the command line without the program; default that of the process.
-    :param prepare: adds the mail tasks, instead of what the command line asks for.
+    :param prepare: adds the mail tasks, instead of those of the command line.
     :param title: what the first line says after the address.
     :returns: the exit status: 0 after a clean stop, 1 if the address cannot be used.
     """
