@@ -18,7 +18,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage lint test-all test-live test-distributed bench soak airflow docs dist install clean
 
-help: ## say what there is
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 install: $(VENV)/.installed ## create the virtual environment
@@ -35,7 +35,7 @@ $(VENV)/.installed-%: $(VENV)/.installed
 	@$(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[$*]'
 	@touch $@
 
-demo: $(VENV)/.installed ## watch Airflow list, send and wait for mail tasks of a local Quick BI
+demo: $(VENV)/.installed ## run one DAG against a local Quick BI and explain each step
 	@$(BIN)/python -m dev.demo
 
 # What depends on the environment that CONDITIONS changes; see tests/conditions.py.
@@ -50,7 +50,7 @@ test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version
 coverage: ## run the test suite and fail if it reaches less than 95 % of the lines and branches
 	@$(MAKE) --no-print-directory test COVERAGE=1
 
-lint: $(VENV)/.installed ## ruff, mypy, import-linter and codespell
+lint: $(VENV)/.installed ## run ruff, mypy, import-linter and codespell
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -61,21 +61,21 @@ test-all: ## run the test suite on every supported Airflow
 	@set -e; for version in $(VERSIONS); do echo "Airflow $$version"; $(MAKE) --no-print-directory test AIRFLOW=$$version; done
 
 # Playwright's Python client is only of use where Debian's Chromium is; make does not install that.
-test-live: $(VENV)/.installed$(if $(shell command -v chromium || command -v chromium-browser),-browser) ## a real Airflow 3 with all its parts, and Chromium if it is there (TESTS=... for a part)
+test-live: $(VENV)/.installed$(if $(shell command -v chromium || command -v chromium-browser),-browser) ## test in a real Airflow 3, and in Chromium if it is installed (TESTS=... for a part)
 	@$(BIN)/python -m pytest -rs $(or $(TESTS),tests/live)
 
-test-distributed: $(VENV)/.installed-distributed ## CeleryExecutor with PostgreSQL and Redis, two workers, two triggerers
+test-distributed: $(VENV)/.installed-distributed ## test under CeleryExecutor with PostgreSQL, Redis, two workers and two triggerers
 	@QUICKBI_TEST_REDIS=$${QUICKBI_TEST_REDIS:-redis://127.0.0.1:6379} $(BIN)/python -m pytest tests/api/shared tests/distributed
 
 bench: $(VENV)/.installed ## measure pacing, sharing, cost of a poll, memory, paging and imports (SECTIONS=... for a part, such as whole)
 	@$(BIN)/python -m benchmarks $(SECTIONS)
 
-soak: $(VENV)/.installed ## faults at random for a quarter of an hour (SEED=..., SECONDS=...)
+soak: $(VENV)/.installed ## inject random faults for 15 minutes (SEED=..., SECONDS=...)
 	@$(BIN)/python -m tests.reliability.soak
 
 export SEED SECONDS
 
-airflow: $(VENV)/.installed ## an Airflow to click around in, with a local Quick BI and the example DAGs
+airflow: $(VENV)/.installed ## start Airflow with a local Quick BI and the example DAGs
 	@$(BIN)/python -m dev.playground
 
 docs: $(VENV)/.installed-docs ## build the documentation site into build/site
@@ -87,5 +87,5 @@ dist: $(VENV)/.installed ## build and check sdist and wheel
 	@$(BIN)/python -m twine check --strict dist/*
 	@$(BIN)/python -m dev.release_check
 
-clean: ## remove what the other targets made
+clean: ## remove what the other targets created
 	@rm -rf .venv .venvs .demo .airflow .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

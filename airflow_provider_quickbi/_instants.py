@@ -59,7 +59,7 @@ def deadline(name: str, value: Any, day_of: datetime, zone: tzinfo = UTC) -> dat
         try:
             wall = time.fromisoformat(f"0{written}" if written[1] == ":" else written)
         except ValueError:
-            raise OptionError(f"{name} is {value[:60]!r}, which is no time of day: {_WALL_TIME_WANTED}") from None
+            raise OptionError(f"{name} is {value[:60]!r}, which is not a time of day: {_WALL_TIME_WANTED}") from None
         try:
             wall_zone = ZoneInfo(zone_name)
         except (KeyError, ValueError, OSError):

@@ -167,7 +167,7 @@ def texts(name: str, value: Any, *, rendered: bool = False) -> tuple[str, ...]:
     if len(found) < len(several):
         raise OptionError(f"{name} has an empty item (None) in its list")
     if len(set(found)) < len(found):
-        raise OptionError(f"{name} names {next(one for one in found if found.count(one) > 1)!r} twice")
+        raise OptionError(f"{name} lists {next(one for one in found if found.count(one) > 1)!r} twice")
     return found
 
 
@@ -226,7 +226,7 @@ def seconds(name: str, value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         raise OptionError(f"{name} must be seconds or a timedelta, not {_written(value)[:60]!r}") from None
     if not 0 <= number < 1e10:
-        raise OptionError(f"{name} must be a number of seconds from 0, not {number:g}")
+        raise OptionError(f"{name} must be 0 or more seconds, not {number:g}")
     return number
 
 
@@ -259,7 +259,7 @@ def count(name: str, value: Any) -> int | None:
     except (TypeError, ValueError):
         number = 0
     if not 1 <= number <= 1_000_000_000:
-        raise OptionError(f"{name} must be a whole number from 1, not {_written(value)[:60]!r}")
+        raise OptionError(f"{name} must be a whole number of 1 or more, not {_written(value)[:60]!r}")
     return number
 
 

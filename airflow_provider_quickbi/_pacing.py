@@ -58,7 +58,7 @@ def _database(where: str, extra: Mapping[str, Any]) -> int:
     if value is None or value == "":
         return 0
     if isinstance(value, bool) or not str(value).isdecimal():
-        raise ValueError(f"{where}: db is not the number of a database. Write a number such as 0.")
+        raise ValueError(f"{where}: db is not a database number. Write a number such as 0.")
     return int(value)
 
 

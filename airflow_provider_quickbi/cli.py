@@ -27,10 +27,10 @@ def _polling(parser: argparse.ArgumentParser, timeout: int) -> None:
         type=_seconds,
         default=timeout,
         metavar="SECONDS",
-        help=f"follow a run so long (default: {timeout})",
+        help=f"how long to follow a run (default: {timeout})",
     )
     parser.add_argument(
-        "--poll-interval", type=_seconds, default=10, metavar="SECONDS", help="between two polls (default: 10)"
+        "--poll-interval", type=_seconds, default=10, metavar="SECONDS", help="time between two polls (default: 10)"
     )
 
 
@@ -45,25 +45,25 @@ def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--probe-send",
         action="store_true",
-        help="see whether a start is allowed, with a MailId that does not exist, which starts nothing",
+        help="check whether a start is allowed, with a nonexistent MailId; starts nothing",
     )
-    parser.add_argument("--dataset-id", help="a dataset whose refreshes are checked, too")
+    parser.add_argument("--dataset-id", help="a dataset whose refreshes are also checked")
     parser.add_argument("--record", metavar="FILE", help="write the responses, anonymised, to a file")
-    parser.add_argument("--verbose", "-v", action="store_true", help="show hosts, RequestIds and messages, too")
+    parser.add_argument("--verbose", "-v", action="store_true", help="also show hosts, RequestIds and messages")
 
 
 def _list(parser: argparse.ArgumentParser) -> None:
     _common(parser)
-    parser.add_argument("--name", metavar="GLOB", help="only mail tasks with such a name, for example 'Daily*'")
+    parser.add_argument("--name", metavar="GLOB", help="only mail tasks whose name matches, for example 'Daily*'")
     parser.add_argument("--user-nick", help="only those of the owner with this nickname")
     paused = parser.add_mutually_exclusive_group()
     paused.add_argument("--paused", action="store_true", default=None, help="only paused ones")
-    paused.add_argument("--active", dest="paused", action="store_false", default=None, help="only those not paused")
+    paused.add_argument("--active", dest="paused", action="store_false", default=None, help="only active ones")
 
 
 def _status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mail_id", metavar="MAIL_ID", help="the mail task")
-    parser.add_argument("--task-id", help="a run; default the latest")
+    parser.add_argument("--task-id", help="a run (default: the latest)")
     _common(parser)
 
 
@@ -71,7 +71,11 @@ def _send(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mail_id", metavar="MAIL_ID", help="the mail task")
     parser.add_argument("--wait", action="store_true", help="follow the run until it is SENT or FAILED")
     parser.add_argument(
-        "--start-timeout", type=_seconds, default=600, metavar="SECONDS", help="until its run appears (default: 600)"
+        "--start-timeout",
+        type=_seconds,
+        default=600,
+        metavar="SECONDS",
+        help="how long its run may take to appear (default: 600)",
     )
     _common(parser)
     _polling(parser, 3600)
@@ -80,7 +84,7 @@ def _send(parser: argparse.ArgumentParser) -> None:
 def _simulate(parser: argparse.ArgumentParser) -> None:
     # All that follows, --help included, is for the simulator's own parser.
     parser.prefix_chars = "\0"
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the simulator; --like FILE, --help")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="simulator options, such as --like FILE or --help")
 
 
 #: Name, help, arguments.

@@ -2,7 +2,7 @@
 
 Each class means the same in every mode and on every supported Airflow. ``AirflowFailException`` and
 ``AirflowSensorTimeout`` are never retried, and ``soft_fail`` turns them into a skip, in ``poke`` as after a deferral.
-The retryable ones are no ``AirflowException``, because that class skips after a deferral and fails in ``poke``.
+The retryable ones are not ``AirflowException``, because that class skips after a deferral and fails in ``poke``.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ class QuickBIUnavailable(RuntimeError):
 
 
 class QuickBIConnectionUnreadable(TransientError, QuickBIUnavailable):
-    """There is no such Airflow connection, or it cannot be read now; Airflow does not always tell which.
+    """There is no such Airflow connection, or it cannot be read now; Airflow does not always say which.
 
     A task that starts fails with it, and Airflow's ``retries`` apply. A wait treats it as a failed poll.
     """
 
 
 class QuickBIRunFailed(RuntimeError):
-    """The run started by this task has failed and ``on_failed="retry"``: Airflow's ``retries`` start anew."""
+    """The run started by this task has failed and ``on_failed="retry"``: Airflow's ``retries`` start again."""
 
 
 class QuickBIStartUnknown(RuntimeError):
@@ -142,4 +142,4 @@ def outcome_error(evaluation: Evaluation) -> Exception:
         case Outcome.UNAVAILABLE:
             return QuickBIUnavailable(message)
         case _:
-            return RuntimeError(f"the wait is {evaluation.outcome.value}, which is no failure: {message}")
+            return RuntimeError(f"the wait is {evaluation.outcome.value}, which is not a failure: {message}")

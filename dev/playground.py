@@ -1,4 +1,4 @@
-"""``make airflow``: an Airflow to click around in, with a local Quick BI, a ready connection and the example DAGs."""
+"""``make airflow``: Airflow with a local Quick BI, a ready connection and the example DAGs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong before the first DAG, and the order in which it is looked for."""
+"""What can go wrong before the first DAG, in the order of the checks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Options:
     :param watch: seconds for which finished runs are watched; 0 for not at all.
     :param send: whether to start ``mail_id`` once.
     :param probe_send: whether to call ``ManualRunMailTask`` with a MailId that does not exist, which starts nothing.
-    :param dataset_id: a dataset whose refreshes are checked, too.
+    :param dataset_id: a dataset whose refreshes are also checked.
     :param timeout: seconds for which a started run is followed.
     :param interval: seconds between two polls.
     """
@@ -70,10 +70,10 @@ class Checker:
     """Goes through the checks of one connection, from the network to what is not documented.
 
     :param settings: the account and how to reach it.
-    :param identity: who asks, masked.
+    :param identity: the caller, masked.
     :param options: what is to be checked.
     :param clock: the time, and how to wait.
-    :param progress: told what takes long.
+    :param progress: called with a sentence about what takes long.
     :param resolve: looks a name up.
     """
 
@@ -172,7 +172,7 @@ class _Calls:
                 self.report.add(ok("credentials", f"accepted, {self.identity}"))
             return False
         self.check_clock()
-        self.report.add(ok("service", "answers as Quick BI does"))
+        self.report.add(ok("service", "responds as Quick BI does"))
         self.report.add(ok("credentials", f"accepted, {self.identity}"))
         self.report.add(ok("GetMailTaskList", f"allowed, {total} mail task(s) visible"))
         if total:
@@ -182,8 +182,8 @@ class _Calls:
                 warning(
                     "region",
                     f"{self.region()}: no mail task is visible",
-                    "Check region: each has its own organisation. Else make the AccessKey's owner an administrator of "
-                    "the organisation, or create a subscription",
+                    "Check region: each region has its own organisation. Otherwise make the "
+                    "AccessKey's owner an organisation administrator, or create a subscription",
                 )
             )
         return True
@@ -206,11 +206,11 @@ class _Calls:
         seen = f"this machine's clock is {off:,.0f} s {where} the service's"
         if off >= REFUSED_SKEW:
             self.report.add(
-                failed("clock", seen, "Set this machine's clock (NTP): over 15 minutes every call is refused")
+                failed("clock", seen, "Sync this machine's clock (NTP): beyond 15 minutes every call is refused")
             )
         elif off > NOTED_SKEW:
             self.report.add(
-                warning("clock", seen, f"Set this machine's clock (NTP), or raise clock_skew above {off:,.0f} s")
+                warning("clock", seen, f"Sync this machine's clock (NTP), or raise clock_skew above {off:,.0f} s")
             )
         else:
             self.report.add(ok("clock", f"within {max(1.0, off):,.0f} s of the service's"))
@@ -218,7 +218,7 @@ class _Calls:
     def read_statuses(self) -> bool:
         """Read the latest run of the sample and say whether that was allowed."""
         if not self.sample:
-            self.report.add(skipped("GetMailTaskStatus", "no mail task to ask about", "Give --mail-id"))
+            self.report.add(skipped("GetMailTaskStatus", "no mail task to query", "Give --mail-id"))
             return False
         for number, mail_id in enumerate(self.sample, 1):
             self.progress(f"GetMailTaskStatus {number}/{len(self.sample)}")
@@ -264,13 +264,13 @@ class _Calls:
     def never_run_task(self) -> None:
         name = "task that never ran"
         if not self.never_ran:
-            self.report.add(skipped(name, f"each of the {self.read} mail task(s) looked at has run"))
+            self.report.add(skipped(name, f"each of the {self.read} mail task(s) checked has run"))
             return
         finding, shape = unknowns.empty_response(name, self.never_ran[-1])
         self.learn(finding, {"never_ran": shape})
 
     def unknown_task_id(self) -> None:
-        """Ask for a run that does not exist."""
+        """Query a run that does not exist."""
         try:
             self.client.get_mail_task_status(self.sample[0], UNKNOWN_TASK_ID, retries=_PATIENT)
         except ThrottledError:
@@ -305,7 +305,7 @@ class _Calls:
             return
         if refused:
             self.report.behaviour = replace(self.report.behaviour, status_calls_per_second=rate)
-        self.report.add(ok("rate", f"{measured}; {PACED} at the configured {rate:g} a second passed"))
+        self.report.add(ok("rate", f"{measured}; {PACED} at the configured {rate:g} per second passed"))
 
     def passes_after(self, seconds: float) -> bool:
         self.clock.sleep(seconds)
@@ -321,13 +321,13 @@ class _Calls:
             return True  # refused or broken, but not for the rate
         return True
 
-    def too_fast(self, measured: str = "throttled again and again") -> Finding:
+    def too_fast(self, measured: str = "throttled repeatedly") -> Finding:
         rate = self.settings.status_calls_per_second
         lower = 1.0 if rate > 1 else rate / 2
         return warning(
             "rate",
-            f"{measured}; throttled at the configured {rate:g} a second, too",
-            f"Set status_calls_per_second to {lower:g}, or stop what else calls Quick BI with this account",
+            f"{measured}; also throttled at the configured {rate:g} per second",
+            f"Set status_calls_per_second to {lower:g}, or stop other programs that use this account",
         )
 
 

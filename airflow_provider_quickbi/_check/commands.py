@@ -106,7 +106,7 @@ def status(options: argparse.Namespace, out: TextIO) -> int:
 
 
 def send(options: argparse.Namespace, out: TextIO) -> int:
-    """Start a mail task once, and follow its run if asked to."""
+    """Start a mail task once, and optionally follow its run."""
     from airflow_provider_quickbi._check.exchange import Clock
     from airflow_provider_quickbi._check.sending import follow, start_once
     from airflow_provider_quickbi._send.record import StartResult
@@ -125,7 +125,7 @@ def send(options: argparse.Namespace, out: TextIO) -> int:
         unknown = start.result is StartResult.UNKNOWN
         if not options.wait:
             if unknown:
-                hint = "The mail may have been started: look with status before you send it again."
+                hint = "The mail may have been started: check its status before you send it again."
                 return _complain(f"{start.error}. {hint}", Exit.START_UNKNOWN)
             _show([{"mail_id": options.mail_id, "started": True}], ("mail_id", "started"), options, out)
             return Exit.OK
@@ -175,7 +175,7 @@ def simulate(arguments: Sequence[str]) -> int:
 
 
 def _settings(conn_id: str) -> tuple[ClientSettings, str]:
-    """Return what a connection says and who asks, masked.
+    """Return the settings of a connection and the caller, masked.
 
     :raises QuickBIConnectionError: if a field is wrong or missing.
     :raises QuickBIUnavailable: if it does not exist or cannot be read.
@@ -196,7 +196,7 @@ def _settings(conn_id: str) -> tuple[ClientSettings, str]:
 
 
 def _masked(identity: str) -> str:
-    """Return who asks: the type of the credentials, and the ends of an AccessKey ID."""
+    """Return the caller: the type of the credentials, and the ends of an AccessKey ID."""
     auth_type, _, who = identity.partition(":")
     name, _, key = who.partition("=")
     if name != "access_key_id":

@@ -1,4 +1,4 @@
-"""What only a started run, or time, can tell: ``--send`` and ``--watch``."""
+"""What only a started run, or time, can show: ``--send`` and ``--watch``."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ class SendExperiment(Experiment):
             ok("ManualRunMailTask", "allowed, a run was started")
             if start.result is StartResult.ACCEPTED
             else warning(
-                "ManualRunMailTask", "it is not known whether a run was started", "See the start delay: a run appeared?"
+                "ManualRunMailTask",
+                "it is not known whether a run was started",
+                "See start delay for whether a run appeared",
             )
         )
         seen = self._follow(start.selector(trust_times=False), until_seen=True)
@@ -106,12 +108,12 @@ class SendExperiment(Experiment):
             case StartResult.TOO_EARLY:
                 minutes = minutes_to_wait(error.message)
                 self._learn(start_limit_minutes=minutes or 0)
-                wait = f"{minutes} minute(s)" if minutes else "a time that the service does not say"
+                wait = f"{minutes} minute(s)" if minutes else "an unspecified time"
                 remedy = 'Keep on_schedule_limit="wait", with a timeout above that; start this mail task less often'
                 self.report.add(warning("start limit", f"Code {error.code}: no further start for {wait}", remedy))
             case StartResult.RUNNING:
-                remedy = "Try again when it is finished; on_running says what a DAG does then"
-                self.report.add(ok("ManualRunMailTask", "allowed, but a run is active already", remedy))
+                remedy = "Try again when it has finished; in a DAG, on_running decides"
+                self.report.add(ok("ManualRunMailTask", "allowed, but a run is already active", remedy))
             case _:
                 self.report.add(finding_for(error, "ManualRunMailTask", self.client.exchanges))
 
@@ -152,7 +154,7 @@ class SendExperiment(Experiment):
                 ok("final status", f"{end.run.status} {self.clock.time() - appeared:,.0f} s after it appeared")
             )
         elif end.outcome is Outcome.TIMED_OUT:
-            remedy = "A wait needs a longer timeout than that"
+            remedy = "Set a longer timeout than that"
             self.report.add(warning("final status", f"not finished within {self.options.timeout:,.0f} s", remedy))
         if start.known:
             self._retention(start.known[-1])
@@ -172,7 +174,7 @@ class SendExperiment(Experiment):
             "Let no other run start while a DAG waits: set poke_interval well below the time between two runs, and "
             'on_running="wait"'
         )
-        self.report.add(warning("retention", "only the latest run can be read, an earlier TaskId gives none", remedy))
+        self.report.add(warning("retention", "only the latest run can be read; an earlier TaskId returns none", remedy))
 
     def _follow(self, selector: RunSelector, *, until_seen: bool) -> Any:
         return follow(
@@ -188,23 +190,23 @@ class SendExperiment(Experiment):
         )
 
     def _probe(self) -> None:
-        """Ask for a start of a mail task that does not exist, which starts nothing, if that was asked for."""
+        """Request a start of a nonexistent mail task, which starts nothing, if ``probe_send`` is set."""
         name = "ManualRunMailTask"
         if not self.options.probe_send:
-            remedy = "--probe-send asks with a MailId that does not exist; --send starts --mail-id once"
+            remedy = "--probe-send checks it with a nonexistent MailId; --send starts --mail-id once"
             self.report.add(skipped(name, "not called without --send", remedy))
             return
         try:
             self.client.manual_run_mail_task(uuid4().hex)
         except QuickBIError as error:
             if error.kind is ErrorKind.NOT_FOUND:
-                self.report.add(ok(name, f"allowed: a MailId that does not exist gives Code {error.code}"))
+                self.report.add(ok(name, f"allowed: a nonexistent MailId returns Code {error.code}"))
             else:
                 self.report.add(finding_for(error, name, self.client.exchanges))
         else:
             self.report.add(
                 warning(
-                    name, "accepted a MailId that does not exist", "Check mail ids before sending: errors go unnoticed"
+                    name, "accepted a nonexistent MailId", "Check mail ids before sending: wrong ones are not rejected"
                 )
             )
 
@@ -249,8 +251,8 @@ class WatchExperiment(Experiment):
         after = round(self.clock.time() - begun)
         self._learn(status_changes=(*known, {"from": run.status, "to": now.status, "after": after}))
         remedy = (
-            f"Take the end of a run for provisional for {max(1, after // 60)} min or more: let a second sensor with "
-            "quickbi_task_id look again before what must not happen twice"
+            f"Treat the status as provisional for at least {max(1, after // 60)} min: before anything that must not "
+            "happen twice, check it again with a second sensor that sets quickbi_task_id"
         )
         self.report.add(warning("final status", f"{run.status} became {now.status} after {after} s", remedy))
 
@@ -269,7 +271,7 @@ class WatchExperiment(Experiment):
             self.report.add(
                 warning(
                     "retention",
-                    "a new run followed one that FAILED: it was resent, or was due",
+                    "a new run followed a FAILED one: resent, or scheduled",
                     'If Quick BI resends by itself, set on_failed="wait" so that the later run counts',
                 )
             )
@@ -288,9 +290,9 @@ def report_unanswered(report: Report) -> None:
         ("start delay", "needs a started run", "--send"),
         ("final status", "needs time", "--watch MINUTES, or --send"),
         ("retention", "needs a second run", "--send"),
-        ("start limit", "not met; its size shows only where it is hit", ""),
-        ("paused task", "needs a start of a paused task", "--send with its --mail-id"),
-        ("rate scope", "whether others share the rate shows only with a second AccessKey", ""),
+        ("start limit", "not reached, so its size is unknown", ""),
+        ("paused task", "requires starting a paused task", "--send with its --mail-id"),
+        ("rate scope", "not visible with one AccessKey", ""),
     ):
         if not report.has(name):
             report.add(skipped(name, seen, remedy))

@@ -76,7 +76,7 @@ def probe(settings: ClientSettings, resolve: Callable[..., list[Any]] = socket.g
         if endpoint.scheme == "http":
             yield _without_tls(endpoint.host)
         elif where is not None and where.scheme == "https":
-            yield skipped("tls", "not checked apart from the requests, because the proxy itself speaks TLS")
+            yield skipped("tls", "not checked separately, because the proxy itself uses TLS")
         else:
             yield _handshake(connection, settings)
 
@@ -97,7 +97,7 @@ def _connect(addresses: list[Any], timeout: float) -> socket.socket:
 
 
 def _tunnel(connection: socket.socket, proxy: SplitResult, target: str, timeout: float) -> str:
-    """Ask a proxy for a tunnel; return why it refuses, or nothing."""
+    """Request a tunnel from a proxy; return why it refuses, or nothing."""
     user = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}".encode()
     login = f"Proxy-Authorization: Basic {b64encode(user).decode()}\r\n" if proxy.username else ""
     connection.settimeout(timeout)
@@ -110,20 +110,20 @@ def _tunnel(connection: socket.socket, proxy: SplitResult, target: str, timeout:
         return _reason(error)
     parts = head.partition(b"\r\n")[0].decode("latin-1").split(maxsplit=2)
     if len(parts) < 2 or not parts[1].isdigit():
-        return "its response is not HTTP"
+        return "the response is not HTTP"
     return "" if parts[1].startswith("2") else f"HTTP {parts[1]}"
 
 
 def _proxy_remedy(refusal: str) -> str:
     if refusal == "HTTP 407":
-        return "The proxy wants a user and password, or other ones: write proxies as http://user:password@host:port"
-    return "Let the proxy allow CONNECT to the endpoint, or set proxies"
+        return "The proxy requires valid credentials: write proxies as http://user:password@host:port"
+    return "Allow CONNECT to the endpoint on the proxy, or set proxies"
 
 
 def _without_tls(host: str) -> Finding:
     if host.startswith(_LOOPBACK):
         return ok("tls", "not used, on this machine only")
-    return warning("tls", "not used: requests and responses can be read on the way", "Set schema to https")
+    return warning("tls", "not used: requests and responses can be read in transit", "Set schema to https")
 
 
 def _handshake(connection: socket.socket, settings: ClientSettings) -> Finding:
@@ -138,7 +138,7 @@ def _handshake(connection: socket.socket, settings: ClientSettings) -> Finding:
         except (OSError, ValueError):
             return failed(
                 "tls",
-                "there are no CA certificates where verify or the environment says",
+                "no CA certificates at the path set by verify or the environment",
                 "Check verify",
                 detail=bundle,
             )
@@ -154,8 +154,8 @@ def _handshake(connection: socket.socket, settings: ClientSettings) -> Finding:
         )
     except OSError as error:
         plain = any(reason in str(error) for reason in _WRONG_PORT)
-        seen = "the port does not speak TLS" if plain else f"no TLS connection: {_reason(error)}"
-        return failed("tls", seen, "Check port and schema: http must be asked for")
+        seen = "the port does not use TLS" if plain else f"no TLS connection: {_reason(error)}"
+        return failed("tls", seen, "Check port; for plain HTTP, set schema to http")
     if bundle is None:
         return warning("tls", f"{version}, the certificate is not verified", "Set verify to true or to a CA file")
     return ok("tls", f"{version}, the certificate is trusted")

@@ -35,7 +35,7 @@ def check_refreshes(
     :param client: of the account.
     :param settings: of the connection.
     :param dataset_id: a dataset that must be visible.
-    :param probe_start: whether to ask for a start of a dataset that does not exist, which starts nothing.
+    :param probe_start: whether to request a start of a nonexistent dataset, which starts nothing.
     :param now: seconds since the epoch.
     """
     last, start = ACTIONS
@@ -59,5 +59,5 @@ def check_refreshes(
             client.do(allot_dataset_acceleration_task(uuid4().hex))
         except QuickBIError as error:
             allowed = error.kind is ErrorKind.NOT_FOUND
-            seen = f"allowed: a dataset that does not exist gives Code {error.code}"
+            seen = f"allowed: a nonexistent dataset returns Code {error.code}"
             yield ok(start, seen) if allowed else finding_for(error, start, client.exchanges)

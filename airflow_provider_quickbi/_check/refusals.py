@@ -20,10 +20,10 @@ _RAM_ACTIONS = {
     "AllotDatasetAccelerationTask": "quickbi-public:AllotDatasetAccelerationTask",
 }
 _OPEN_PLATFORM = (
-    "Let the AccessKey's owner log on to Quick BI once, and make it an organisation administrator or grant it the "
+    "Have the AccessKey's owner log on to Quick BI once, and make them an organisation administrator or grant them the "
     "operation in Open Platform > access control; a new grant takes up to 5 minutes"
 )
-_OTHER_REGION = "An AccessKey is known in its own region's organisation only: check region, too"
+_OTHER_REGION = "Also check region: an AccessKey is valid only for organisations in its own region"
 
 
 def finding_for(error: QuickBIError, action: str, exchanges: Sequence[Exchange]) -> Finding:
@@ -37,7 +37,9 @@ def finding_for(error: QuickBIError, action: str, exchanges: Sequence[Exchange])
     detail = str(error)
     seen = f"{action}: Code {error.code}" if error.code else f"{action}: {_plain(error, last)}"
     if isinstance(error, ThrottledError):
-        return warning("rate", seen, "Something else uses the allowance up: stop it, or lower status_calls_per_second")
+        return warning(
+            "rate", seen, "Another program uses up the rate limit: stop it, or lower status_calls_per_second"
+        )
     if error.action == "credentials":
         return failed("credentials", "they could not be fetched", error.hint or "Check auth_type and its fields")
     match error.kind:
@@ -84,13 +86,13 @@ def _transient(seen: str, last: Exchange | None, detail: str) -> Finding:
         return failed(
             "response fields",
             f"{last.action}: the response is not as documented",
-            "Record this account with --record and report it, so that the provider can read it",
+            "Record this account with --record and report it, so the provider can support it",
             detail=detail,
         )
     if last.json() is None and last.status < 400:
-        return failed("region", "the endpoint answers with something else than JSON: it is not Quick BI",
-                      "Check host, port and schema, and whether a proxy answers instead", detail=detail)  # fmt: skip
-    return failed("service", seen, "Quick BI or something on the way is out of order: try again later", detail=detail)
+        return failed("region", "the response is not JSON: the endpoint is not Quick BI",
+                      "Check host, port and schema, and whether a proxy responds instead", detail=detail)  # fmt: skip
+    return failed("service", seen, "Quick BI or a proxy in between is failing: try again later", detail=detail)
 
 
 def _plain(error: QuickBIError, last: Exchange | None) -> str:

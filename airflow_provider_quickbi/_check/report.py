@@ -96,7 +96,7 @@ def skipped(name: str, seen: str, remedy: str = "") -> Finding:
 class Report:
     """The lines of one check, and what was learnt on the way.
 
-    :param behaviour: what the account answered about the things that are not documented.
+    :param behaviour: what the account's responses show about undocumented behaviour.
     :param exchanges: every request and response, for a recording.
     """
 

@@ -37,7 +37,7 @@ _TASK_FIELDS: Mapping[str, tuple[type, ...]] = {
     "bizownername": (str,),
     "subscribename": (str,),
 }
-_REPORT = "Record this account with --record and report it, so that the provider can read it"
+_REPORT = "Record this account with --record and report it, so the provider can support it"
 #: Zones to propose, the likeliest first.
 _ZONES = (
     "UTC",
@@ -109,7 +109,7 @@ def empty_response(name: str, exchange: Exchange, requested: str = "") -> tuple[
         shape: EmptyResponse = {"code": exchange.code}
         seen = f"Code {exchange.code}"
         if requested:
-            return ok(name, f"{seen}: a wait for a TaskId that is wrong fails at once"), shape
+            return ok(name, f"{seen}: a wait for a wrong TaskId fails at once"), shape
         remedy = "Let the task run once before a sensor waits for its first run; a wait fails with this Code until then"
         return warning(name, seen, remedy), shape
     items = items_of(exchange)
@@ -121,8 +121,8 @@ def empty_response(name: str, exchange: Exchange, requested: str = "") -> tuple[
         seen = "another run, although a TaskId was given"
         return ok(name, f"{seen}: ignored, since only the requested TaskId counts"), {"result": "latest"}
     return (
-        warning(name, "a run whose fields are null", "A wait calls Quick BI unavailable until the first run appears: "
-                "let the task run once, or raise unreachable_timeout"),
+        warning(name, "a run whose fields are null", "A wait treats Quick BI as unreachable until the first run "
+                "appears: let the task run once, or raise unreachable_timeout"),
         {"result": "null fields"},
     )  # fmt: skip
 
@@ -140,7 +140,7 @@ def execution_zone(runs: Sequence[MailTaskRun], now: float, zone: str) -> Findin
     newest = max(run.exec_time for run in runs)
     ahead = newest.timestamp() - now
     if ahead <= TOLERANCE:
-        return ok(name, f"no run lies in the future with {zone}", "Only --send, or a run during --watch, proves it")
+        return ok(name, f"no run lies in the future with {zone}", "Only --send, or a run during --watch, can prove it")
     shift = -(-int(ahead - TOLERANCE) // _QUARTER) * _QUARTER
     offset = (newest.utcoffset() or timedelta(0)) + timedelta(seconds=shift)
     return failed(

@@ -147,7 +147,7 @@ class StartAttempt:
                 messages.named(evaluation.run),
                 f"is this task's {words.run}"
                 if self.state.called
-                else f"is attached to, and this try {words.start}s nothing",
+                else f"is from an earlier try; attached to it, nothing is {words.start_past}",
                 at(record.recorded_at),
                 words.run,
             )
@@ -201,7 +201,7 @@ class StartAttempt:
             return result
         retries = evaluation.outcome is Outcome.FAILED and self.options.on_failed is OnRunFailed.RETRY
         if retries and evaluation.run is not None and self.monitor.required_record().inferred:
-            self.log.info('%s It is of an earlier try: starting anew (on_failed="retry").', evaluation.message)
+            self.log.info('%s It is from an earlier try: starting again (on_failed="retry").', evaluation.message)
             self._forget_until(evaluation.run)
             return None
         count_outcome(group)

@@ -87,13 +87,13 @@ class RunMonitor:
     def required_record(self) -> StartRecord:
         """Return the record of the start."""
         if self._state.record is None:
-            raise RuntimeError("there is no start record, which this try should have made")
+            raise RuntimeError("no start record, although this try should have written one")
         return self._state.record
 
     def required_run(self) -> Run:
         """Return the run that is waited for."""
         if self._state.run is None:
-            raise RuntimeError("there is no run to wait for, which this try should have seen")
+            raise RuntimeError("no run to wait for, although this try should have seen one")
         return self._state.run
 
     def _wait(self, selector: RunSelector, **known: Any) -> WaitGroup:
@@ -197,7 +197,7 @@ class RunMonitor:
             now = CLOCK.time()
             if state.late_at is not None and now >= state.late_at:
                 wait = WaitState(subject=state.subject, selector=RunSelector(), since=now)
-                evaluation = Evaluation(Outcome.WAITING, f"{state.subject.title} was not started yet.")
+                evaluation = Evaluation(Outcome.WAITING, f"{state.subject.title} has not been started yet.")
                 self._notify_late(WaitGroup(waits=(wait,), evaluations=(evaluation,), late_at=state.late_at))
             if state.execute_by is not None and now >= state.execute_by:
                 raise AirflowTaskTimeout(

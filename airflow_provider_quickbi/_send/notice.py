@@ -84,7 +84,7 @@ class Notice:
         else:
             count_start(self._subject)
             self._keep(replace(record, accepted=True))
-            self._log.info("%s: started; nothing waits for its run.", self._subject.title)
+            self._log.info("%s: started; not waiting for its run.", self._subject.title)
 
     def _refuse(self, level: str, why: str) -> bool:
         getattr(self._log, level)("%s: nothing was started: %s.", self._subject.title, why.rstrip("."))

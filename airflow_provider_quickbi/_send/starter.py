@@ -75,7 +75,7 @@ class Starter:
         record, newest = self.state.record, latest(runs)
         if record is not None and any(map(record.selector(self.options.clock_skew).matches, runs)):
             self.log.info(
-                "%s: a new %s may be that of the earlier start; nothing is %s.",
+                "%s: a new %s may belong to the earlier start; nothing is %s.",
                 subject.title,
                 subject.words.run,
                 subject.words.start_past,
@@ -160,10 +160,10 @@ class Starter:
             return
         subject, noun = self.state.subject, self.state.subject.words.run
         if self.state.record is not None:
-            self.log.info("%s: the active %s may be that of the earlier start; looking for it.", subject.title, noun)
+            self.log.info("%s: the active %s may belong to the earlier start; looking for it.", subject.title, noun)
             self.state.phase = Phase.LOCATING_RUN
         elif self.options.on_running is OnRunning.ATTACH:
-            self.log.info("%s: a %s is active that was not seen yet; looking for it.", subject.title, noun)
+            self.log.info("%s: a %s not seen before is active; looking for it.", subject.title, noun)
             newest = latest(runs)
             since = newest.started_at.timestamp() if newest else 0.0
             self.records.keep(StartRecord.of(subject, runs, since))

@@ -67,7 +67,7 @@ class TriggererWait:
         self.group = group
         self.polls = polls or [[1, 0.0] for _ in group.waits]
         if len(self.polls) != len(group.waits):
-            raise ValueError("its polls do not fit its wait group")
+            raise ValueError("its polls do not match its wait group")
         self._options = options
         self._log = log
         self._store = store

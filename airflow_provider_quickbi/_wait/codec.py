@@ -158,7 +158,7 @@ def decode_group(item: Mapping[str, Any]) -> WaitGroup:
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a wait group: {type(error).__name__}: {error}") from None
     if not waits or len(waits) != len(group.evaluations) or not 1 <= group.required <= len(waits):
-        raise ValueError("not a wait group: its parts do not fit together")
+        raise ValueError("not a wait group: its parts do not match")
     return group
 
 

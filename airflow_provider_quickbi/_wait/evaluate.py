@@ -44,7 +44,7 @@ def evaluate(wait: WaitState, response: Response, now: float) -> tuple[WaitState
     """Decide what a response means; the run's status is looked at before any deadline.
 
     :param wait: what is waited for and what is known.
-    :param response: the runs that Quick BI returned, the error, or ``None`` if nothing was asked.
+    :param response: the runs that Quick BI returned, the error, or ``None`` if nothing was queried.
     :param now: the time.
     :returns: the wait with what was learnt, and what it means.
     """

@@ -119,7 +119,7 @@ def finished_group(
     """
     group = event.group
     if group is None:
-        raise RuntimeError("The trigger's event says that a pause is over, and this task was waiting for a run")
+        raise RuntimeError("unexpected pause event: this task is waiting for a run")
     if event.kind is EventKind.CONNECTION:
         raise QuickBIConnectionError(event.message)
     if event.kind is EventKind.EXECUTION_TIMEOUT:

@@ -91,7 +91,11 @@ def missed(wait: WaitState, latest: Run) -> str:
 def superseded(wait: WaitState, latest: Run) -> str:
     """Say that a later run hides the one that is waited for."""
     words = wait.subject.words
-    known = f"{named(wait.run)} was {wait.run.status} when last seen" if wait.run else f"{wait.selector.run_id} is over"
+    known = (
+        f"{named(wait.run)} was {wait.run.status} when last seen"
+        if wait.run
+        else f"{wait.selector.run_id} has finished"
+    )
     return (
         f"{wait.title}: {words.run} {known}, and {named(latest)} has started since. Quick BI shows only the latest "
         f"{words.run}, so it is not known how the earlier one ended. See the {words.subject}'s log in the Quick BI "
@@ -162,7 +166,7 @@ def _fitting_zone(run: Run, off: float, expected: float, wait: WaitState) -> str
     wall = run.started_at.replace(tzinfo=UTC).timestamp()
     documented = wall - _DOCUMENTED_OFFSET.total_seconds()
     if documented <= expected + wait.clock_skew and run.started_at.utcoffset() != _DOCUMENTED_OFFSET:
-        return f"Set timezone to {_DOCUMENTED_ZONE} in the connection: it then started at {_utc(documented)}."
+        return f"Set timezone to {_DOCUMENTED_ZONE} in the connection: the run then started at {_utc(documented)}."
     rounded = timedelta(seconds=round(off / 1800) * 1800)
     if not rounded:
         return "Correct the clock, or set clock_skew."

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorOptions:
-    """What a sensor was told, see ``QuickBIMailTaskSensor`` for the meaning of each.
+    """The options of a sensor, see ``QuickBIMailTaskSensor`` for the meaning of each.
 
     :param subjects: what is waited for; empty as long as templates are not rendered, without ids where names were
         given.

@@ -40,4 +40,4 @@ def explained(evaluation: Evaluation, subject: Subject, client: Callable[[], Qui
     if not text:
         return evaluation
     shown = text if len(text) <= _SHOWN else f"...{text[-_SHOWN:]}"
-    return replace(evaluation, message=f"{evaluation.message} Its log ends: {shown}")
+    return replace(evaluation, message=f"{evaluation.message} End of its log: {shown}")

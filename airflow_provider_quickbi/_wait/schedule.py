@@ -48,7 +48,7 @@ class Duration(NamedTuple):
 class PendingPoll(NamedTuple):
     """What a caller that waits for a slot polls for.
 
-    :param subject: of the run; ``None`` if no run has been seen, so that past runs tell nothing.
+    :param subject: of the run; ``None`` if no run has been seen, so that past runs say nothing.
     :param started_at: when the run started, or the wait if no run has been seen; seconds since the epoch.
     :param polled_at: when the last poll succeeded, in the same seconds.
     """

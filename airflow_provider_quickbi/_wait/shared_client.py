@@ -73,7 +73,7 @@ class SharedClient:
     async def _changed(self, subscription: SharedSubscription) -> bool:
         """Whether the connection now holds other credentials, which are used from here on.
 
-        If it cannot be read, nobody knows: the next poll reads it again before it asks.
+        If it cannot be read, it is unknown: the next poll reads it again before it queries.
         """
         refused = subscription.poller
         if refused is not self._poller:

@@ -116,5 +116,5 @@ def _look_up(task: Any, options: SensorOptions, limits: Limits) -> Sequence[Subj
                 raise AirflowSensorTimeout(f"Timed out before the name could be looked up. {error}") from None
             if now - started >= limits.unreachable_timeout or isinstance(error, QuickBIConnectionUnreadable):
                 raise
-            log.report(f"{error} Looking the name up again.", now)
+            log.report(f"{error} Retrying the name lookup.", now)
         CLOCK.sleep(min(limits.poke_interval, _LOOKUP_INTERVAL_SECONDS))

@@ -104,7 +104,7 @@ class WaitState:
     :param unreachable_timeout: seconds of continuous outage after which the wait is given up.
     :param clock_skew: seconds by which Quick BI's clock may differ from this machine's.
     :param until_seen: whether the wait is finished as soon as a matching run is seen, whatever its status.
-    :param start_requested_at: when this task asked for the run; ``None`` if it did not.
+    :param start_requested_at: when this task requested the run; ``None`` if it did not.
     :param run: the matching run, as last seen; the wait is pinned to it.
     :param ignored_run: the newest run seen that does not match.
     :param other_subject_id: of a run in a response that held runs of other subjects only; ``None`` if it did not.
@@ -154,7 +154,7 @@ class WaitState:
     def start_by(self) -> float | None:
         """When a matching run must have been seen; ``None`` for no limit or if one has been seen.
 
-        ``None`` also while the last poll failed: what could not be asked is not known not to have started.
+        ``None`` also while the last poll failed: what could not be queried may have started.
         """
         if self.start_timeout is None or self.run is not None or self.error is not None:
             return None
@@ -170,7 +170,7 @@ class WaitState:
         return min(limits, default=None)
 
     def status_query(self, now: float) -> RunQuery | None:
-        """Return what to ask Quick BI, or ``None`` if no response could matter yet."""
+        """Return the query for Quick BI, or ``None`` if no response could matter yet."""
         if now < self.polls_from:
             return None
         return self.subject.query(self.run.run_id if self.run else self.selector.run_id)

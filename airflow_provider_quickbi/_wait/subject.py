@@ -70,7 +70,7 @@ class Subject(ABC):
     """A mail task or a dataset.
 
     :param id: its id; empty until its name was looked up.
-    :param name: its name; empty if it is not known. It tells no two subjects apart.
+    :param name: its name; empty if it is not known. It does not distinguish subjects.
     :param scope: in which the name is unique: a mail task's owner, a dataset's workspace; empty if it is not known.
     """
 
@@ -99,7 +99,7 @@ class Subject(ABC):
 
     @abstractmethod
     def query(self, run_id: str | None) -> RunQuery:
-        """Return what to ask Quick BI.
+        """Return the query for Quick BI.
 
         :param run_id: the run that is waited for; ``None`` for the latest one.
         """

@@ -29,9 +29,9 @@ def poll_once(
     """Poll every subject once that is not finished and may have changed.
 
     :param group: what is waited for.
-    :param client: gives the client; not called if there is nothing to ask.
+    :param client: gives the client; not called if there is nothing to query.
     :param retries: for each request.
-    :param log: is told the first successful poll of each wait.
+    :param log: gets the first successful poll of each wait.
     :param delay: of this process, where it polls more than once.
     :returns: the group with what was learnt.
     """
@@ -41,8 +41,8 @@ def poll_once(
         response: Any = None
         if query is not None:
             try:
-                asked = client()
-                response = asked.do(query.operation(asked.settings.zone), retries=retries)
+                api = client()
+                response = api.do(query.operation(api.settings.zone), retries=retries)
             except QuickBIError as error:
                 response = error.with_traceback(None)  # kept for as long as the wait, so without the call's frames
         group = evaluate_group(group, position, response, CLOCK.time())
@@ -56,7 +56,7 @@ def poll_once(
 
 
 def seconds_until_next_poll(group: WaitGroup, interval: float, now: float) -> float:
-    """Return how long to sleep: not past a deadline, and not before there is something to ask.
+    """Return how long to sleep: not past a deadline, and not before there is something to query.
 
     :param group: what is waited for.
     :param interval: seconds between two polls.

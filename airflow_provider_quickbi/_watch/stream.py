@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a newly joined watcher is noticed at the latest.
+#: Seconds after which a new watcher is noticed at the latest.
 _IDLE_SECONDS = 1.0
 #: Seconds after which a connection that cannot be used is read again.
 _RECONNECT_SECONDS = 60.0
@@ -37,7 +37,7 @@ _FRESH_SECONDS = 0.5
 class Found(NamedTuple):
     """An answer of the poll loop.
 
-    :param subject: that was asked for; ``None`` if a name was looked up.
+    :param subject: that was queried; ``None`` if a name was looked up.
     :param runs: the answer.
     """
 
@@ -68,8 +68,8 @@ class WatcherRegistry:
         """Ask for a subject from now on.
 
         :param watcher: who wants to know.
-        :param tracker: says what to ask.
-        :param poll_interval: seconds between two looks.
+        :param tracker: says what to query.
+        :param poll_interval: seconds between two polls.
         """
         self._by_watcher[id(watcher)] = _Watcher(poll_interval, CLOCK.monotonic(), tracker.subject, tracker)
 
@@ -92,11 +92,11 @@ class WatcherRegistry:
         self._by_watcher.pop(id(watcher), None)
 
     def due(self, now: float) -> list[_Watcher]:
-        """Return what is to be asked now."""
+        """Return what to query now."""
         return [watcher for watcher in self._by_watcher.values() if watcher.due <= now]
 
     def idle(self, now: float) -> float:
-        """Return the seconds until something is to be asked."""
+        """Return the seconds until something is to be queried."""
         return min((max(0.0, watcher.due - now) for watcher in self._by_watcher.values()), default=_IDLE_SECONDS)
 
 
@@ -116,7 +116,7 @@ async def responses(quickbi_conn_id: str, registry: WatcherRegistry) -> AsyncGen
     """Ask what the watchers want to know, for ever; nothing that goes wrong ends it.
 
     :param quickbi_conn_id: id of the connection.
-    :param registry: what to ask; they may come and go.
+    :param registry: what to query; they may come and go.
     """
     wait_log = WaitLog(log)
     while True:

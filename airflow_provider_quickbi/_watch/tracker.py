@@ -38,7 +38,7 @@ class RunTracker:
     primed: bool = False
 
     def status_queries(self) -> list[RunQuery]:
-        """Return what to ask: the latest run, and the newest ones that were unfinished when a later one started."""
+        """Return what to query: the latest run, and the newest ones that were unfinished when a later one started."""
         terminal = self.subject.run_type.TERMINAL
         unfinished = [run_id for run_id, status in self.seen.items() if status not in terminal]
         earlier = unfinished[-_FOLLOWED:] if self.subject.shows_earlier_runs else []

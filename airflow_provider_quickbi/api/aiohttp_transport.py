@@ -48,7 +48,7 @@ class AiohttpTransport:
                 self._session = self._new_session()
 
     async def send(self, action: str, request: SignedRequest, *, reuse_connection: bool) -> RawResponse:
-        """Do as :meth:`.requests_transport.RequestsTransport.send`."""
+        """See :meth:`.requests_transport.RequestsTransport.send`."""
         import aiohttp
         from yarl import URL
 

@@ -299,13 +299,13 @@ class AsyncQuickBIClient(_Client[AiohttpTransport]):
         user_nick: str | None = None,
         paused: bool | None = None,
     ) -> MailTaskPage:
-        """Do as :meth:`QuickBIClient.get_mail_task_list`."""
+        """See :meth:`QuickBIClient.get_mail_task_list`."""
         return await self.do(operations.get_mail_task_list(page_num, page_size, user_nick, paused))
 
     async def iter_mail_tasks(
         self, user_nick: str | None = None, paused: bool | None = None, page_size: int = DEFAULT_PAGE_SIZE
     ) -> AsyncIterator[MailTask]:
-        """Do as :meth:`QuickBIClient.iter_mail_tasks`."""
+        """See :meth:`QuickBIClient.iter_mail_tasks`."""
         pager: Pager[MailTask] = Pager(attrgetter("mail_id"))
         while (page_num := pager.page_num) is not None:
             for mail_task in pager.feed(await self.get_mail_task_list(page_num, page_size, user_nick, paused)):
@@ -314,28 +314,28 @@ class AsyncQuickBIClient(_Client[AiohttpTransport]):
     async def get_mail_task_status(
         self, mail_id: str, task_id: str | int | None = None, *, retries: RetryPolicy | None = None
     ) -> tuple[MailTaskRun, ...]:
-        """Do as :meth:`QuickBIClient.get_mail_task_status`."""
+        """See :meth:`QuickBIClient.get_mail_task_status`."""
         return await self.do(operations.get_mail_task_status(mail_id, task_id, self.settings.zone), retries=retries)
 
     async def manual_run_mail_task(self, mail_id: str) -> bool:
-        """Do as :meth:`QuickBIClient.manual_run_mail_task`."""
+        """See :meth:`QuickBIClient.manual_run_mail_task`."""
         return await self.do(operations.manual_run_mail_task(mail_id))
 
     async def allot_dataset_acceleration_task(self, dataset_id: str) -> bool:
-        """Do as :meth:`QuickBIClient.allot_dataset_acceleration_task`."""
+        """See :meth:`QuickBIClient.allot_dataset_acceleration_task`."""
         return await self.do(dataset_operations.allot_dataset_acceleration_task(dataset_id))
 
     async def query_last_acceleration_engine_job(
         self, dataset_id: str, *, retries: RetryPolicy | None = None
     ) -> tuple[DatasetRefreshJob, ...]:
-        """Do as :meth:`QuickBIClient.query_last_acceleration_engine_job`."""
+        """See :meth:`QuickBIClient.query_last_acceleration_engine_job`."""
         operation = dataset_operations.query_last_acceleration_engine_job(dataset_id, self.settings.zone)
         return await self.do(operation, retries=retries)
 
     async def query_acceleration_log_by_cube_id(
         self, dataset_id: str, started_from: datetime, started_to: datetime, page_no: int = 1, page_size: int = 10
     ) -> Page[RefreshLog]:
-        """Do as :meth:`QuickBIClient.query_acceleration_log_by_cube_id`."""
+        """See :meth:`QuickBIClient.query_acceleration_log_by_cube_id`."""
         return await self.do(
             dataset_operations.query_acceleration_log_by_cube_id(
                 dataset_id, started_from, started_to, page_no, page_size
@@ -349,24 +349,24 @@ class AsyncQuickBIClient(_Client[AiohttpTransport]):
         page_num: int = 1,
         page_size: int = DEFAULT_DATASET_PAGE_SIZE,
     ) -> Page[Dataset]:
-        """Do as :meth:`QuickBIClient.query_dataset_list`."""
+        """See :meth:`QuickBIClient.query_dataset_list`."""
         return await self.do(dataset_operations.query_dataset_list(workspace_id, keyword, page_num, page_size))
 
     async def iter_datasets(
         self, workspace_id: str, keyword: str | None = None, page_size: int = DEFAULT_DATASET_PAGE_SIZE
     ) -> AsyncIterator[Dataset]:
-        """Do as :meth:`QuickBIClient.iter_datasets`."""
+        """See :meth:`QuickBIClient.iter_datasets`."""
         pager: Pager[Dataset] = Pager(attrgetter("dataset_id"))
         while (page_num := pager.page_num) is not None:
             for dataset in pager.feed(await self.query_dataset_list(workspace_id, keyword, page_num, page_size)):
                 yield dataset
 
     async def call(self, action: str, parameters: Mapping[str, Any] | None = None, *, repeatable: bool = False) -> Any:
-        """Do as :meth:`QuickBIClient.call`."""
+        """See :meth:`QuickBIClient.call`."""
         return await self.do(operations.any_operation(action, parameters or {}, repeatable=repeatable))
 
     async def do(self, operation: Operation[T], *, retries: RetryPolicy | None = None) -> T:
-        """Do as :meth:`QuickBIClient.do`."""
+        """See :meth:`QuickBIClient.do`."""
         await self._transport.open()
         flow = self._flow(operation, retries)
         try:

@@ -1,4 +1,4 @@
-"""The clock that everything in this package reads and sleeps by, so that a test sets it in one place."""
+"""The clock for all time and sleeping in this package, so a test replaces it in one place."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CLOCK = Clock()
 
 @contextmanager
 def use(clock: Clock) -> Iterator[None]:
-    """Let the whole process go by another clock; for tests.
+    """Let the whole process use another clock; for tests.
 
     :param clock: what :data:`CLOCK` does until the block ends.
     """

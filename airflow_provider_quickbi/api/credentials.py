@@ -240,7 +240,7 @@ class CredentialSource:
         busy = classify(code)[0] in (ErrorKind.THROTTLED, ErrorKind.TRANSIENT)
         if offline and self._spec.auth_type in _LOCAL and any(map(os.environ.get, ("HTTP_PROXY", "http_proxy"))):
             message += (
-                ". Alibaba Cloud's SDK uses HTTP_PROXY here, whatever NO_PROXY says: unset HTTP_PROXY; for Quick BI "
+                ". Alibaba Cloud's SDK uses HTTP_PROXY here regardless of NO_PROXY: unset HTTP_PROXY; for Quick BI "
                 "itself, HTTPS_PROXY is enough"
             )
         if (offline and not isinstance(error, FileNotFoundError)) or in_trouble or busy:

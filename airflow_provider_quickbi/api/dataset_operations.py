@@ -52,7 +52,7 @@ def query_last_acceleration_engine_job(dataset_id: str, timezone: tzinfo) -> Ope
 
 @dataclass(frozen=True, slots=True)
 class RefreshQuery:
-    """What a ``QueryLastAccelerationEngineJob`` request asks for: the latest refresh; others cannot be queried.
+    """What a ``QueryLastAccelerationEngineJob`` request queries: the latest refresh; others cannot be queried.
 
     :param dataset_id: the dataset.
     """

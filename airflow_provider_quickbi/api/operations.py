@@ -40,7 +40,7 @@ class Operation(Generic[T_co]):
 
 
 class RunQuery(Protocol):
-    """What a request for runs asks for, of whatever they are runs of; equal ones have equal responses."""
+    """What a request for runs queries, for any kind of subject; equal queries have equal responses."""
 
     def operation(self, timezone: tzinfo) -> Operation[tuple[Run, ...]]:
         """Return the operation that answers it.
@@ -104,7 +104,7 @@ def get_mail_task_status(
 
 @dataclass(frozen=True, slots=True)
 class StatusQuery:
-    """What a ``GetMailTaskStatus`` request asks for.
+    """What a ``GetMailTaskStatus`` request queries.
 
     :param mail_id: the mail task.
     :param task_id: the run; ``None`` for the latest one.

@@ -6,7 +6,7 @@ operation, first come first served.
 
 Other processes are not known, unless all share a Redis (``shared_rate_limit``), but they have the same wall clock. It
 is divided into slots of one call each, and throttling tells a process which slots are others' (``slot_share``). Without
-slots they would meet again and again however slow they were: where one call a second is allowed, every call leaves no
+slots they would keep colliding however slowly they called: where one call a second is allowed, every call leaves no
 room for another in the second after it.
 """
 

@@ -263,7 +263,7 @@ class SharedRateLimiter(RateLimiter):
         return await asyncio.to_thread(self.try_acquire)
 
     def _try_held(self) -> float | None:
-        """Do as :meth:`try_acquire` as far as that needs no Redis; ``None`` if it does."""
+        """See :meth:`try_acquire` as far as that needs no Redis; ``None`` if it does."""
         if not self._server.available:
             self._slot_at = None
             return super().try_acquire()

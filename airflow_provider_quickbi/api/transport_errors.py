@@ -73,7 +73,7 @@ def tls_failure(
         f"TLS connection to {settings.endpoint.host_header} failed: {_describe(error, handled)}",
         action=action,
         kind=ErrorKind.TRANSIENT,
-        hint="If it never works, check port and schema",
+        hint="If this persists, check port and schema",
     )
 
 

@@ -14,7 +14,7 @@ _KINDS = {MAIL_TASK: "<mail id>", DATASET: "<dataset id>"}
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
-    """Return the normal form of a ``quickbi://`` URI, so that two spellings are one asset.
+    """Return the normal form of a ``quickbi://`` URI, so that two spellings identify one asset.
 
     :param uri: the URI, split.
     :raises ValueError: if it is not ``quickbi://<region or host>/mail-task/<mail id>``, or the same with ``dataset``.
@@ -34,7 +34,7 @@ def mail_task_uri(mail_id: str, region: str = DEFAULT_REGION) -> str:
     """Return the asset URI of a mail task.
 
     :param mail_id: the mail task.
-    :param region: its region, or the host of an endpoint of your own; default ``cn-hangzhou``.
+    :param region: its region, or the host of your own endpoint; default ``cn-hangzhou``.
     """
     return _uri(MAIL_TASK, mail_id, region)
 
@@ -43,26 +43,26 @@ def dataset_uri(dataset_id: str, region: str = DEFAULT_REGION) -> str:
     """Return the asset URI of a dataset.
 
     :param dataset_id: the dataset.
-    :param region: its region, or the host of an endpoint of your own; default ``cn-hangzhou``.
+    :param region: its region, or the host of your own endpoint; default ``cn-hangzhou``.
     """
     return _uri(DATASET, dataset_id, region)
 
 
 def mail_task_asset(mail_id: str, region: str = DEFAULT_REGION, **kwargs: Any) -> Any:
-    """Return the asset of a mail task, to be named as an outlet or a schedule.
+    """Return the asset of a mail task, for use as an outlet or in a schedule.
 
     :param mail_id: the mail task.
-    :param region: its region, or the host of an endpoint of your own; default ``cn-hangzhou``.
+    :param region: its region, or the host of your own endpoint; default ``cn-hangzhou``.
     :param kwargs: for ``Asset``, such as ``watchers``.
     """
     return subject_asset(MAIL_TASK, mail_id, region, **kwargs)
 
 
 def dataset_asset(dataset_id: str, region: str = DEFAULT_REGION, **kwargs: Any) -> Any:
-    """Return the asset of a dataset, to be named as an outlet or a schedule.
+    """Return the asset of a dataset, for use as an outlet or in a schedule.
 
     :param dataset_id: the dataset.
-    :param region: its region, or the host of an endpoint of your own; default ``cn-hangzhou``.
+    :param region: its region, or the host of your own endpoint; default ``cn-hangzhou``.
     :param kwargs: for ``Asset``, such as ``watchers``.
     """
     return subject_asset(DATASET, dataset_id, region, **kwargs)
@@ -73,7 +73,7 @@ def subject_asset(kind: str, subject_id: str, region: str = DEFAULT_REGION, **kw
 
     :param kind: ``mail-task`` or ``dataset``.
     :param subject_id: its id.
-    :param region: its region, or the host of an endpoint of your own; default ``cn-hangzhou``.
+    :param region: its region, or the host of your own endpoint; default ``cn-hangzhou``.
     :param kwargs: for ``Asset``.
     """
     from airflow.providers.common.compat.sdk import Asset

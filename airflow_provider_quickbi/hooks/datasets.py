@@ -37,7 +37,7 @@ class DatasetMethods(BaseHook):
             found = find_dataset(listed, dataset_name, workspace_id)
         except QuickBIError as error:
             raise task_error(error) from None
-        self.log.info("Dataset %r has the id %s.", found.dataset_name, found.dataset_id)
+        self.log.info("Dataset %r has id %s.", found.dataset_name, found.dataset_id)
         if found.acceleration_enabled is False:
             self.log.warning("Dataset %r (%s): extraction is not enabled.", found.dataset_name, found.dataset_id)
         return found.dataset_id, found.dataset_name

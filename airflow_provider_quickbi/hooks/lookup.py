@@ -43,7 +43,7 @@ def _read(hook: BaseHook, conn_id: str) -> QuickBIConnection:
 
 
 async def read_connection_async(hook: BaseHook, conn_id: str) -> QuickBIConnection:
-    """Do as :func:`read_connection` without blocking the event loop."""
+    """See :func:`read_connection` without blocking the event loop."""
     with _field_errors():
         return await _read_async(hook, conn_id)
 
@@ -123,7 +123,7 @@ def _lookup_errors(conn_id: str, conn_type: str = connection.CONN_TYPE) -> Itera
     except Exception as error:  # noqa: BLE001 - each secrets backend raises its own
         if isinstance(error, AirflowNotFoundException):
             problem = (
-                "does not exist, or Airflow cannot read it now and its log says why. Add a connection of type "
+                "does not exist, or Airflow cannot read it now; see its log. Add a connection of type "
                 f"{conn_type!r} under Admin > Connections, or as AIRFLOW_CONN_{conn_id.upper()} in the "
                 "environment."
             )

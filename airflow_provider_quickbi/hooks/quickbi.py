@@ -250,7 +250,7 @@ class QuickBIHook(DatasetMethods):
             message = f"Quick BI at {who} rejected the request: {error}."
             skewed = (error.code or "").startswith("InvalidTimeStamp")  # not a matter of the region
             if error.kind in (ErrorKind.DENIED, ErrorKind.CREDENTIALS) and not skewed:
-                message += " Also check the region: an AccessKey is valid only for organizations in its own region."
+                message += " Also check the region: an AccessKey is valid only for organisations in its own region."
         except QuickBIError as error:
             message = (
                 f"Quick BI at {who} cannot be reached: {error}. Check region, network, endpoint, proxies and the route "

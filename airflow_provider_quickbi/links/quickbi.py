@@ -35,7 +35,7 @@ class QuickBIConsoleLink(BaseOperatorLink):
 
     @staticmethod
     def store(task: Any, context: Any, console_url: str | None) -> None:
-        """Leave the console's address for :meth:`get_link`.
+        """Store the console's address for :meth:`get_link`.
 
         :param task: that runs.
         :param context: of the task.
@@ -49,6 +49,6 @@ class QuickBIConsoleLink(BaseOperatorLink):
     def resumed(task: Any) -> None:
         """Say that the process in which the task started has stored the address.
 
-        :param task: that goes on after a deferral.
+        :param task: that resumes after a deferral.
         """
         setattr(task, _STORED, None)

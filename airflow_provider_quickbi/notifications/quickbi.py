@@ -26,7 +26,7 @@ class QuickBISendMailNotifier(BaseNotifier):
     """Start a Quick BI mail task from a callback, at most once per DAG run, and wait for nothing.
 
     For ``on_failure_callback``, ``on_success_callback`` and the other callbacks of tasks and DAGs, for
-    ``on_late_callback`` of this package, and, from Airflow 3.1 on, for a ``DeadlineAlert``. Whatever goes wrong, the
+    ``on_late_callback`` of this package, and, from Airflow 3.1 on, for a ``DeadlineAlert``. If anything goes wrong, the
     task's or DAG run's state stays what it is; one line in the log says what was done or why nothing was.
 
     Nothing is started if a run of the mail task has started since the DAG run did, or is active. On Airflow 3.3 and
@@ -103,7 +103,7 @@ class QuickBISendMailNotifier(BaseNotifier):
         mail_id, name = read("mail_id", _options.text, None), read("subscribe_name", _options.text, None)
         owner = read("mail_owner", _options.text, None)
         if mail_id is not None and owner is not None:
-            raise OptionError("mail_owner tells mail tasks of one name apart: leave it out with mail_id")
+            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
         return mail_id, name or "", owner
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Texts about late and failed reports, as Jinja templates for the notifiers of other providers.
+"""Messages about late and failed reports, as Jinja templates for the notifiers of other providers.
 
 Where a notifier takes a templated text, such as ``SlackNotifier(text=...)`` or ``SmtpNotifier(subject=...,
 html_content=...)``, pass one of these. They need nothing but the context that Airflow gives to callbacks.
@@ -20,7 +20,7 @@ FAILED_TEXT = f"{_WHERE}: {_WHAT} ({_RUN}){_LOG}"
 LATE_SUBJECT = f"{_WHERE}: the report is late"
 #: Text for ``on_late_callback``: what the wait knows; it goes on.
 LATE_TEXT = f"{_WHERE}: {{{{ quickbi_late }}}} Still waiting. ({_RUN}){_LOG}"
-#: Text for the callback of a ``DeadlineAlert``, which is told of the DAG run and nothing of its tasks.
+#: Text for the callback of a ``DeadlineAlert``, which gets the DAG run but not its tasks.
 DEADLINE_TEXT = (
     "{{ dag_run.dag_id }}: not finished by {{ deadline.deadline_time }} (DAG run {{ dag_run.dag_run_id }}, "
     "{{ dag_run.state }})"

@@ -54,13 +54,13 @@ class QuickBIRefreshDatasetOperator(StartOperator):
     :param wait_for_completion: whether to wait until the refresh is finished (default), or only until it is seen.
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
     :param poll_interval: seconds or timedelta between two polls; default 30 seconds. (templated)
-    :param on_running: if a refresh is active already: ``wait`` (default) until it is finished and then start,
-        ``attach`` to it and start none, ``skip`` the task, or ``fail``. (templated)
-    :param on_failed: ``fail`` (default): a refresh that failed is final; ``retry``: Airflow's ``retries`` start anew.
+    :param on_running: if a refresh is already active: ``wait`` (default) until it is finished and then start,
+        ``attach`` to it without a start, ``skip`` the task, or ``fail``. (templated)
+    :param on_failed: ``fail`` (default): a refresh that failed is final; ``retry``: Airflow's ``retries`` start again.
         Quick BI may refuse a start after one that failed. (templated)
     :param start_timeout: seconds or timedelta within which a started refresh must be seen; default 5 minutes.
         (templated)
-    :param timeout: seconds or timedelta that one try may take in all; default 3 hours. (templated)
+    :param timeout: seconds or timedelta that one try may take in total; default 3 hours. (templated)
     :param unreachable_timeout: maximum continuous outage, in seconds or as timedelta; default 30 minutes. (templated)
     :param clock_skew: seconds by which Quick BI's clock may differ from this machine's; default 60. (templated)
     :param deadline: when the data is late, see ``QuickBIMailTaskSensor``. The wait goes on. (templated)
@@ -129,9 +129,9 @@ class QuickBIRefreshDatasetOperator(StartOperator):
         read = partial(arguments.read, parse=_options.text, unknown=None)
         dataset_id, name, workspace_id = read("dataset_id"), read("dataset_name"), read("workspace_id")
         if dataset_id is not None and workspace_id is not None:
-            raise OptionError("workspace_id says where dataset_name is looked up: leave it out with dataset_id")
+            raise OptionError("workspace_id is only for looking up dataset_name: omit it with dataset_id")
         if self.dataset_name is not None and not arguments.given("workspace_id"):
-            raise OptionError("dataset_name is looked up in a workspace: set workspace_id")
+            raise OptionError("dataset_name is unique only in a workspace: set workspace_id")
         if dataset_id is not None or (name is not None and workspace_id is not None):
             return DatasetSubject(dataset_id or "", name or "", workspace_id or "")
         if not arguments.parsing:
@@ -139,5 +139,5 @@ class QuickBIRefreshDatasetOperator(StartOperator):
         return None
 
     def on_kill(self) -> None:
-        """Log that a refresh that was started goes on."""
-        self.log.warning("Task stopped; a refresh that was started goes on.")
+        """Log that a started refresh continues."""
+        self.log.warning("Task stopped; a started refresh continues.")

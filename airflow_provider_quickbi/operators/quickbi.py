@@ -115,7 +115,7 @@ class QuickBIListMailTasksOperator(TemplatedTask):
 
 
 class QuickBIRunMailTaskOperator(StartOperator):
-    """Send the report of a Quick BI mail task now, at most once, and wait until exactly that run is finished.
+    """Send the report of a Quick BI mail task now, at most once, and wait until exactly that run has finished.
 
     Before the one starting call the latest TaskIds and the time are recorded; where Airflow keeps the record over a
     retry (3.3 and later) a retry, or a worker that was restarted, first looks for a run that is new since then and
@@ -138,14 +138,14 @@ class QuickBIRunMailTaskOperator(StartOperator):
         the XCom's ``task_id`` can be given to a sensor.
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
     :param poll_interval: seconds or timedelta between two polls; default 30 seconds. (templated)
-    :param on_running: if a run is active already: ``wait`` (default) until it is finished and then start,
-        ``attach`` to it and start none, ``skip`` the task, or ``fail``. (templated)
+    :param on_running: if a run is already active: ``wait`` (default) until it is finished and then start,
+        ``attach`` to it without a start, ``skip`` the task, or ``fail``. (templated)
     :param on_schedule_limit: if the service wants no start for some minutes: ``wait`` (default) as long as it says, or
         ``fail``. (templated)
-    :param on_failed: ``fail`` (default): a run that ``FAILED`` is final; ``retry``: Airflow's ``retries`` send anew.
+    :param on_failed: ``fail`` (default): a run that ``FAILED`` is final; ``retry``: Airflow's ``retries`` send again.
         (templated)
     :param start_timeout: seconds or timedelta within which a started run must be seen; default 5 minutes. (templated)
-    :param timeout: seconds or timedelta that one try may take in all; default 3 hours. (templated)
+    :param timeout: seconds or timedelta that one try may take in total; default 3 hours. (templated)
     :param unreachable_timeout: maximum continuous outage, in seconds or as timedelta; default 30 minutes. (templated)
     :param clock_skew: seconds by which Quick BI's clock may differ from this machine's; default 60. (templated)
     :param deadline: when the report is late, see ``QuickBIMailTaskSensor``. The wait goes on. (templated)
@@ -217,7 +217,7 @@ class QuickBIRunMailTaskOperator(StartOperator):
         read = partial(arguments.read, parse=_options.text, unknown=None)
         mail_id, name, owner = read("mail_id"), read("subscribe_name"), read("mail_owner")
         if mail_id is not None and owner is not None:
-            raise OptionError("mail_owner tells mail tasks of one name apart: leave it out with mail_id")
+            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
         if mail_id is not None or name is not None:
             return MailTaskSubject(mail_id or "", name or "", owner or "")
         if not arguments.parsing:
@@ -225,8 +225,8 @@ class QuickBIRunMailTaskOperator(StartOperator):
         return None
 
     def on_kill(self) -> None:
-        """Log that a mail that was started is still sent."""
-        self.log.warning("Task stopped; a mail that was started is still sent.")
+        """Log that a started mail is still sent."""
+        self.log.warning("Task stopped; a started mail is still sent.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,7 +77,7 @@ class StartOperator(TemplatedTask):
     def _check_outlets(self, subject: Subject | None) -> None:
         if not self.wait_for_completion and any(is_quickbi(outlet) for outlet in self.outlets):
             raise OptionError(
-                "an outlet quickbi://... says that the run has succeeded, which is not known with "
+                "an outlet quickbi://... means that the run has succeeded, which is not known with "
                 "wait_for_completion=False: put the outlet on the sensor that waits for the run"
             )
         if subject is not None and subject.id and (unrelated := unrelated_outlets(self.outlets, [subject])):
@@ -106,7 +106,7 @@ class StartOperator(TemplatedTask):
             return StartAttempt(self, options, state, hook, context).begin()
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Go on where this try was deferred.
+        """Resume where this try was deferred.
 
         :param context: of the task.
         :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.
@@ -127,5 +127,5 @@ class StartOperator(TemplatedTask):
         except OptionError as error:
             raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         if subject is None:
-            raise RuntimeError("the arguments that say what is started are not rendered")
+            raise RuntimeError("the arguments that identify what to start are not rendered")
         return subject, options

@@ -118,5 +118,5 @@ class QuickBIDatasetRefreshSensor(RunSensor):
         return SensorOptions.read(arguments, zone, subjects=subjects)
 
     def on_kill(self) -> None:
-        """Log that a refresh in progress goes on."""
-        self.log.info("Wait cancelled; a refresh in progress goes on.")
+        """Log that a refresh in progress continues."""
+        self.log.info("Wait cancelled; a refresh in progress continues.")

@@ -52,7 +52,7 @@ class QuickBIMailTaskSensor(RunSensor):
     ``exponential_backoff``, ``max_wait``, ``silent_fail``, ``never_fail``) and ``execution_timeout`` mean the same
     deferred as not deferred.
 
-    Below Airflow 3.3 a sensor with ``mode="reschedule"`` starts anew with each poll: it is not pinned to the run that
+    Below Airflow 3.3 a sensor with ``mode="reschedule"`` starts over with each poll: it is not pinned to the run that
     it has seen, an outage ends in its ``timeout`` and not in ``unreachable_timeout``, and it knows only by the time
     whether a late report was notified. Use ``deferrable=True`` there.
 
@@ -67,7 +67,7 @@ class QuickBIMailTaskSensor(RunSensor):
     :param executed_before: the run must start before this; like ``executed_after``. (templated)
     :param window: used where none of the three is given. ``day``: the calendar day, in the connection's ``timezone``,
         on which this DAG run was due. ``schedule``: from when it was due, less ``clock_skew``, to when the next one is.
-        ``latest``: the latest run, whatever its age. ``auto`` (default): ``schedule`` for scheduled and backfilled DAG
+        ``latest``: the latest run, of any age. ``auto`` (default): ``schedule`` for scheduled and backfilled DAG
         runs of a DAG that runs more than once a day, else ``day``; ``day`` if triggered by an asset; ``latest`` if
         started by hand. (templated)
     :param on_failed: ``fail`` (default), or ``wait`` to wait for a later run in the window. (templated)
@@ -169,13 +169,13 @@ class QuickBIMailTaskSensor(RunSensor):
             raise OptionError("both mail_id and subscribe_name rendered empty")
         windowed = arguments.given("executed_after") or arguments.given("executed_before")
         if arguments.given("quickbi_task_id") and windowed:
-            raise OptionError("quickbi_task_id names the run: leave executed_after and executed_before out")
+            raise OptionError("quickbi_task_id selects the run: omit executed_after and executed_before")
         if task_id is not None and options.on_failed is OnFailed.WAIT:
-            raise OptionError('on_failed="wait" waits for a later run: leave it out with quickbi_task_id')
+            raise OptionError('on_failed="wait" waits for a later run: omit it with quickbi_task_id')
         if task_id is not None and len(options.subjects) > 1:
-            raise OptionError("quickbi_task_id names one run: give one mail task with it, not several")
+            raise OptionError("quickbi_task_id selects one run: set one mail task, not several")
         if ids and owner is not None:
-            raise OptionError("mail_owner tells mail tasks of one name apart: leave it out with mail_id")
+            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
         if options.subjects:
             _options.required_of(require, len(options.subjects))
         return options

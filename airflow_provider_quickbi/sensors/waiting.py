@@ -158,7 +158,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             return PokeReturnValue(is_done=True, xcom_value=self._conclude(group, context))
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Do what the trigger's event says.
+        """Handle the trigger's event.
 
         :param context: of the task.
         :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.

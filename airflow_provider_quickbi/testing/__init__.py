@@ -14,7 +14,7 @@
         quickbi.clock.advance(60)  # nobody waits
         assert quickbi.starts(mail_id) == 1
 
-It verifies signatures, answers with the documented shapes and errors, keeps the documented limits when asked to, and
+It verifies signatures, responds with the documented shapes and errors, optionally enforces the documented limits, and
 can break every call in the ways networks and services do. ``python -m airflow_provider_quickbi.testing`` runs it by
 itself; :class:`RemoteQuickBI` controls it from another process; ``airflow_provider_quickbi.testing.fixtures`` holds a
 pytest fixture. It imports neither Airflow nor the provider's client.

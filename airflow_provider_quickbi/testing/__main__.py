@@ -29,7 +29,7 @@ def main(
     """Run the simulator until SIGINT or SIGTERM.
 
     :param arguments: the command line without the program; default that of the process.
-    :param prepare: adds the mail tasks, instead of what the command line asks for.
+    :param prepare: adds the mail tasks, instead of those of the command line.
     :param title: what the first line says after the address.
     :returns: the exit status: 0 after a clean stop, 1 if the address cannot be used.
     """
@@ -73,7 +73,7 @@ def main(
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_quickbi.testing",
-        description="A Quick BI that runs on this machine, for trying DAGs without an account.",
+        description="Run a local Quick BI to try DAGs without an account.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
@@ -88,26 +88,29 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_positive,
         metavar="X",
         default=DOCUMENTED_CALLS_PER_SECOND,
-        help="calls a second of each operation (default: what Quick BI documents: 1 for GetMailTaskStatus and "
+        help="calls per second for each operation (default: what Quick BI documents: 1 for GetMailTaskStatus and "
         "ManualRunMailTask, 50 for the others)",
     )
-    limits.add_argument("--no-limits", dest="limits", action="store_const", const=None, help="limit nothing")
+    limits.add_argument("--no-limits", dest="limits", action="store_const", const=None, help="no rate limits")
     parser.add_argument(
         "--run-duration",
         type=_seconds,
         default=20.0,
         metavar="SECONDS",
-        help="how long a run is processing (default: %(default)g)",
+        help="how long a run takes (default: %(default)g)",
     )
     parser.add_argument(
         "--run-appears-after",
         type=_seconds,
         default=2.0,
         metavar="SECONDS",
-        help="how long after its start a run shows up (default: %(default)g)",
+        help="delay until a started run appears (default: %(default)g)",
     )
     parser.add_argument(
-        "--timezone", type=_timezone, default="Asia/Shanghai", help="of execution times (default: %(default)s)"
+        "--timezone",
+        type=_timezone,
+        default="Asia/Shanghai",
+        help="time zone of execution times (default: %(default)s)",
     )
     parser.add_argument(
         "--seed-data", choices=("demo", "none"), default=None, help="sample mail tasks; demo unless a --mail is given"
@@ -122,10 +125,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     schedule = parser.add_mutually_exclusive_group()
     schedule.add_argument(
-        "--every", type=_positive_seconds, metavar="SECONDS", help="let each mail task run by itself this often"
+        "--every", type=_positive_seconds, metavar="SECONDS", help="run each mail task at this interval"
     )
     schedule.add_argument(
-        "--cron", type=_cron, metavar="LINE", help="let each mail task run by itself, such as '30 8 * * *'"
+        "--cron", type=_cron, metavar="LINE", help="run each mail task on this schedule, such as '30 8 * * *'"
     )
     parser.add_argument("--quiet", action="store_true", help="do not print the calls")
     return parser.parse_args(arguments)
@@ -146,7 +149,7 @@ def _add_schedules(quickbi: LocalQuickBI, options: argparse.Namespace) -> None:
 
 def _introduce(quickbi: LocalQuickBI, title: str) -> None:
     print(f"Quick BI simulator on {quickbi.url}{title} (Ctrl-C stops it)")
-    print(f"Calls a second: {_describe_limits(quickbi)}")
+    print(f"Calls per second: {_describe_limits(quickbi)}")
     print()
     for mail in quickbi.mail_tasks():
         paused = ", paused" if mail["paused"] else ""
@@ -166,7 +169,7 @@ def _describe_limits(quickbi: LocalQuickBI) -> str:
 def _port(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError("a port lies between 0 and 65535")
+        raise argparse.ArgumentTypeError("a port must be between 0 and 65535")
     return number
 
 

@@ -33,7 +33,7 @@ class Call:
     :param http_status: the status that was sent; None if no complete answer was sent, or none yet.
     :param code: ``"OK"``, the ``Code`` of a refusal, or the kind of the fault that took the answer's place.
     :param fault: the kind of the injected fault; None if there was none.
-    :param processed: whether the operation was carried out, whatever the client got to see of it.
+    :param processed: whether the operation was carried out, even if the client got no response.
     """
 
     number: int
@@ -53,7 +53,7 @@ class Call:
 
     @property
     def mail_id(self) -> str | None:
-        """The ``MailId`` that was asked for, if any."""
+        """The requested ``MailId``, if any."""
         return self.params.get("MailId")
 
     def as_json(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Clock:
     It runs with real time until it is moved. Moving it starts the scheduled runs that became due and ends the runs
     whose duration is over; it never makes anybody wait.
 
-    The date of a signature is judged by the real wall clock instead, because clients sign with the real time;
+    The date of a signature is checked against the real wall clock instead, because clients sign with the real time;
     :attr:`skew` makes the server's wall clock wrong on purpose.
 
     :param zone: the time zone that times without an offset are read in.
@@ -47,7 +47,7 @@ class Clock:
 
     @property
     def skew(self) -> float:
-        """Seconds that the server's wall clock is ahead of the real one when it judges signatures; default 0."""
+        """Seconds that the server's wall clock is ahead of the real one when it checks signatures; default 0."""
         return self._skew
 
     @skew.setter
@@ -73,7 +73,7 @@ class Clock:
         return datetime.fromtimestamp(self.time(), UTC)
 
     def wall_time(self) -> float:
-        """Return the time that signatures are judged by: real time plus :attr:`skew`, in seconds since 1970."""
+        """Return the time that signatures are checked against: real time plus :attr:`skew`, in seconds since 1970."""
         return time.time() + self._skew
 
     def advance(self, seconds: float) -> datetime:
@@ -84,7 +84,7 @@ class Clock:
         :raises ValueError: ``seconds`` is negative; use :meth:`set` to go back.
         """
         if seconds < 0:
-            raise ValueError(f"advance() goes forward only, got {seconds} seconds. Use set() to go back.")
+            raise ValueError(f"advance() only moves forward, got {seconds} seconds. Use set() to go back.")
         with self._lock:
             if self._frozen_at is None:
                 self._offset += seconds

@@ -50,7 +50,7 @@ async def respond_to_control(quickbi: LocalQuickBI, request: web.BaseRequest) ->
             return _say(200, result=await quickbi.drop_connections_but(request.protocol))
         found = _find(quickbi, name)
         if found is None:
-            return _say(404, error=f"There is nothing called {name} to control.")
+            return _say(404, error=f"{name} is not a control.")
         return _say(200, result=_plain(_call(found, arguments) if callable(found) else found))
     except (KeyError, TypeError, ValueError) as error:
         reason = str(error.args[0]) if error.args else repr(error)

@@ -15,7 +15,7 @@ SCHEDULE_SECONDS = 180.0
 
 
 def add_demo_data(quickbi: QuickBISimulator) -> None:
-    """Add eight mail tasks, of each kind that a DAG meets, and a dataset.
+    """Add eight mail tasks, of each kind that a DAG encounters, and a dataset.
 
     Two ran an hour ago, three never ran, one is paused, one runs by itself every three minutes, and one fails every
     other time.

@@ -1,4 +1,4 @@
-"""One request to the server and its response, with whatever goes wrong in between."""
+"""One request to the server and its response, and everything that can go wrong in between."""
 
 from __future__ import annotations
 

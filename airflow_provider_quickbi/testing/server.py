@@ -41,7 +41,7 @@ class LocalQuickBI(QuickBISimulator):
             ...
             assert quickbi.mails_sent(mail_id) == 1
 
-    It verifies signatures and responds as Quick BI documents it, over real connections. Unless told otherwise, nothing
+    It verifies signatures and responds as Quick BI documents it, over real connections. By default, nothing
     is limited and every run finishes at once. It may be stopped and started again: it keeps its state and its port.
 
     :param host: the address to listen on; default ``127.0.0.1``.

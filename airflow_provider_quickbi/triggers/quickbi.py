@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class _DeferralTrigger(BaseTrigger):
-    """Emits one event, and not before Airflow has noticed that the task has deferred itself."""
+    """Emits one event, once Airflow has noticed that the task has deferred itself."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and emit the one event."""
@@ -66,7 +66,7 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
     :param carry: plain JSON that comes back with the event.
     :param ending: where the task ends when the run has succeeded, see
         :class:`airflow_provider_quickbi._wait.placement.Ending`.
-    :param polls: of a wait that goes on after an event, for each subject: how many polls there were, and when the
+    :param polls: of a wait that continues after an event, for each subject: how many polls there were, and when the
         last one succeeded, in seconds since the epoch; ``None`` for one that starts.
     :param version: of these arguments.
     :param _later: what a later release has added; it is ignored.
@@ -157,7 +157,7 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
         return await trigger_memory.remember(self.task_instance, group)
 
     async def _restore(self) -> None:
-        """Go on with what was stored before this trigger was made anew."""
+        """Resume from what was stored before this trigger was recreated."""
         self.wait.restore(await trigger_memory.recall(self.task_instance))
 
     async def on_kill(self) -> None:
@@ -214,7 +214,7 @@ class QuickBIMailTaskEventTrigger(WatchTrigger):
     :param statuses: the statuses to emit; default only ``SENT``.
     :param poll_interval: seconds between two polls; default 60. It must be shorter than the time between two runs.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``.
-    :param name: tells watchers apart that are otherwise equal. Airflow makes one watcher of equal ones and keeps
+    :param name: distinguishes watchers that are otherwise equal. Airflow makes one watcher of equal ones and keeps
         nothing for it, so give each a name where several assets watch the same mail task.
     :param version: of these arguments.
     """
@@ -273,7 +273,7 @@ class QuickBIDatasetRefreshEventTrigger(WatchTrigger):
     :param statuses: the statuses to emit; default only ``SUCCESS``.
     :param poll_interval: seconds between two polls; default 60. It must be shorter than the time between two refreshes.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``.
-    :param name: tells watchers apart that are otherwise equal; give each a name where several assets watch the same
+    :param name: distinguishes watchers that are otherwise equal; give each a name where several assets watch the same
         dataset.
     :param version: of these arguments.
     """

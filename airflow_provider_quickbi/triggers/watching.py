@@ -57,7 +57,7 @@ class WatchTrigger(BaseEventTrigger):
     :param statuses: the statuses to emit.
     :param poll_interval: seconds between two polls.
     :param quickbi_conn_id: id of the connection.
-    :param name: tells watchers apart that are otherwise equal.
+    :param name: distinguishes watchers that are otherwise equal.
     :param version: of the arguments.
     """
 
@@ -85,7 +85,7 @@ class WatchTrigger(BaseEventTrigger):
 
     @abstractmethod
     def _identity(self) -> tuple[Any, ...]:
-        """Return what tells this watcher's stored state from that of others; the same in every release."""
+        """Return what identifies this watcher's stored state; the same in every release."""
 
     def _common_arguments(self) -> dict[str, Any]:
         return {

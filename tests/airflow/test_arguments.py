@@ -16,12 +16,12 @@ SENSOR: dict[str, tuple[dict[str, Any], str]] = {
     "empty mail_id": ({"mail_id": ""}, "mail_id is empty"),
     "no mail_id in the list": ({"mail_id": []}, "mail_id is an empty list"),
     "nothing in the list": ({"mail_id": ["a", None]}, "mail_id has an empty item (None) in its list"),
-    "the same mail_id twice": ({"mail_id": ["a", "a"]}, "mail_id names 'a' twice"),
+    "the same mail_id twice": ({"mail_id": ["a", "a"]}, "mail_id lists 'a' twice"),
     "mail_id is no text": ({"mail_id": 1.5}, "mail_id must be text"),
     "mail_id with a line break": ({"mail_id": "a\nb"}, "mail_id has a line break"),
     "run and fence": (
         {"mail_id": "a", "quickbi_task_id": "1", "executed_after": "{{ data_interval_end }}"},
-        "quickbi_task_id names the run: leave executed_after and executed_before out",
+        "quickbi_task_id selects the run: omit executed_after and executed_before",
     ),
     "run and later run": (
         {"mail_id": "a", "quickbi_task_id": "1", "on_failed": "wait"},
@@ -31,7 +31,7 @@ SENSOR: dict[str, tuple[dict[str, Any], str]] = {
     "executed_after is no instant": ({"mail_id": "a", "executed_after": "yesterday"}, "executed_after is 'yesterday'"),
     "executed_after is a number": ({"mail_id": "a", "executed_after": 5}, "executed_after must be a datetime"),
     "on_failed": ({"mail_id": "a", "on_failed": "ignore"}, "on_failed must be one of fail, wait"),
-    "start_timeout": ({"mail_id": "a", "start_timeout": -1}, "start_timeout must be a number of seconds from 0"),
+    "start_timeout": ({"mail_id": "a", "start_timeout": -1}, "start_timeout must be 0 or more seconds"),
     "unreachable_timeout": ({"mail_id": "a", "unreachable_timeout": "long"}, "unreachable_timeout must be seconds"),
     "require": ({"mail_id": "a", "require": "most"}, "require must be all, any or a number"),
     "deadline": ({"mail_id": "a", "deadline": "9 o'clock"}, "deadline is"),
@@ -49,14 +49,14 @@ SENSOR: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "mail_id and mail_owner": (
         {"mail_id": "a", "mail_owner": "Li Wei"},
-        "mail_owner tells mail tasks of one name apart: leave it out with mail_id",
+        "mail_owner distinguishes mail tasks with the same name: omit it with mail_id",
     ),
     "more required than given": ({"mail_id": ["a", "b"], "require": 3}, "require is 3, but 2 mail tasks are given"),
 }
 LIST: dict[str, tuple[dict[str, Any], str]] = {
     "paused": ({"paused": "maybe"}, "paused must be true or false"),
-    "page_size": ({"page_size": 0}, "page_size must be a whole number from 1"),
-    "max_mail_tasks": ({"max_mail_tasks": 1.5}, "max_mail_tasks must be a whole number from 1"),
+    "page_size": ({"page_size": 0}, "page_size must be a whole number of 1 or more"),
+    "max_mail_tasks": ({"max_mail_tasks": 1.5}, "max_mail_tasks must be a whole number of 1 or more"),
 }
 RUN: dict[str, tuple[dict[str, Any], str]] = {
     "no mail task": ({}, "needs either mail_id or subscribe_name"),
@@ -68,7 +68,7 @@ RUN: dict[str, tuple[dict[str, Any], str]] = {
     "deadline": ({"mail_id": "a", "deadline": "9 o'clock"}, "deadline is"),
     "deadline without a zone": ({"mail_id": "a", "deadline": "09:00"}, "add the time zone, for example 09:00 Asia"),
     "two ways to name it": ({"mail_id": "a", "subscribe_name": "A"}, "either mail_id or subscribe_name, not both"),
-    "mail_id and mail_owner": ({"mail_id": "a", "mail_owner": "Li Wei"}, "leave it out with mail_id"),
+    "mail_id and mail_owner": ({"mail_id": "a", "mail_owner": "Li Wei"}, "omit it with mail_id"),
 }
 
 
@@ -105,7 +105,7 @@ def test_a_start_that_cannot_be_right_is_an_import_error(case, airflow):
 RENDERED: dict[str, tuple[dict[str, Any], str]] = {
     "empty_mail": ({"mail_id": "{{ '' }}"}, "mail_id is empty (rendered to ''"),
     "no_mail": ({"mail_id": "{{ none }}"}, "mail_id is empty (rendered to 'None'"),
-    "twice": ({"mail_id": "{{ ['a', 'a'] }}"}, "mail_id names 'a' twice"),
+    "twice": ({"mail_id": "{{ ['a', 'a'] }}"}, "mail_id lists 'a' twice"),
     "empty_name": ({"mail_id": None, "subscribe_name": "{{ '' }}"}, "subscribe_name is empty"),
     "no_instant": (
         {"executed_after": "{{ 'yesterday' }}"},
@@ -114,11 +114,11 @@ RENDERED: dict[str, tuple[dict[str, Any], str]] = {
     "empty_instant": ({"executed_after": "{{ '' }}"}, "executed_after is '', which is not a valid datetime"),
     "no_choice": ({"on_failed": "{{ 'perhaps' }}"}, "on_failed must be one of fail, wait, not 'perhaps'"),
     "no_seconds": ({"start_timeout": "{{ 'soon' }}"}, "start_timeout must be seconds or a timedelta, not 'soon'"),
-    "below_0": ({"unreachable_timeout": "{{ -1 }}"}, "unreachable_timeout must be a number of seconds from 0"),
+    "below_0": ({"unreachable_timeout": "{{ -1 }}"}, "unreachable_timeout must be 0 or more seconds"),
     "too_many": ({"require": "{{ 3 }}"}, "require is 3, but 1 mail task is given"),
     "no_run": ({"quickbi_task_id": "{{ 'latest' }}"}, "quickbi_task_id must be a whole number"),
     "empty_run": ({"quickbi_task_id": "{{ '' }}"}, "quickbi_task_id is empty"),
-    "one_run_of_two": ({"mail_id": "{{ ['a', 'b'] }}", "quickbi_task_id": "1"}, "quickbi_task_id names one run"),
+    "one_run_of_two": ({"mail_id": "{{ ['a', 'b'] }}", "quickbi_task_id": "1"}, "quickbi_task_id selects one run"),
     "no_deadline": ({"deadline": "{{ 'tomorrow' }}"}, "deadline is 'tomorrow', which is not a valid datetime"),
 }
 

@@ -147,7 +147,9 @@ def test_a_wrong_rendered_argument_is_final_before_any_call(airflow, quickbi, ex
 
     assert ran.states == {"paused": "failed", "size": "failed"}
     expect.raised(ran, "paused", "QuickBIArgumentError", "paused: paused must be true or false, not 'maybe'")
-    expect.raised(ran, "size", "QuickBIArgumentError", "size: page_size must be a whole number from 1, not 'large'")
+    expect.raised(
+        ran, "size", "QuickBIArgumentError", "size: page_size must be a whole number of 1 or more, not 'large'"
+    )
     assert quickbi.calls == []
 
 

@@ -62,7 +62,7 @@ def test_a_task_that_fails_sends_the_mail_once_and_says_so_in_one_line(airflow, 
     assert "the disk is full" in str(ran.error("work"))
     assert quickbi.starts(notice) == 1
     assert len(ran.notified("Mail task notice")) == 1
-    assert ran.notified("Mail task notice: started; nothing waits for its run.")
+    assert ran.notified("Mail task notice: started; not waiting for its run.")
 
 
 def test_a_task_that_succeeds_calls_only_its_success_callback(airflow, quickbi, notice, working):
@@ -245,7 +245,7 @@ def test_a_report_that_is_late_sends_the_mail_and_is_still_waited_for(airflow, q
     [
         ({}, "QuickBISendMailNotifier needs either mail_id or subscribe_name"),
         ({"mail_id": "a", "subscribe_name": "A"}, "not both"),
-        ({"mail_id": "a", "mail_owner": "Li Wei"}, "leave it out with mail_id"),
+        ({"mail_id": "a", "mail_owner": "Li Wei"}, "omit it with mail_id"),
         ({"mail_id": ""}, "mail_id is empty"),
     ],
 )

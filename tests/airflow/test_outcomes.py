@@ -90,7 +90,7 @@ def test_a_run_that_failed_is_final(wait, quickbi, at_poll, run_of, expect, kind
     expect.final(ran, FAILED[kind], named(hard), started(hard), hard["status"])
     assert ran.error("hard").run.as_dict() == hard
     assert ran.notified("Skipping", named(soft))
-    assert ("Its log ends: java.sql.SQLException" in str(ran.error("hard"))) is (kind == "dataset")
+    assert ("End of its log: java.sql.SQLException" in str(ran.error("hard"))) is (kind == "dataset")
 
 
 @both

@@ -73,7 +73,7 @@ def test_an_extraction_that_fails_sends_nothing_and_shows_why(airflow, quickbi, 
     assert ran.states == {"refresh": "failed", "send": "upstream_failed"}
     error = ran.error("refresh")
     assert type(error).__name__ == "QuickBIDatasetRefreshFailed"
-    assert "Its log ends: java.sql.SQLException: Access denied for the reader of the source" in str(error)
+    assert "End of its log: java.sql.SQLException: Access denied for the reader of the source" in str(error)
     assert quickbi.starts("report") == 0
 
 
@@ -104,8 +104,8 @@ def test_the_outlet_of_something_else_is_refused_when_the_dag_is_parsed(airflow,
     [
         ({"dataset_id": None}, "needs either dataset_id or dataset_name"),
         ({"dataset_name": "Sales", "workspace_id": "w"}, "takes either dataset_id or dataset_name, not both"),
-        ({"workspace_id": "w"}, "workspace_id says where dataset_name is looked up: leave it out with dataset_id"),
-        ({"dataset_id": None, "dataset_name": "Sales"}, "dataset_name is looked up in a workspace: set workspace_id"),
+        ({"workspace_id": "w"}, "workspace_id is only for looking up dataset_name: omit it with dataset_id"),
+        ({"dataset_id": None, "dataset_name": "Sales"}, "dataset_name is unique only in a workspace: set workspace_id"),
         ({"dataset_id": " "}, "dataset_id is empty"),
         ({"on_running": "stop"}, "on_running must be one of wait, attach, skip, fail"),
         ({"on_failed": "wait"}, "on_failed must be one of fail, retry"),

@@ -74,7 +74,7 @@ def test_the_error_of_a_failed_run_has_the_run(case: Case) -> None:
     with pytest.raises(error) as raised:
         case.task().run()
     assert raised.value.run.as_dict() == case.newest()
-    assert ("Its log ends: java.sql.SQLException" in str(raised.value)) is (case.kind == "dataset")
+    assert ("End of its log: java.sql.SQLException" in str(raised.value)) is (case.kind == "dataset")
 
 
 # Clearing
@@ -252,7 +252,7 @@ def test_a_template_that_renders_to_nonsense_fails_for_good_before_anything_is_s
 @unrecorded
 def test_a_task_that_is_killed_says_that_the_mail_is_still_sent(case: Case, log: Any) -> None:
     case.task().operator().on_kill()
-    assert "a mail that was started is still sent" in log.text
+    assert "a started mail is still sent" in log.text
 
 
 @deferred

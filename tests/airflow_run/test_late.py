@@ -36,7 +36,7 @@ def test_a_late_delivery_is_notified_once_and_the_wait_goes_on(when: float, hind
     assert notified_at == pytest.approx(when, abs=0.5)
     assert message.startswith("Late: Mail task daily-sales")
     if hindrance == "limit":
-        assert "was not started yet" in message
+        assert "has not been started yet" in message
         assert case.world.elapsed() == pytest.approx(300 + 240, abs=60)
 
 

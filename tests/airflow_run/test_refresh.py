@@ -85,7 +85,7 @@ def test_a_log_that_cannot_be_read_is_no_failure_of_its_own(status: str, log: An
     case.quickbi.fail("QueryAccelerationLogByCubeId", Fault.error("Forbidden.RAM"), times=None)
     with pytest.raises(QuickBIDatasetRefreshFailed, match=f"is {status}: Quick BI did not refresh the data") as raised:
         case.task().run()
-    assert "log ends" not in str(raised.value)
+    assert "End of its log" not in str(raised.value)
     assert "its log cannot be read" in log.text
     assert case.quickbi.count("QueryAccelerationLogByCubeId") == 1
 
@@ -128,6 +128,6 @@ def test_a_retry_recovers_the_refresh_that_was_attached_to_even_if_only_its_id_w
 
 @held
 @unrecorded
-def test_being_killed_says_that_the_refresh_goes_on(log: Any, case: Case) -> None:
+def test_being_killed_says_that_the_refresh_continues(log: Any, case: Case) -> None:
     case.task().operator().on_kill()
-    assert "a refresh that was started goes on" in log.text
+    assert "a started refresh continues" in log.text

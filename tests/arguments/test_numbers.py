@@ -70,7 +70,7 @@ def test_a_count_is_a_whole_number_from_1(value: Any, expected: int | None):
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "1.5", "many", [], 10**10, "9" * 5000])
 def test_what_is_no_count_is_refused(value: Any):
-    with pytest.raises(OptionError, match=r"^limit must be a whole number from 1"):
+    with pytest.raises(OptionError, match=r"^limit must be a whole number of 1 or more"):
         _options.count("limit", value)
 
 

@@ -102,7 +102,7 @@ def test_what_a_template_gave_is_a_list_only_if_it_is_one_of_texts(value: Any, e
         ([], "mail_id is an empty list"),
         ([None], "mail_id has an empty item"),
         (["m-1", None], "mail_id has an empty item"),
-        (["a", " a"], "mail_id names .a. twice"),
+        (["a", " a"], "mail_id lists .a. twice"),
         (["a", ""], "mail_id is empty"),
         ([["a"]], "mail_id must be text, not list"),
         ({"a": 1}, "mail_id must be text, not dict"),

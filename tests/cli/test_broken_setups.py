@@ -75,7 +75,7 @@ SETUPS: dict[str, Setup] = {
     ),
     "the certificate is not trusted": Setup("tls", ("not trusted", "Set verify"), tls=True),
     "https to a port of http": Setup(
-        "tls", ("does not speak TLS", "schema"), settings=lambda q: {"endpoint": Endpoint(q.host, "https", q.port)}
+        "tls", ("does not use TLS", "schema"), settings=lambda q: {"endpoint": Endpoint(q.host, "https", q.port)}
     ),
     "the certificate is not verified": Setup(
         "tls", ("not verified", "Set verify"), settings=lambda _: {"verify": False}, level=Level.WARNING, tls=True

@@ -103,7 +103,7 @@ def test_send_says_that_it_does_not_know_and_never_calls_twice(run: Run, quickbi
     quickbi.fail("ManualRunMailTask", Fault.reset(processed=False))
     code, _, err = run("send", MAIL)
     assert code == commands.Exit.START_UNKNOWN
-    assert "look with status" in err
+    assert "check its status" in err
     quickbi.fail("ManualRunMailTask", Fault.reset(processed=False))
     assert run("send", MAIL, "--wait")[0] == commands.Exit.START_UNKNOWN
     assert quickbi.count("ManualRunMailTask") == 2

@@ -37,7 +37,7 @@ def test_the_latest_refresh_is_read_and_a_start_is_probed(check: Check, account:
     account.datasets.add_run("sales-cube-id", outcome="FAILURE")
     found = lines(check, account, probe_send=True)
     assert found[LAST] == (Level.OK, "allowed, the latest refresh is FAILURE")
-    assert found[START] == (Level.OK, "allowed: a dataset that does not exist gives Code Cube.Not.Exist")
+    assert found[START] == (Level.OK, "allowed: a nonexistent dataset returns Code Cube.Not.Exist")
     assert account.datasets.starts("sales-cube-id") == 0
 
 

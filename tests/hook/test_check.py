@@ -38,7 +38,7 @@ def test_a_service_that_counts_nothing_still_works(hook: QuickBIHook, quickbi: L
     assert hook.test_connection()[1].endswith("; mail tasks visible: unknown.")
 
 
-REGION = "Also check the region: an AccessKey is valid only for organizations in its own region."
+REGION = "Also check the region: an AccessKey is valid only for organisations in its own region."
 
 
 @pytest.mark.parametrize(

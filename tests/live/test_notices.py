@@ -22,8 +22,8 @@ def test_a_failure_sends_the_mail_of_the_task_and_that_of_the_dag_once(
     assert run.finish() == "failed"
     until(lambda: start_calls(quickbi, of_dag), "the DAG processor has run the callback", explain=run.describe)
     assert (quickbi.starts(of_task), quickbi.starts(of_dag)) == (1, 1)
-    assert run.logs().count("Mail task live-notice-of-task: started; nothing waits for its run.") == 1
-    assert _logged(airflow, "dag_processor", "Mail task live-notice-of-dag: started; nothing waits for its run.")
+    assert run.logs().count("Mail task live-notice-of-task: started; not waiting for its run.") == 1
+    assert _logged(airflow, "dag_processor", "Mail task live-notice-of-dag: started; not waiting for its run.")
 
 
 def test_a_missed_deadline_sends_its_mail_from_the_triggerer_and_ends_no_wait(

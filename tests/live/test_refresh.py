@@ -101,6 +101,6 @@ def test_an_extraction_that_fails_sends_no_report_and_says_why(
         **dict.fromkeys(("refreshed", "send", "sent", "announce"), "upstream_failed"),
     }
     assert run.tasks("refresh")[0]["try_number"] == 1
-    assert "QuickBIDatasetRefreshFailed" in run.logs() or "Its log ends" in run.logs()
+    assert "QuickBIDatasetRefreshFailed" in run.logs() or "End of its log" in run.logs()
     assert "java.sql.SQLException: Access denied for the reader of the source" in run.logs()
     assert cubes._quickbi.starts(prepared["mail_id"]) == 0

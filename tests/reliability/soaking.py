@@ -123,7 +123,7 @@ def run(seed: int, seconds: float) -> Report:
                 tracemalloc.stop()
         report.violations += noticed
         report.grown = after.memory - before.memory
-        for name in ("connections", "descriptors", "threads", "pollers", "allowances"):
+        for name in ("connections", "descriptors", "threads", "pollers", "rate_limiters"):
             had, has = getattr(before, name), getattr(after, name)
             if has > had:
                 report.violations.append(f"{name} grew from {had} to {has}")
@@ -305,7 +305,7 @@ class _Left:
     descriptors: int
     threads: int
     pollers: int
-    allowances: int
+    rate_limiters: int
 
 
 def _left(*servers: FaultyQuickBI) -> _Left:
@@ -321,7 +321,7 @@ def _left(*servers: FaultyQuickBI) -> _Left:
         descriptors=len(list(descriptors.iterdir())) if descriptors.exists() else 0,
         threads=threading.active_count(),
         pollers=sum(map(len, status_poller._pollers.values())),
-        allowances=len(rate_limit._rate_limiters),
+        rate_limiters=len(rate_limit._rate_limiters),
     )
 
 

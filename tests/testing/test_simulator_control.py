@@ -164,7 +164,7 @@ def test_the_connection_is_read_from_afar(quickbi: LocalQuickBI, remote: RemoteQ
 def test_mistakes_are_the_same_errors_as_locally(remote: RemoteQuickBI) -> None:
     with pytest.raises(KeyError, match="nowhere"):
         remote.add_run("nowhere")
-    with pytest.raises(ValueError, match="goes forward only"):
+    with pytest.raises(ValueError, match="only moves forward"):
         remote.clock.advance(-1)
     with pytest.raises(TypeError, match="cannot be sent"):
         remote.add_run("m", exec_time=object())  # type: ignore[arg-type]
