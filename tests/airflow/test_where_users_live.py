@@ -46,7 +46,9 @@ def test_a_mapped_value_that_is_wrong_is_not_retried_and_gets_the_same_sentence(
     assert quickbi.starts("report") == 0
 
 
-def test_listed_mail_tasks_that_are_expanded_as_they_are_fail_once_with_what_to_write(airflow, quickbi):
+def test_listed_mail_tasks_that_are_expanded_as_they_are_fail_once_with_what_to_write(
+    airflow, airflow_version, quickbi
+):
     from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
     from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 
@@ -62,7 +64,9 @@ def test_listed_mail_tasks_that_are_expanded_as_they_are_fail_once_with_what_to_
     assert ran.states == {"listed": "success", "wait[0]": "failed", "send[0]": "failed"}, ran.log
     for task in ("wait[0]", "send[0]"):
         assert ran.tries[task] == 1
-        assert '.expand(mail_id=listed.output.map(lambda m: m["mail_id"]))' in str(ran.error(task))
+        # Airflow 2.11 calls no callback of a mapped task whose arguments are refused; its log has the sentence.
+        said = ran.log if airflow_version < (3,) else str(ran.error(task))
+        assert '.expand(mail_id=listed.output.map(lambda m: m["mail_id"]))' in said
     assert quickbi.starts("report") == 0
 
 
