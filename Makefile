@@ -24,7 +24,7 @@ help: ## list the targets
 install: $(VENV)/.installed ## create the virtual environment
 
 $(VENV)/.installed: pyproject.toml constraints/airflow-$(AIRFLOW).txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; say PYTHON=...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=...")'
 	@echo "Installing Airflow $(AIRFLOW) and the provider into $(VENV); the first time this takes a minute or two."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install $(PIP_OPTIONS) --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[$(call extra_of,$(AIRFLOW))]'

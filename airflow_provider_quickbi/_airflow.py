@@ -11,7 +11,7 @@ from airflow_provider_quickbi._wait.window import Cause, DueTime
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-#: How many of the next DAG runs are asked for; two tell a schedule of several times a day from a daily one.
+#: Number of upcoming DAG runs to compute; two distinguish a daily schedule from a more frequent one.
 _NEXT_RUNS = 2
 
 

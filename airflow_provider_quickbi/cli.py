@@ -149,7 +149,7 @@ def run(name: str, options: argparse.Namespace) -> int:
 
 @contextmanager
 def _logs_on_stderr() -> Iterator[TextIO]:
-    """Give the standard output for results only: Airflow logs to it."""
+    """Reserve standard output for results: Airflow logs to it."""
     logger = logging.getLogger("airflow_provider_quickbi")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))

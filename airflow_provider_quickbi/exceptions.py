@@ -48,7 +48,7 @@ class QuickBIDatasetRefreshFailed(AirflowFailException):
 
 
 class QuickBIRunMissed(AirflowFailException):
-    """The latest run started after the window, or after the run that was waited for, which can no longer be seen.
+    """The latest run started after the window, or after the awaited run, which is no longer visible.
 
     :param message: names the window, the latest run and the arguments that help.
     :param run: the latest run; ``None`` if several mail tasks were waited for.

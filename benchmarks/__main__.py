@@ -74,7 +74,7 @@ def _page(sections: list[report.Section]) -> str:
     airflow = version("apache-airflow")
     return f"""# Benchmarks
 
-How fast the provider detects reports when calls are scarce, and what it costs, beside waits written in the usual way.
+How fast the provider detects reports when calls are scarce, and what it costs, compared with conventional waits.
 Each section is one run of `make bench` or `make bench SECTIONS=...` on one machine ({machine}, Airflow {airflow}), against the
 local Quick BI in a process of its own. Compare the ratios: absolute figures depend on the machine.
 

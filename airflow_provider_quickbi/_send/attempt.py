@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class StartAttempt:
-    """One try, in one worker process; after a deferral it goes on in another one.
+    """One try, in one worker process; after a deferral it continues in another one.
 
     :param task: the operator.
     :param options: of the operator.

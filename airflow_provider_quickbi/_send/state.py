@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Phase(StrEnum):
-    """What a try is doing; after a deferral it goes on with it."""
+    """What a try is doing; it resumes in the same phase after a deferral."""
 
     #: Finding out what is meant, and whether an earlier try may have started it.
     PREPARING = "preparing"

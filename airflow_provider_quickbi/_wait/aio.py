@@ -157,7 +157,7 @@ class TriggererWait:
         ]
 
     def restore(self, group: WaitGroup | None) -> None:
-        """Go on with what was stored of this wait.
+        """Resume this wait from its stored state.
 
         :param group: what was stored; ``None`` for nothing. Another wait's is ignored.
         """

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
 #: Seconds after which a connection that cannot be used is read again.
 _RECONNECT_SECONDS = 60.0
-#: Answers of the same question that are this young are shared.
+#: Responses to the same query that are at most this many seconds old are shared.
 _FRESH_SECONDS = 0.5
 
 
@@ -88,7 +88,7 @@ class WatcherRegistry:
         return watcher.subject if watcher and watcher.subject.id else None
 
     def leave(self, watcher: object) -> None:
-        """Want nothing any more."""
+        """Unsubscribe the watcher."""
         self._by_watcher.pop(id(watcher), None)
 
     def due(self, now: float) -> list[_Watcher]:
@@ -113,7 +113,7 @@ def registry_of(quickbi_conn_id: str, kind: str) -> WatcherRegistry:
 
 
 async def responses(quickbi_conn_id: str, registry: WatcherRegistry) -> AsyncGenerator[Found, None]:
-    """Ask what the watchers want to know, for ever; nothing that goes wrong ends it.
+    """Poll for the watchers forever; no error ends the loop.
 
     :param quickbi_conn_id: id of the connection.
     :param registry: what to query; they may come and go.

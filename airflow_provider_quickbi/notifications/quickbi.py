@@ -26,8 +26,8 @@ class QuickBISendMailNotifier(BaseNotifier):
     """Start a Quick BI mail task from a callback, at most once per DAG run, and wait for nothing.
 
     For ``on_failure_callback``, ``on_success_callback`` and the other callbacks of tasks and DAGs, for
-    ``on_late_callback`` of this package, and, from Airflow 3.1 on, for a ``DeadlineAlert``. If anything goes wrong, the
-    task's or DAG run's state stays what it is; one line in the log says what was done or why nothing was.
+    ``on_late_callback`` of this package, and, from Airflow 3.1 on, for a ``DeadlineAlert``. A failure never changes the
+    state of the task or DAG run; one log line says what was done, or why nothing was.
 
     Nothing is started if a run of the mail task has started since the DAG run did, or is active. On Airflow 3.3 and
     later, callbacks that run on a worker also record the start before they make it.

@@ -1,7 +1,7 @@
 """Messages about late and failed reports, as Jinja templates for the notifiers of other providers.
 
 Where a notifier takes a templated text, such as ``SlackNotifier(text=...)`` or ``SmtpNotifier(subject=...,
-html_content=...)``, pass one of these. They need nothing but the context that Airflow gives to callbacks.
+html_content=...)``, pass one of these. They need only the context that Airflow passes to callbacks.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 class QuickBIRefreshDatasetOperator(StartOperator):
     """Refresh a Quick BI dataset (extract it into the Quick engine) now, at most once, and wait until that is finished.
 
-    Before the one starting call the latest JobHistoryId and the time are recorded, see ``QuickBIRunMailTaskOperator``:
-    after a crash, a retry or a lost response the refresh is looked for, and nothing is started a second time. Triggers
-    start nothing. Clearing the task after it has finished refreshes the dataset again.
+    The latest JobHistoryId and the time are recorded before the single start call, see ``QuickBIRunMailTaskOperator``:
+    after a crash, retry or lost response, the operator looks for that refresh and never starts a second one. Triggers
+    never start a refresh. Clearing a finished task refreshes the dataset again.
 
     The outcome is that of ``QuickBIDatasetRefreshSensor``: success with the refresh as XCom ``{dataset_id, job_id,
     status, started_at, ended_at}``; ``QuickBIDatasetRefreshFailed`` if it is ``FAILURE`` or ``CANCELED``, with the end
@@ -63,7 +63,7 @@ class QuickBIRefreshDatasetOperator(StartOperator):
     :param timeout: seconds or timedelta that one try may take in total; default 3 hours. (templated)
     :param unreachable_timeout: maximum continuous outage, in seconds or as timedelta; default 30 minutes. (templated)
     :param clock_skew: seconds by which Quick BI's clock may differ from this machine's; default 60. (templated)
-    :param deadline: when the data is late, see ``QuickBIMailTaskSensor``. The wait goes on. (templated)
+    :param deadline: when the data is late, see ``QuickBIMailTaskSensor``. The task keeps waiting. (templated)
     :param on_late_callback: called once with the context if the data is late: a callable, a notifier, or a list.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     """

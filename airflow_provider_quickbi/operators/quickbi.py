@@ -117,10 +117,10 @@ class QuickBIListMailTasksOperator(TemplatedTask):
 class QuickBIRunMailTaskOperator(StartOperator):
     """Send the report of a Quick BI mail task now, at most once, and wait until exactly that run has finished.
 
-    Before the one starting call the latest TaskIds and the time are recorded; where Airflow keeps the record over a
-    retry (3.3 and later) a retry, or a worker that was restarted, first looks for a run that is new since then and
-    attaches to it. If the call's response is lost, the run is looked for and nothing is sent again in the same try.
-    Triggers start nothing. Clearing the task after it has finished sends the mail again.
+    Before its single start call, the operator records the latest TaskIds and the time. Where Airflow keeps this record
+    across retries (3.3 and later), a retry or a restarted worker first looks for a run that is new since then and
+    attaches to it. If the call's response is lost, the operator looks for the run and does not send again in that try.
+    Triggers never start a run. Clearing a finished task sends the mail again.
 
     The outcome is that of ``QuickBIMailTaskSensor``: success with the run as XCom; ``QuickBIMailTaskFailed`` if it
     ``FAILED``; ``AirflowSensorTimeout`` if it was not finished in time, which is never retried; ``QuickBIRequestError``
@@ -134,13 +134,13 @@ class QuickBIRunMailTaskOperator(StartOperator):
     :param mail_id: the mail task. (templated)
     :param subscribe_name: instead of ``mail_id``: its exact name. (templated)
     :param mail_owner: nickname or user id of its owner in Quick BI, where several have the name. (templated)
-    :param wait_for_completion: whether to wait until the run is finished (default), or only until it is seen, so that
-        the XCom's ``task_id`` can be given to a sensor.
+    :param wait_for_completion: whether to wait until the run is finished (default), or only until it is seen; the
+        XCom's ``task_id`` can then be passed to a sensor.
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
     :param poll_interval: seconds or timedelta between two polls; default 30 seconds. (templated)
     :param on_running: if a run is already active: ``wait`` (default) until it is finished and then start,
         ``attach`` to it without a start, ``skip`` the task, or ``fail``. (templated)
-    :param on_schedule_limit: if the service wants no start for some minutes: ``wait`` (default) as long as it says, or
+    :param on_schedule_limit: if Quick BI blocks starts for some minutes: ``wait`` (default) as long as it says, or
         ``fail``. (templated)
     :param on_failed: ``fail`` (default): a run that ``FAILED`` is final; ``retry``: Airflow's ``retries`` send again.
         (templated)
@@ -148,7 +148,7 @@ class QuickBIRunMailTaskOperator(StartOperator):
     :param timeout: seconds or timedelta that one try may take in total; default 3 hours. (templated)
     :param unreachable_timeout: maximum continuous outage, in seconds or as timedelta; default 30 minutes. (templated)
     :param clock_skew: seconds by which Quick BI's clock may differ from this machine's; default 60. (templated)
-    :param deadline: when the report is late, see ``QuickBIMailTaskSensor``. The wait goes on. (templated)
+    :param deadline: when the report is late, see ``QuickBIMailTaskSensor``. The task keeps waiting. (templated)
     :param on_late_callback: called once with the context if the report is late: a callable, a notifier, or a list.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     """

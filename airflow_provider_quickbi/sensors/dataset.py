@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class QuickBIDatasetRefreshSensor(RunSensor):
     """Wait until a refresh of a Quick BI dataset (an extraction into the Quick engine) is ``SUCCESS``.
 
-    Quick BI shows only the latest refresh of a dataset. Which one the sensor waits for: ``executed_after`` and
+    Quick BI shows only the latest refresh of a dataset. How the sensor selects one: ``executed_after`` and
     ``executed_before`` bound when it must start; otherwise ``window`` derives these bounds from when this DAG run was
     due. Once a matching refresh has been seen, it is monitored; a later one that matches as well takes its place,
     because it hides the earlier one and its data is newer.
@@ -50,12 +50,12 @@ class QuickBIDatasetRefreshSensor(RunSensor):
         ``executed_after`` where that is later than the start of the wait; ``None`` (default) for no limit. (templated)
     :param unreachable_timeout: maximum continuous outage, in seconds or as timedelta; default 30 minutes. (templated)
     :param clock_skew: seconds by which Quick BI's clock may differ from this machine's; default 60. (templated)
-    :param deadline: when the data is late, see ``QuickBIMailTaskSensor``. The wait goes on. (templated)
+    :param deadline: when the data is late, see ``QuickBIMailTaskSensor``. The task keeps waiting. (templated)
     :param on_late_callback: called once with the context if the data is late: a callable, a notifier, or a list.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
-    :param end_in_triggerer: whether a deferred task whose run has succeeded ends in the triggerer, without another
-        worker start, where nothing needs one; default ``True``. Airflow 3.3 and later.
+    :param end_in_triggerer: whether a deferred task whose run has succeeded finishes in the triggerer, without starting
+        another worker, where none is needed; default ``True``. Airflow 3.3 and later.
     :param poke_interval: seconds or timedelta between two polls; default 30 seconds.
     """
 

@@ -36,24 +36,24 @@ _EXCLUSIVE = (
 class QuickBIMailTaskSensor(RunSensor):
     """Wait until a run of a Quick BI mail task is ``SENT``.
 
-    Quick BI shows the latest run of a mail task, or one whose TaskId is given. Which run the sensor waits for:
+    Quick BI shows the latest run of a mail task, or the one with a given TaskId. How the sensor selects a run:
     ``quickbi_task_id`` names it; ``executed_after`` and ``executed_before`` bound when it must start; otherwise
     ``window`` derives these bounds from when this DAG run was due. Once a matching run has been seen, only that run is
     monitored.
 
     In all modes (``poke``, ``reschedule``, deferrable) the outcome is the same: success with the run as XCom;
-    ``QuickBIMailTaskFailed`` if it ``FAILED``; ``QuickBIRunMissed`` if the latest run started after the window, so that
-    a run inside it can no longer be seen; ``AirflowSensorTimeout`` if none started in the window or in
+    ``QuickBIMailTaskFailed`` if it ``FAILED``; ``QuickBIRunMissed`` if the latest run started after the window and
+    hides any run inside it; ``AirflowSensorTimeout`` if none started in the window or in
     ``start_timeout``, or if it was not finished in time; ``QuickBIRequestError`` if Quick BI refuses;
     ``QuickBIConnectionError`` if a run is dated in the future, which proves a wrong ``timezone``;
     ``QuickBIUnavailable`` (retried) after a long outage.
 
     Airflow's own arguments of a sensor (``poke_interval``, ``timeout``, ``soft_fail``, ``mode``,
-    ``exponential_backoff``, ``max_wait``, ``silent_fail``, ``never_fail``) and ``execution_timeout`` mean the same
-    deferred as not deferred.
+    ``exponential_backoff``, ``max_wait``, ``silent_fail``, ``never_fail``) and ``execution_timeout`` work the same
+    whether or not the task is deferred.
 
     Below Airflow 3.3 a sensor with ``mode="reschedule"`` starts over with each poll: it is not pinned to the run that
-    it has seen, an outage ends in its ``timeout`` and not in ``unreachable_timeout``, and it knows only by the time
+    it has seen, an outage is limited by ``timeout``, not ``unreachable_timeout``, and it can only infer from the time
     whether a late report was notified. Use ``deferrable=True`` there.
 
     Source: operation ``GetMailTaskStatus`` of product ``quickbi-public``, version ``2022-01-01``.
@@ -78,12 +78,12 @@ class QuickBIMailTaskSensor(RunSensor):
     :param clock_skew: seconds by which Quick BI's clock may differ from this machine's; default 60. (templated)
     :param require: with several mail tasks: ``all`` (default), ``any`` or how many must be sent. (templated)
     :param deadline: when the report is late: a datetime, ISO 8601 text, or a wall time in a zone on the day on which
-        the DAG run started, such as ``09:00 Asia/Shanghai``. The wait goes on. (templated)
+        the DAG run started, such as ``09:00 Asia/Shanghai``. The task keeps waiting. (templated)
     :param on_late_callback: called once with the context if the report is late: a callable, a notifier, or a list.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
-    :param end_in_triggerer: whether a deferred task whose run has succeeded ends in the triggerer, without another
-        worker start, where nothing needs one; default ``True``. Airflow 3.3 and later.
+    :param end_in_triggerer: whether a deferred task whose run has succeeded finishes in the triggerer, without starting
+        another worker, where none is needed; default ``True``. Airflow 3.3 and later.
     :param poke_interval: seconds or timedelta between two polls; default 30 seconds.
     """
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class RunSensor(TemplatedTask, BaseSensorOperator):
-    """Wait until runs have succeeded; a subclass says of what, and has the arguments."""
+    """Wait until runs have succeeded; subclasses define the subjects and the arguments."""
 
     operator_extra_links = (QuickBIConsoleLink(),)
     ui_color = "#e8f1ff"
@@ -115,7 +115,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             return inspect.unwrap(BaseSensorOperator.execute)(self, context)
 
     def _wait_deferred(self, context: Context) -> Any:
-        """Hand the wait to the triggerer; if that cannot end the task, see first whether one poll is enough."""
+        """Hand the wait to the triggerer; if that cannot end the task, first check whether one poll is enough."""
         group = self._start(context)
         ending = ending_of(self, group, supported=_airflow.triggers_end_tasks(), several=self._names_several())
         if ending is Ending.WORKER:
@@ -133,7 +133,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         return defer_wait(self, group, self._poll_options(None if timeout is None else CLOCK.time() + timeout, ending))
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Poll everything once that is not finished, and decide."""
+        """Poll each unfinished wait once, and decide."""
         with softened(self):
             known = self._group or (memory.restore(context) if self.reschedule else None)
             try:
@@ -217,7 +217,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         return group.notified()
 
     def _notifies_late(self, group: WaitGroup, context: Context) -> bool:
-        """Whether nobody was notified yet; below Airflow 3.3 a rescheduled sensor knows it only by the time."""
+        """Whether notifying is pending; below Airflow 3.3 a rescheduled sensor can only infer it from the time."""
         if not self.reschedule or _airflow.task_state_store(context) is not None or group.late_at is None:
             return True
         first_poll = _airflow.first_reschedule_date(self, context) is None
@@ -237,7 +237,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         return interval if self._group is None else seconds_until_next_poll(self._group, interval, CLOCK.time())
 
     def _store_link(self, context: Context) -> None:
-        """Store the link, and fail before the wait if there is no connection; later the wait outlasts that."""
+        """Store the link, and fail before the wait if there is no connection; later the wait tolerates that."""
         try:
             QuickBIConsoleLink.store(self, context, QuickBIHook(self.quickbi_conn_id).quickbi_connection.console_url)
         except QuickBIConnectionUnreadable:
@@ -245,7 +245,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
                 raise
 
     def _started_at(self, context: Context) -> float:
-        """Return when Airflow starts to count ``timeout``: with the first poll, whatever was rescheduled since."""
+        """Return when Airflow starts to count ``timeout``: at the first poll, regardless of later reschedules."""
         if not self.reschedule or self.deferrable:
             return CLOCK.time()
         first = _airflow.first_reschedule_date(self, context) or context["ti"].start_date

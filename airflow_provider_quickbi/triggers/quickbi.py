@@ -202,8 +202,8 @@ class QuickBIMailTaskEventTrigger(WatchTrigger):
 
     Its events are dicts ``{mail_id, subscribe_name?, task_id, status, exec_time}``; a DAG scheduled by the asset finds
     one as ``triggering_asset_events[asset][i].extra["payload"]``. Each run is emitted once, by its TaskId. Airflow 3.3
-    and later keep with the asset what was seen, some seconds after it was emitted: a run that finishes while the
-    triggerer restarts is not missed, and only what could not be kept before is emitted again. Below 3.3, a run that was
+    and later store the watcher's state with the asset some seconds after each event: a run that finishes while the
+    triggerer restarts is not missed, and only events not yet stored are emitted again. Below 3.3, a run that was
     finished when the watcher started is not emitted.
 
     All watchers of a connection share one poll loop on Airflow 3.3 and later. A failed poll does not stop it.

@@ -33,8 +33,8 @@ try:
 except ImportError:  # Airflow 2.11 has no event-driven scheduling; the class can be imported and never runs there
     BaseEventTrigger = BaseTrigger  # type: ignore[misc, assignment]  # the stand-in of an older Airflow
 
-#: Seconds in which Airflow takes an event over; what is killed before loses it. A watcher stores only then what it
-#: has emitted.
+#: Seconds within which Airflow takes over an event; a watcher that is killed earlier loses it, so it stores what it
+#: has emitted only afterwards.
 HAND_OVER_SECONDS = 3.0
 _STORING = RetryPolicy(attempts=3)
 
@@ -106,7 +106,7 @@ class WatchTrigger(BaseEventTrigger):
     def shared_stream_key(self) -> Hashable | None:
         """Share one poll loop among all watchers of a connection that watch the same kind of thing.
 
-        Status queries of mail tasks are slow to get their turn; those of datasets are not.
+        Status queries of mail tasks wait long for a call slot; those of datasets are not.
         """
         return ("quickbi", self.kind, self.quickbi_conn_id)
 
@@ -180,7 +180,7 @@ class WatchTrigger(BaseEventTrigger):
         return tracker
 
     async def _store(self, tracker: RunTracker, delay: float) -> bool:
-        """Store what was seen, and return whether that is done; a failure is repeated with the next response.
+        """Store what was seen, and return whether that succeeded; a failure is retried with the next response.
 
         :param tracker: what was seen.
         :param delay: seconds until then, in which Airflow takes the events over.
