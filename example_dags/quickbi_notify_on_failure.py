@@ -6,7 +6,8 @@ for nothing; the log of the failed task says so in one line, under *Post Execute
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from airflow.providers.common.compat.sdk import DAG, Param, task
 
@@ -17,8 +18,8 @@ with DAG(
     description="Starts a mail task when a task fails",
     doc_md=__doc__,
     tags=["quickbi", "example"],
-    schedule=None,
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    schedule="0 5 * * *",  # in the time zone of start_date
+    start_date=datetime(2026, 1, 1, tzinfo=ZoneInfo("Asia/Shanghai")),
     catchup=False,
     default_args={"on_failure_callback": QuickBISendMailNotifier(mail_id="load-failed")},
     params={"fail": Param(False, type="boolean", description="Let the task fail.")},

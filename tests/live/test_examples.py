@@ -90,6 +90,9 @@ class World:
                 assert run.xcom("refresh")["status"] == "SUCCESS"
                 assert run.xcom("sent")["status"] == "SENT"
                 assert run.xcom("refresh")["ended_at"] <= run.xcom("sent")["exec_time"]
+            case "quickbi_notify_on_failure":
+                assert "The load succeeded: no mail." in run.logs()
+                assert self.quickbi.starts("load-failed") == 0
             case other:
                 raise AssertionError(other)
 
@@ -99,6 +102,7 @@ def world(quickbi: LocalQuickBI, airflow: Airflow, api: Api) -> World:
     """Mail tasks of the examples, whose latest runs started five minutes after the examples were last due."""
     for mail_id, name in WAITS.items():
         quickbi.add_mail_task(name, mail_id=mail_id)
+    quickbi.add_mail_task("A load failed", mail_id="load-failed")
     quickbi.add_mail_task("Weekly review", mail_id="weekly-review", run_duration=1)
     quickbi.datasets.add("Sales", dataset_id="sales-cube")
     world = World(quickbi, airflow, api)
@@ -157,7 +161,7 @@ def test_a_backfill_of_an_example_never_takes_the_run_of_another_day(dag_id: str
     assert datetime.fromisoformat(run.get("run_after")).astimezone(SHANGHAI).date() == before.date()
     states = run.states()
     match dag_id:
-        case "quickbi_send_report" | "quickbi_refresh_and_send":
+        case "quickbi_send_report" | "quickbi_refresh_and_send" | "quickbi_notify_on_failure":
             world.green(run)  # starts a run of its own
         case "quickbi_list_and_wait":
             assert states == {"list_mail_tasks": "success", "report_sent[0]": "failed", "report_sent[1]": "failed"}
@@ -167,7 +171,7 @@ def test_a_backfill_of_an_example_never_takes_the_run_of_another_day(dag_id: str
             assert states["sales_of_the_day"] == "failed", run.describe()
             assert states["stock_after_nine"] == "skipped", run.describe()
             assert states["compare"] in ("skipped", "upstream_failed")
-    if dag_id not in ("quickbi_send_report", "quickbi_refresh_and_send"):
+    if dag_id not in ("quickbi_send_report", "quickbi_refresh_and_send", "quickbi_notify_on_failure"):
         assert "can no longer be seen" in run.logs()
 
 
