@@ -109,7 +109,7 @@ def test_an_event_that_is_not_understood_is_an_error(event, airflow_session):
 
     sensor = QuickBIMailTaskSensor(task_id="wait", mail_id="report", deferrable=True)
 
-    with pytest.raises(RuntimeError, match=r"trigger's event|is no failure"):
+    with pytest.raises(RuntimeError, match=r"trigger's event|is not a failure"):
         sensor.execute_complete({}, BAD_EVENTS[event])
 
 
