@@ -1,4 +1,4 @@
-"""What a trigger has learnt, stored as an XCom of its task without a worker (Airflow 3.3 and later)."""
+"""XComs that a trigger stores for its task without a worker (Airflow 3.3 and later): what it has learnt, the result."""
 
 from __future__ import annotations
 
@@ -21,12 +21,22 @@ async def remember(ti: Any, group: WaitGroup) -> bool:
     :param ti: the trigger's task instance; ``None`` outside of a triggerer.
     :param group: what is waited for.
     """
+    return await push(ti, XCOM_KEY, encode_group(group))
+
+
+async def push(ti: Any, key: str, value: Any) -> bool:
+    """Store an XCom; return whether it is stored.
+
+    :param ti: the trigger's task instance; ``None`` outside of a triggerer.
+    :param key: of the XCom.
+    :param value: plain JSON.
+    """
     if not _supported():
         return False
     try:
         from airflow.sdk.execution_time.comms import SetXCom
 
-        await _send(SetXCom(key=XCOM_KEY, value=encode_group(group), **_where(ti)))
+        await _send(SetXCom(key=key, value=value, **_where(ti)))
     except Exception:  # noqa: BLE001 - whatever is wrong, the task stores it on a worker instead
         return False
     return True

@@ -39,9 +39,9 @@ class _DeferralTrigger(BaseTrigger):
         started = CLOCK.monotonic()
         event = await self._wait()
         await CLOCK.sleep_async(max(0.0, started + aio.FIRST_POLL_SECONDS - CLOCK.monotonic()))
-        yield self._airflow_event(event)
+        yield await self._airflow_event(event)
 
-    def _airflow_event(self, event: Event) -> TriggerEvent:
+    async def _airflow_event(self, event: Event) -> TriggerEvent:
         """Return what Airflow is given."""
         return TriggerEvent(event.encode())
 
@@ -137,18 +137,22 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
             polls=self.wait.polls if kind is EventKind.PINNED else None,
         )
 
-    def _airflow_event(self, event: Event) -> TriggerEvent:
+    async def _airflow_event(self, event: Event) -> TriggerEvent:
         """End the task if its run has succeeded and no worker is needed for that, else resume it."""
         group = self.wait.group
         ends = event.kind is EventKind.FINISHED and group.evaluation.outcome is Outcome.SUCCEEDED
         if not ends or self.options.ending is Ending.WORKER:
-            return super()._airflow_event(event)
+            return await super()._airflow_event(event)
+        if self.options.ending is Ending.TRIGGERER:
+            # Not as an XCom of the event: Airflow encodes those twice, and the next task gets a text.
+            result: Any = group.results()[0]
+            if not await trigger_memory.push(self.task_instance, "return_value", result):
+                return await super()._airflow_event(event)
         from airflow.triggers.base import TaskSuccessEvent
 
         count_outcome(group)
         self.log.info("%s", group.evaluation.message)
-        result: Any = group.results()[0]
-        ending = TaskSuccessEvent(xcoms={"return_value": result} if self.options.ending is Ending.TRIGGERER else None)
+        ending = TaskSuccessEvent()
         ending.payload = event.encode()  # for dag.test(), which resumes the task with it
         return ending
 

@@ -48,5 +48,6 @@ def test_a_wait_takes_as_few_worker_starts_as_its_end_allows(
     assert run.states()[kind] == ("failed" if kind == "fails" else "success"), run.describe()
     if kind != "fails":
         assert run.xcom(kind)["task_id"] == task_ids[kind]
+        assert run.xcom(f"use_{kind}") == f"run {task_ids[kind]}"
         assert "Quick BI" in run.links(kind)
     assert worker_starts(airflow, run, kind) == starts, run.describe()
