@@ -243,10 +243,9 @@ class TriggererWait:
 
     def _first_delay(self, position: int) -> float:
         """Seconds until the first poll: spread, or what is left of the interval in a wait that goes on."""
+        earliest = 0.0 if self._options.started_here else FIRST_POLL_SECONDS
         spread = min(self._options.poke_interval, MAX_SPREAD_SECONDS)
-        delay = random.uniform(  # noqa: S311 - spreads calls
-            FIRST_POLL_SECONDS, max(spread, 1.5 * FIRST_POLL_SECONDS)
-        )
+        delay = random.uniform(earliest, max(spread, 1.5 * earliest))  # noqa: S311 - spreads calls
         interval, (_, polled_at) = self._next_delay(position), self.polls[position]
         return max(delay, min(polled_at + interval - CLOCK.time(), interval))
 

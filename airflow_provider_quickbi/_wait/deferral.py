@@ -36,6 +36,7 @@ class PollOptions:
     :param execute_by: when ``execution_timeout`` is over, in seconds since the epoch; ``None`` for never.
     :param carry: plain JSON that comes back with the event; ``dag.test()`` loses what ``defer(kwargs=...)`` is given.
     :param ending: how a success ends the task, see :class:`airflow_provider_quickbi._wait.placement.Ending`.
+    :param started_here: whether the wait started in the triggerer, so that its task already is deferred.
     """
 
     quickbi_conn_id: str
@@ -45,6 +46,7 @@ class PollOptions:
     execute_by: float | None = None
     carry: Mapping[str, Any] = field(default_factory=dict)
     ending: Ending = Ending.WORKER
+    started_here: bool = False
 
 
 def defer_wait(task: Any, group: WaitGroup, options: PollOptions, polls: list[list[float]] | None = None) -> NoReturn:

@@ -30,6 +30,8 @@ class EventKind(StrEnum):
     CONNECTION = "connection"
     #: A pause before a start is over.
     RESUME = "resume"
+    #: The wait could not start in the triggerer: start it on a worker, which says what is wrong.
+    START = "start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class Event:
     """What a trigger says to its task.
 
     :param kind: see :class:`EventKind`.
-    :param group: what was waited for; ``None`` after a pause.
+    :param group: what was waited for; ``None`` before a start.
     :param message: one sentence for a person.
     :param carry: plain JSON that the task gave its trigger.
     :param polls: for each wait that goes on: how many polls there were, and when the last one succeeded.
@@ -74,7 +76,7 @@ class Event:
             if not isinstance(carry, Mapping):
                 raise ValueError("it carries nothing")
             kind = EventKind(event["kind"])
-            group = None if kind is EventKind.RESUME else decode_group(event["group"])
+            group = None if kind in (EventKind.RESUME, EventKind.START) else decode_group(event["group"])
             for wait, found in zip(group.waits, group.evaluations, strict=True) if group else ():
                 run = found.run
                 if found.outcome is Outcome.SUCCEEDED and (

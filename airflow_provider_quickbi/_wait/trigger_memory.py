@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger
-
+from airflow_provider_quickbi._airflow import triggers_store_xcoms
 from airflow_provider_quickbi._wait.codec import decode_group, encode_group
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi._wait.state import WaitGroup
 
-#: Key of the XCom; Airflow deletes it before each try.
+#: Key of the XCom. Airflow deletes it before a try that starts on a worker; ``since`` tells it from another try's.
 XCOM_KEY = "quickbi_wait"
+#: Key of a task's result.
+RESULT_KEY = "return_value"
 
 
 async def remember(ti: Any, group: WaitGroup) -> bool:
@@ -29,17 +30,29 @@ async def push(ti: Any, key: str, value: Any) -> bool:
 
     :param ti: the trigger's task instance; ``None`` outside of a triggerer.
     :param key: of the XCom.
-    :param value: plain JSON.
+    :param value: plain JSON. Another task may be mapped over a list or a dict.
     """
-    if not _supported():
+    if not triggers_store_xcoms():
         return False
     try:
         from airflow.sdk.execution_time.comms import SetXCom
 
-        await _send(SetXCom(key=key, value=value, **_where(ti)))
+        length = len(value) if isinstance(value, (list, dict)) and key == RESULT_KEY else None
+        await _send(SetXCom(key=key, value=value, mapped_length=length, **_where(ti)))
     except Exception:  # noqa: BLE001 - whatever is wrong, the task stores it on a worker instead
         return False
     return True
+
+
+async def clear_result(ti: Any) -> None:
+    """Delete the result of an earlier try, as a worker does when a try starts.
+
+    :param ti: the trigger's task instance.
+    :raises Exception: what Airflow raises if it cannot.
+    """
+    from airflow.sdk.execution_time.comms import DeleteXCom
+
+    await _send(DeleteXCom(key=RESULT_KEY, **_where(ti)))
 
 
 async def recall(ti: Any) -> WaitGroup | None:
@@ -47,7 +60,7 @@ async def recall(ti: Any) -> WaitGroup | None:
 
     :param ti: the trigger's task instance; ``None`` outside of a triggerer.
     """
-    if not _supported():
+    if not triggers_store_xcoms():
         return None
     try:
         from airflow.sdk.execution_time.comms import GetXCom
@@ -56,10 +69,6 @@ async def recall(ti: Any) -> WaitGroup | None:
         return decode_group(result.value) if isinstance(result.value, dict) else None
     except Exception:  # noqa: BLE001 - as if this were the first trigger of the wait
         return None
-
-
-def _supported() -> bool:
-    return hasattr(BaseTrigger, "on_kill")  # came with the same version
 
 
 def _where(ti: Any) -> dict[str, Any]:
