@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi._options import is_template
@@ -95,6 +96,7 @@ def _has_own_environment(task: Any) -> bool:
     )
 
 
+@lru_cache(maxsize=256)
 def _uses_only_the_dag_run(template: str) -> bool:
     from jinja2 import Environment, TemplateError, meta
 
