@@ -72,7 +72,7 @@ STARTS: dict[str, list[dict[str, Any]]] = {
         {"mail_id": "{{ ds }}", "native": True},
         {"mail_id": "{{ ds }}", "user_defined_macros": {"ds": "other"}},
     ],
-    "has `params`, as has its DAG": [{"params": {"region": "eu"}}],
+    "has `params`, or its DAG has": [{"params": {"region": "eu"}}],
     "is mapped, or in a mapped task group": [],
     "has a `deadline`, an `execution_timeout` or inlets": [
         {"deadline": "09:00 Asia/Shanghai"},
@@ -97,7 +97,9 @@ def test_every_row_of_both_tables_is_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "given"), [(row, given) for row, cases in STARTS.items() for given in cases], ids=lambda value: str(value)[:60]
+    ("row", "given"),
+    [(row, given) for row, cases in STARTS.items() for given in cases],
+    ids=lambda value: str(value)[:60],
 )
 def test_a_wait_starts_where_the_table_says(row: str, given: dict[str, Any]) -> None:
     task = made(**given)

@@ -149,6 +149,13 @@ def events(*triggers: Any) -> list[Any]:
     return asyncio.run(run())
 
 
+def on_worker(case: Started, event: Any = None) -> Any:
+    """Start the task on a worker, or resume it there with an event."""
+    task, context = case.on_worker()
+    context["ti"] = SimpleNamespace(xcom_push=lambda **kwargs: None, try_number=1, max_tries=0)
+    return task._wait_deferred(context) if event is None else task.execute_complete(context, event)
+
+
 @pytest.fixture
 def started(airflow, quickbi, supervisor):
     """Parse a DAG with one sensor."""
@@ -182,7 +189,7 @@ def started(airflow, quickbi, supervisor):
         {"window": "latest"},
         {"schedule": "0 * * * *"},
         {"executed_after": "{{ dag_run.run_after }}", "start_timeout": timedelta(minutes=5)},
-        {"executed_after": datetime(2026, 7, 1, 9), "executed_before": "{{ macros.ds_add('2026-07-01', 1) }}"},
+        {"executed_after": "2026-07-01T09:00:00", "executed_before": "{{ macros.ds_add('2026-07-01', 1) }}"},
         {"quickbi_task_id": "{{ 7218865303929605212 }}", "unreachable_timeout": 60},
         {"mail_id": ["report", "{{ run_id }}"], "require": "any", "on_failed": "wait", "silent_fail": True},
     ],
@@ -193,7 +200,7 @@ def test_a_wait_starts_in_the_triggerer_with_what_it_would_start_with_on_a_worke
 
     case = started(run_type=run_type, deferred_at=NOON, **given)
     trigger = case.trigger()
-    with use(Clock(lambda: NOON.timestamp())):
+    with use(Clock(NOON.timestamp)):
         task, context = case.on_worker()
         there = task._start(context)
         here, options = asyncio.run(
@@ -305,7 +312,7 @@ def test_timeout_counts_from_when_airflow_deferred_the_task(started, quickbi):
     ],
     ids=["no interval", "no conf", "empty", "instant", "connection", "name", "outlet"],
 )
-def test_what_is_wrong_is_said_on_a_worker_as_if_the_task_had_started_there(started, quickbi, given, said, monkeypatch):
+def test_what_is_wrong_is_said_on_a_worker_as_if_the_task_had_started_there(started, quickbi, given, said):
     from airflow_provider_quickbi.assets.quickbi import mail_task_asset
 
     if "outlets" in given:
@@ -317,11 +324,8 @@ def test_what_is_wrong_is_said_on_a_worker_as_if_the_task_had_started_there(star
     assert event.payload["kind"] == "start"
     errors = []
     for resume in (False, True):
-        monkeypatch.setattr(type(case.task), "xcom_push", lambda *args, **kwargs: None, raising=False)
         with pytest.raises(Exception, match=said) as caught:
-            task, context = case.on_worker()
-            context["ti"] = SimpleNamespace(xcom_push=lambda **kwargs: None, try_number=1, max_tries=0)
-            task.execute_complete(context, event.payload) if resume else task._wait_deferred(context)
+            on_worker(case, event.payload if resume else None)
         errors.append((type(caught.value), str(caught.value)))
     assert errors[0] == errors[1]
 
@@ -373,3 +377,26 @@ def test_a_name_is_looked_up_until_quick_bi_can_be_reached_again(started, quickb
     (event,) = events(started(subscribe_name="Report", executed_after="{{ ds }}").trigger())
 
     assert type(event).__name__ == "TaskSuccessEvent"
+
+
+def test_an_outage_of_the_name_lookup_is_not_tolerated_twice(started, quickbi, supervisor, monkeypatch):
+    from airflow_provider_quickbi._wait import shared_listing
+    from airflow_provider_quickbi.exceptions import QuickBIUnavailable
+
+    monkeypatch.setattr(shared_listing, "FRESH_SECONDS", 0.0)
+    quickbi.add_mail_task("Report", mail_id="report")
+    quickbi.fail("GetMailTaskList", Fault.internal_error(), times=None)
+    case = started(
+        subscribe_name="Report",
+        executed_after="{{ ds }}",
+        unreachable_timeout=60,
+        deferred_at=datetime.now(UTC) - timedelta(seconds=60),
+    )
+
+    (event,) = events(case.trigger())
+    assert event.payload["kind"] == "start"
+    tried = quickbi.count("GetMailTaskList")
+    with pytest.raises(QuickBIUnavailable):
+        on_worker(case, event.payload)
+
+    assert quickbi.count("GetMailTaskList") <= 2 * tried

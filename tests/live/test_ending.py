@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.live.runs import Run, RunWhileWatched
+from tests.live.runs import Run, RunWhileWatched, worker_starts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,13 +29,6 @@ def ended(quickbi: LocalQuickBI, trigger: Callable[..., Run]) -> tuple[Run, dict
     quickbi.add_run("live-ending-fails", outcome="FAILED", duration=5)
     run.finish()
     return run, {kind: mail.task_id for kind, mail in mails.items()}
-
-
-def worker_starts(airflow: Airflow, run: Run, task_id: str) -> int:
-    """Count the worker processes that a task took: each begins its log with where it runs."""
-    folder = Path(airflow.home, "logs", f"dag_id={run.dag_id}", f"run_id={run.run_id}", f"task_id={task_id}")
-    lines = [line for log in folder.glob("attempt=*.log") for line in log.read_text().splitlines()]
-    return sum(json.loads(line)["event"].startswith("DAG bundles loaded") for line in lines if line.startswith("{"))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +57,7 @@ def test_a_wait_takes_as_few_worker_starts_as_it_can(
 
 
 def test_a_task_is_mapped_over_a_list_that_the_triggerer_stored(ended: tuple[Run, dict[str, str]]) -> None:
-    run, task_ids = ended
+    run, _ = ended
     assert [task["state"] for task in run.tasks("use_each")] == ["success", "success"], run.describe()
 
 
