@@ -37,9 +37,8 @@ def rows_of(section: str) -> list[str]:
 
 
 def made(sensor: type[QuickBIMailTaskSensor] = QuickBIMailTaskSensor, **given: Any) -> QuickBIMailTaskSensor:
-    dag = {name: given.pop(name) for name in ("params", "user_defined_macros", "native") if name in given}
-    if "native" in dag:
-        dag["render_template_as_native_obj"] = dag.pop("native")
+    of_dag = ("params", "user_defined_macros", "render_template_as_native_obj")
+    dag = {name: given.pop(name) for name in of_dag if name in given}
     with DAG("d", schedule=None, start_date=START, **dag):
         return sensor(**{"task_id": "t", "mail_id": "m", "deferrable": True, **given})
 
@@ -69,7 +68,7 @@ STARTS: dict[str, list[dict[str, Any]]] = {
         {"mail_id": "{{ unfinished"},
     ],
     "is rendered natively, or its DAG has macros, filters or a Jinja environment of its own": [
-        {"mail_id": "{{ ds }}", "native": True},
+        {"mail_id": "{{ ds }}", "render_template_as_native_obj": True},
         {"mail_id": "{{ ds }}", "user_defined_macros": {"ds": "other"}},
     ],
     "has `params`, or its DAG has": [{"params": {"region": "eu"}}],
@@ -110,8 +109,8 @@ def test_a_wait_starts_where_the_table_says(row: str, given: dict[str, Any]) -> 
 
 def test_the_output_of_a_task_is_rendered_on_a_worker() -> None:
     with DAG("d", schedule=None, start_date=START):
-        listed = other_task()
-        task = QuickBIMailTaskSensor(task_id="t", mail_id=listed.output, deferrable=True)
+        listed: Any = other_task().output
+        task = QuickBIMailTaskSensor(task_id="t", mail_id=listed, deferrable=True)
     assert not starts_in_triggerer(task, supported=True)
 
 
@@ -155,12 +154,18 @@ def test_a_cluster_policy_may_still_change_where_a_task_starts() -> None:
 def test_what_airflow_stores_of_a_start_is_the_same_with_each_parse_and_makes_the_trigger() -> None:
     from airflow_provider_quickbi.triggers.starting import QuickBISensorTrigger
 
-    given = {"executed_after": START, "start_timeout": timedelta(hours=1), "mail_id": ["a", "{{ ds }}"], "timeout": 60}
+    given: dict[str, Any] = {
+        "executed_after": START,
+        "start_timeout": timedelta(hours=1),
+        "mail_id": ["a", "{{ ds }}"],
+        "timeout": 60,
+    }
     arguments = made(**given).start_trigger_args
     assert arguments == made(**given).start_trigger_args
     assert arguments is not None
     assert arguments.timeout == timedelta(seconds=60 + 900)
     kwargs = arguments.trigger_kwargs
+    assert kwargs is not None
     assert json.loads(json.dumps(kwargs)) == kwargs
     path, serialized = QuickBISensorTrigger(**kwargs).serialize()
     assert path == arguments.trigger_cls

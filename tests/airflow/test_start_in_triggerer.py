@@ -107,15 +107,13 @@ class Started:
         """Return the trigger as Airflow's triggerer makes it of what the DAG processor stored."""
         from airflow.executors.workloads.task import TaskInstanceDTO
         from airflow.jobs.triggerer_job_runner import TriggerRunner
+        from airflow.models.trigger import Trigger
+        from airflow.serialization.decoders import smart_decode_trigger_kwargs
         from airflow.serialization.serialized_objects import DagSerialization
 
         encoded = DagSerialization.to_dict(self._dag)
-        arguments = DagSerialization.from_dict(encoded).get_task("wait").start_trigger_args
-        kwargs = arguments.trigger_kwargs
-        from airflow.models.trigger import Trigger
-        from airflow.serialization.decoders import smart_decode_trigger_kwargs
-
-        stored = Trigger(classpath=arguments.trigger_cls, kwargs=kwargs)
+        arguments: Any = DagSerialization.from_dict(encoded).get_task("wait").start_trigger_args
+        stored = Trigger(classpath=arguments.trigger_cls, kwargs=arguments.trigger_kwargs)
         decoded = {name: smart_decode_trigger_kwargs(value) for name, value in stored.kwargs.items()}
         module, _, name = arguments.trigger_cls.rpartition(".")
         trigger = getattr(__import__(module, fromlist=[name]), name)(**decoded)

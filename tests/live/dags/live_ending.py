@@ -24,7 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "off": {"start_in_triggerer": False, "end_in_triggerer": False},
 }
 
-with DAG(dag_id="live_ending", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False):
+with DAG(dag_id="live_ending", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False) as dag:
 
     @task
     def begin(dag_run: Any = None) -> str:
@@ -49,4 +49,4 @@ with DAG(dag_id="live_ending", schedule=None, start_date=datetime(2026, 1, 1, tz
         use.override(task_id=f"use_{kind}")(sent.output)
 
     # Mapped over a list that the triggerer stored.
-    use.override(task_id="use_each").expand(run=began.operator.dag.get_task("two").output)
+    use.override(task_id="use_each").expand(run=dag.get_task("two").output)
