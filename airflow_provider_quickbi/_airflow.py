@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _NEXT_RUNS = 2
 
 
-def triggers_store_xcoms() -> bool:
-    """Whether a trigger may store XComs, and is given its task's context: in Airflow 3.3 and later."""
+def triggers_start_tasks() -> bool:
+    """Whether a trigger that starts a task is given its context: in Airflow 3.3 and later."""
     from airflow.triggers.base import BaseTrigger
 
     return hasattr(BaseTrigger, "on_kill")  # came with the same version
@@ -24,7 +24,7 @@ def triggers_store_xcoms() -> bool:
 
 def triggers_end_tasks() -> bool:
     """Whether a trigger may end its task: in Airflow 3.3 and later, unless there are listeners."""
-    if not triggers_store_xcoms():
+    if not triggers_start_tasks():
         return False
     from airflow.sdk.listener import get_listener_manager
 

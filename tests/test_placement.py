@@ -120,7 +120,7 @@ def test_a_wait_starts_on_a_worker_where_triggers_have_queues(monkeypatch: pytes
     assert not starts_in_triggerer(task, supported=True)
 
 
-@pytest.mark.skipif(not _airflow.triggers_store_xcoms(), reason="Airflow 3.3 and later")
+@pytest.mark.skipif(not _airflow.triggers_start_tasks(), reason="Airflow 3.3 and later")
 def test_mapped_tasks_start_on_a_worker() -> None:
     from airflow.sdk import task_group
 
@@ -142,7 +142,7 @@ def test_mapped_tasks_start_on_a_worker() -> None:
 # What Airflow is told
 
 
-@pytest.mark.skipif(not _airflow.triggers_store_xcoms(), reason="Airflow 3.3 and later")
+@pytest.mark.skipif(not _airflow.triggers_start_tasks(), reason="Airflow 3.3 and later")
 def test_a_cluster_policy_may_still_change_where_a_task_starts() -> None:
     task = made()
     assert task.start_from_trigger is True
@@ -150,7 +150,7 @@ def test_a_cluster_policy_may_still_change_where_a_task_starts() -> None:
     assert task.start_from_trigger is False
 
 
-@pytest.mark.skipif(not _airflow.triggers_store_xcoms(), reason="Airflow 3.3 and later")
+@pytest.mark.skipif(not _airflow.triggers_start_tasks(), reason="Airflow 3.3 and later")
 def test_what_airflow_stores_of_a_start_is_the_same_with_each_parse_and_makes_the_trigger() -> None:
     from airflow_provider_quickbi.triggers.starting import QuickBISensorTrigger
 
@@ -175,7 +175,7 @@ def test_what_airflow_stores_of_a_start_is_the_same_with_each_parse_and_makes_th
 
 
 def test_below_airflow_3_3_every_wait_starts_on_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_airflow, "triggers_store_xcoms", lambda: False)
+    monkeypatch.setattr(_airflow, "triggers_start_tasks", lambda: False)
     task = made()
     assert task.start_from_trigger is False
     assert task.start_trigger_args is None

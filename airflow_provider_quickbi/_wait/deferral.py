@@ -49,13 +49,12 @@ class PollOptions:
     started_here: bool = False
 
 
-def defer_wait(task: Any, group: WaitGroup, options: PollOptions, polls: list[list[float]] | None = None) -> NoReturn:
+def defer_wait(task: Any, group: WaitGroup, options: PollOptions) -> NoReturn:
     """Hand a wait to the triggerer.
 
     :param task: the operator.
     :param group: what is waited for.
     :param options: how it is polled.
-    :param polls: of a wait that goes on, see :class:`airflow_provider_quickbi._wait.events.Event`.
     """
     from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
@@ -69,7 +68,6 @@ def defer_wait(task: Any, group: WaitGroup, options: PollOptions, polls: list[li
         execute_by=options.execute_by,
         carry=dict(options.carry),
         ending=options.ending.value,
-        polls=polls,
     )
     _defer(task, trigger, finish_by)
 

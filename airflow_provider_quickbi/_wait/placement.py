@@ -58,7 +58,7 @@ def starts_in_triggerer(task: Any, *, supported: bool) -> bool:
     """Decide while the DAG is parsed whether a task starts in the triggerer; the table is in ``docs/sensor.md``.
 
     :param task: the sensor.
-    :param supported: whether Airflow renders templates there and lets a trigger store XComs (3.3 and later).
+    :param supported: whether Airflow gives a trigger its task's context (3.3 and later).
     """
     from airflow.providers.common.compat.sdk import conf
 

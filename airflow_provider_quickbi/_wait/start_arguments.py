@@ -23,7 +23,7 @@ class StartsInTriggerer:
 
     def __get__(self, task: Any, owner: type) -> bool:
         made = task is not None and task.made
-        return made and starts_in_triggerer(task, supported=_airflow.triggers_store_xcoms())
+        return made and starts_in_triggerer(task, supported=_airflow.triggers_start_tasks())
 
 
 class StartArguments:

@@ -1,10 +1,9 @@
-"""XComs that a trigger stores for its task without a worker (Airflow 3.3 and later): what it has learnt, the result."""
+"""XComs that a trigger stores for its task without a worker: what it has learnt, and the result."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_quickbi._airflow import triggers_store_xcoms
 from airflow_provider_quickbi._wait.codec import decode_group, encode_group
 
 if TYPE_CHECKING:
@@ -32,16 +31,23 @@ async def push(ti: Any, key: str, value: Any) -> bool:
     :param key: of the XCom.
     :param value: plain JSON. Another task may be mapped over a list or a dict.
     """
-    if not triggers_store_xcoms():
-        return False
     try:
-        from airflow.sdk.execution_time.comms import SetXCom
-
-        length = len(value) if isinstance(value, (list, dict)) and key == RESULT_KEY else None
-        await _send(SetXCom(key=key, value=value, mapped_length=length, **_where(ti)))
-    except Exception:  # noqa: BLE001 - whatever is wrong, the task stores it on a worker instead
+        await _set(ti, key, value)
+    except Exception:  # noqa: BLE001 - whatever is wrong, it is stored later, or on a worker
         return False
     return True
+
+
+async def recall(ti: Any) -> WaitGroup | None:
+    """Return what was learnt before the trigger was recreated, ``None`` if nothing is stored or it cannot be read.
+
+    :param ti: the trigger's task instance; ``None`` outside of a triggerer.
+    """
+    try:
+        value = await _get(ti, XCOM_KEY)
+        return decode_group(value) if isinstance(value, dict) else None
+    except Exception:  # noqa: BLE001 - as if this were the first trigger of the wait
+        return None
 
 
 async def clear_result(ti: Any) -> None:
@@ -55,20 +61,22 @@ async def clear_result(ti: Any) -> None:
     await _send(DeleteXCom(key=RESULT_KEY, **_where(ti)))
 
 
-async def recall(ti: Any) -> WaitGroup | None:
-    """Return what was learnt before the trigger was made anew, ``None`` if nothing is stored or it cannot be read.
+async def _set(ti: Any, key: str, value: Any) -> None:
+    try:
+        from airflow.sdk.execution_time.comms import SetXCom
+    except ImportError:
+        await _in_database("set", key=key, value=value, **_where(ti))
+    else:
+        length = len(value) if isinstance(value, (list, dict)) and key == RESULT_KEY else None
+        await _send(SetXCom(key=key, value=value, mapped_length=length, **_where(ti)))
 
-    :param ti: the trigger's task instance; ``None`` outside of a triggerer.
-    """
-    if not triggers_store_xcoms():
-        return None
+
+async def _get(ti: Any, key: str) -> Any:
     try:
         from airflow.sdk.execution_time.comms import GetXCom
-
-        result = await _send(GetXCom(key=XCOM_KEY, **_where(ti)))
-        return decode_group(result.value) if isinstance(result.value, dict) else None
-    except Exception:  # noqa: BLE001 - as if this were the first trigger of the wait
-        return None
+    except ImportError:
+        return await _in_database("get_one", key=key, **_where(ti))
+    return (await _send(GetXCom(key=key, **_where(ti)))).value
 
 
 def _where(ti: Any) -> dict[str, Any]:
@@ -79,3 +87,11 @@ async def _send(message: Any) -> Any:
     from airflow.sdk.execution_time import task_runner
 
     return await task_runner.SUPERVISOR_COMMS.asend(message)
+
+
+async def _in_database(method: str, **arguments: Any) -> Any:
+    """Call a method of Airflow 2.11's XComs, which are in the metadata database; it blocks."""
+    from airflow.models.xcom import XCom
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(getattr(XCom, method))(**arguments)

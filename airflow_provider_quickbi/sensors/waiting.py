@@ -182,7 +182,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             return self._conclude(group, context)
 
     def _defer_again(self, group: WaitGroup, event: Event) -> NoReturn:
-        defer_wait(self, group, self._poll_options(event.carry.get("execute_by"), self._ending(group)), event.polls)
+        defer_wait(self, group, self._poll_options(event.carry.get("execute_by"), self._ending(group)))
 
     def _ending(self, group: WaitGroup) -> Ending:
         ending = ending_of(self, supported=_airflow.triggers_end_tasks())

@@ -67,7 +67,6 @@ class PollingTrigger(DeferralTrigger):
             group=self.wait.group,
             message=message,
             carry=self.options.carry,
-            polls=self.wait.polls if kind is EventKind.PINNED else None,
         )
 
     async def _airflow_event(self, event: Event) -> TriggerEvent:

@@ -40,8 +40,6 @@ class QuickBIMailTaskTrigger(PollingTrigger):
     :param carry: plain JSON that comes back with the event.
     :param ending: where the task ends when the run has succeeded, see
         :class:`airflow_provider_quickbi._wait.placement.Ending`.
-    :param polls: of a wait that continues after an event, for each subject: how many polls there were, and when the
-        last one succeeded, in seconds since the epoch; ``None`` for one that starts.
     :param version: of these arguments.
     :param _later: what a later release has added; it is ignored.
     :raises TypeError: if they cannot be read. A triggerer fails one task for it; any other error would end it.
@@ -58,7 +56,6 @@ class QuickBIMailTaskTrigger(PollingTrigger):
         execute_by: float | None = None,
         carry: dict[str, Any] | None = None,
         ending: str = Ending.WORKER.value,
-        polls: list[list[float]] | None = None,
         version: int = STATE_VERSION,
         **_later: Any,
     ) -> None:
@@ -74,7 +71,7 @@ class QuickBIMailTaskTrigger(PollingTrigger):
         )
         with readable(self):
             check_version(version)
-            self.wait = TriggererWait(decode_group(group), self.options, polls, self.log, self.store)
+            self.wait = TriggererWait(decode_group(group), self.options, self.log, self.store)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the arguments, with what has been learnt meanwhile."""
@@ -90,7 +87,6 @@ class QuickBIMailTaskTrigger(PollingTrigger):
                 "execute_by": self.options.execute_by,
                 "carry": dict(self.options.carry),
                 "ending": self.options.ending.value,
-                "polls": self.wait.polls,
             },
         )
 

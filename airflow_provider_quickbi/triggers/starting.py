@@ -114,5 +114,5 @@ class QuickBISensorTrigger(PollingTrigger):
         except Exception as error:  # noqa: BLE001 - a worker raises it again, and Airflow acts on it
             self.log.info("Starting on a worker (%s).", type(error).__name__)
             return Event(kind=EventKind.START, carry={"since": since})
-        self.wait = TriggererWait(group, self.options, None, self.log, self.store)
+        self.wait = TriggererWait(group, self.options, self.log, self.store)
         return await super()._wait()

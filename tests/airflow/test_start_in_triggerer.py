@@ -15,7 +15,7 @@ from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi.api.clock import Clock, use
 from airflow_provider_quickbi.testing import Fault
 
-pytestmark = pytest.mark.skipif(not _airflow.triggers_store_xcoms(), reason="Airflow 3.3 and later")
+pytestmark = pytest.mark.skipif(not _airflow.triggers_start_tasks(), reason="Airflow 3.3 and later")
 
 DUE = datetime(2026, 7, 1, 1, 0, tzinfo=UTC)
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
