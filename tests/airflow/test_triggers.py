@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from airflow_provider_quickbi.api.clock import Clock, use
 from airflow_provider_quickbi.testing import Fault
 from tests.xcoms import XComs, task_instance
 
+from .dags import AIRFLOW
 from .triggering import _event, _events, _restarted
 
 # What it is made of
@@ -377,6 +379,24 @@ def test_what_is_learnt_of_several_mail_tasks_is_stored_together(trigger, quickb
     evaluations = xcoms.of("r")["evaluations"]
     assert [evaluation["run"]["task_id"] for evaluation in evaluations] == list(runs.values())
     assert [evaluation["outcome"] for evaluation in evaluations] == ["waiting", "waiting", "succeeded"]
+
+
+@pytest.mark.skipif(AIRFLOW >= (3,), reason="later versions store XComs through the supervisor")
+def test_airflow_2_stores_what_is_learnt_in_its_database(trigger, airflow, quickbi, report):
+    from airflow.models import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        row = session.query(TaskInstance).first()
+        ti = SimpleNamespace(dag_id=row.dag_id, run_id=row.run_id, task_id=row.task_id, map_index=row.map_index)
+    group = trigger("report").wait.group
+
+    async def store_and_recall():
+        assert await trigger_memory.recall(ti) is None
+        assert await trigger_memory.remember(ti, group)
+        return await trigger_memory.recall(ti)
+
+    assert asyncio.run(store_and_recall()) == group
 
 
 def test_each_of_several_mail_tasks_is_polled_before_somebody_is_notified(trigger, quickbi):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from airflow_provider_quickbi._airflow import triggers_start_tasks
 from airflow_provider_quickbi.testing import DOCUMENTED_CALLS_PER_SECOND, Call, Fault, LocalQuickBI
 from tests.live.runs import Run, start_calls, status_calls, worker_starts
 
@@ -87,6 +88,7 @@ def test_a_mail_is_not_sent_again_when_the_worker_is_killed_right_after_it_was_s
     assert len(start_calls(quickbi, mail_id)) == quickbi.starts(mail_id) == quickbi.mails_sent(mail_id) == 1
 
 
+@pytest.mark.skipif(not triggers_start_tasks(), reason="Airflow 3.3 and later")
 @pytest.mark.usefixtures("unlimited")
 def test_waits_that_take_no_worker_are_not_lost_with_the_scheduler_and_the_triggerer(
     airflow: Airflow, quickbi: LocalQuickBI, trigger: Callable[..., Run], scheduler: Component, triggerer: Component

@@ -17,7 +17,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "two": {"mail_id": ["live-ending-two", "live-ending-plain"]},
     "fails": {"retries": 3},
     "outlet": {"outlets": [Asset("live_ending")]},
-    "inlet": {"inlets": [Asset("live_ending_inlet")]},
+    "inlet": {"inlets": [Asset("live_ending")]},
     "from_worker": {"start_in_triggerer": False},
     "pulled": {"executed_after": "{{ ti.xcom_pull('begin') }}"},
     "refused": {"executed_after": "{{ dag_run.conf['nothing'] }}", "retries": 3},
