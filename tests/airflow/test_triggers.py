@@ -388,6 +388,7 @@ def test_airflow_2_stores_what_is_learnt_in_its_database(trigger, airflow, quick
 
     with create_session() as session:
         row = session.query(TaskInstance).first()
+        assert row is not None
         ti = SimpleNamespace(dag_id=row.dag_id, run_id=row.run_id, task_id=row.task_id, map_index=row.map_index)
     group = trigger("report").wait.group
 
