@@ -23,7 +23,7 @@ pytest fixture. It imports neither Airflow nor the provider's client.
 from airflow_provider_quickbi.testing.calls import Call
 from airflow_provider_quickbi.testing.clock import Clock
 from airflow_provider_quickbi.testing.errors import Refusal
-from airflow_provider_quickbi.testing.faults import Fault, FaultRule
+from airflow_provider_quickbi.testing.faults import Fault
 from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND
 from airflow_provider_quickbi.testing.remote import RemoteQuickBI
 from airflow_provider_quickbi.testing.server import LocalQuickBI
@@ -34,7 +34,6 @@ __all__ = [
     "Call",
     "Clock",
     "Fault",
-    "FaultRule",
     "LocalQuickBI",
     "QuickBISimulator",
     "Refusal",

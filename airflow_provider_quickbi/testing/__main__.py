@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow_provider_quickbi.testing.demo import add_demo_data
 from airflow_provider_quickbi.testing.exchange import logger
-from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND, CallsPerSecond
-from airflow_provider_quickbi.testing.schedules import cron_times
+from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND
+from airflow_provider_quickbi.testing.runs import cron_times
 from airflow_provider_quickbi.testing.server import LocalQuickBI
 
 if TYPE_CHECKING:
@@ -56,11 +56,10 @@ def main(
         print(f"Cannot listen on {options.host} port {options.port}: {reason}.", file=sys.stderr)
         return 1
     try:
-        if prepare is None:
-            _add_mails(quickbi, options)
-        else:
-            prepare(quickbi)
-        _add_schedules(quickbi, options)
+        (prepare or (lambda local: _add_mails(local, options.mail)))(quickbi)
+        if options.every or options.cron:
+            for mail in quickbi.mail_tasks():
+                quickbi.add_schedule(mail["mail_id"], every=options.every, cron=options.cron)
         _introduce(quickbi, title)
         while not stopping.wait(3600):
             pass
@@ -74,13 +73,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_quickbi.testing",
         description="Run a local Quick BI to try DAGs without an account.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        argument_default=None,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=_port, default=8765, help="port to listen on, 0 for any free one (default: %(default)s)"
-    )
-    parser.add_argument("--access-key-id", default="local-access-key-id", help="(default: %(default)s)")
-    parser.add_argument("--access-key-secret", default="local-access-key-secret", help="(default: %(default)s)")
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=_port, default=8765, help="port to listen on, 0 for any free one")
+    add("--access-key-id", default="local-access-key-id", help="of the account")
+    add("--access-key-secret", default="local-access-key-secret", help="of the account")
     limits = parser.add_mutually_exclusive_group()
     limits.add_argument(
         "--calls-per-second",
@@ -88,110 +88,59 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_positive,
         metavar="X",
         default=DOCUMENTED_CALLS_PER_SECOND,
-        help="calls per second for each operation (default: what Quick BI documents: 1 for GetMailTaskStatus and "
-        "ManualRunMailTask, 50 for the others)",
+        help="calls per second for each operation, the documented limits",
     )
     limits.add_argument("--no-limits", dest="limits", action="store_const", const=None, help="no rate limits")
-    parser.add_argument(
-        "--run-duration",
-        type=_seconds,
-        default=20.0,
-        metavar="SECONDS",
-        help="how long a run takes (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--run-appears-after",
-        type=_seconds,
-        default=2.0,
-        metavar="SECONDS",
-        help="delay until a started run appears (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--timezone",
-        type=_timezone,
-        default="Asia/Shanghai",
-        help="time zone of execution times (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed-data", choices=("demo", "none"), default=None, help="sample mail tasks; demo unless a --mail is given"
-    )
-    parser.add_argument(
+    add("--run-duration", type=_seconds, default=20.0, metavar="SECONDS", help="how long a run takes")
+    add("--run-appears-after", type=_seconds, default=2.0, metavar="SECONDS", help="delay until a started run appears")
+    add("--timezone", type=_timezone, default="Asia/Shanghai", help="time zone of execution times")
+    add(
         "--mail",
         action="append",
-        default=[],
         type=_mail,
         metavar="NAME[:OWNER[:MAIL_ID]]",
-        help="add a mail task; may be repeated",
+        help="add a mail task instead of sample ones; may be repeated",
     )
     schedule = parser.add_mutually_exclusive_group()
-    schedule.add_argument(
-        "--every", type=_positive_seconds, metavar="SECONDS", help="run each mail task at this interval"
-    )
-    schedule.add_argument(
-        "--cron", type=_cron, metavar="LINE", help="run each mail task on this schedule, such as '30 8 * * *'"
-    )
-    parser.add_argument("--quiet", action="store_true", help="do not print the calls")
+    schedule.add_argument("--every", type=_positive, metavar="SECONDS", help="run each mail task at this interval")
+    schedule.add_argument("--cron", type=_cron, metavar="LINE", help="run each mail task at these times: '30 8 * * *'")
+    add("--quiet", action="store_true", help="do not print the calls")
     return parser.parse_args(arguments)
 
 
-def _add_mails(quickbi: LocalQuickBI, options: argparse.Namespace) -> None:
-    if options.seed_data == "demo" or (options.seed_data is None and not options.mail):
+def _add_mails(quickbi: LocalQuickBI, mails: Sequence[tuple[str, str, str]] | None) -> None:
+    if not mails:
         add_demo_data(quickbi)
-    for name, owner, mail_id in options.mail:
+    for name, owner, mail_id in mails or ():
         quickbi.add_mail_task(name, owner=owner or "owner", mail_id=mail_id or None)
 
 
-def _add_schedules(quickbi: LocalQuickBI, options: argparse.Namespace) -> None:
-    if options.every or options.cron:
-        for mail in quickbi.mail_tasks():
-            quickbi.add_schedule(str(mail["mail_id"]), every=options.every, cron=options.cron)
-
-
 def _introduce(quickbi: LocalQuickBI, title: str) -> None:
+    limits = ", ".join(f"{action} {rate:g}" for action, rate in quickbi.calls_per_second.items())
     print(f"Quick BI simulator on {quickbi.url}{title} (Ctrl-C stops it)")
-    print(f"Calls per second: {_describe_limits(quickbi)}")
-    print()
+    print(f"Calls per second: {limits or 'no limits'}\n")
     for mail in quickbi.mail_tasks():
         paused = ", paused" if mail["paused"] else ""
         print(f"  {mail['mail_id']}  {mail['name']} ({mail['owner']}{paused})")
-    print()
-    quoted = quickbi.connection_json().replace("'", "'\\''")
-    print(f"export AIRFLOW_CONN_QUICKBI_DEFAULT='{quoted}'", flush=True)
-
-
-def _describe_limits(quickbi: LocalQuickBI) -> str:
-    rates = quickbi.calls_per_second
-    if not rates:
-        return "no limits"
-    return ", ".join(f"{action or 'every other operation'} {rate:g}" for action, rate in rates.items())
+    print(f"\nexport AIRFLOW_CONN_QUICKBI_DEFAULT={shlex.quote(quickbi.connection_json())}", flush=True)
 
 
 def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
+    if not 0 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError("a port must be between 0 and 65535")
-    return number
-
-
-def _positive(text: str) -> CallsPerSecond:
-    number = float(text)
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
-    if number < 0 or math.isnan(number):
+    if not float(text) >= 0:
         raise argparse.ArgumentTypeError("must be 0 or more")
-    return number
+    return float(text)
 
 
-def _positive_seconds(text: str) -> float:
-    number = _seconds(text)
-    if not (math.isfinite(number) and number > 0):
+def _positive(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
         raise argparse.ArgumentTypeError("must be above 0")
-    return number
+    return float(text)
 
 
 def _cron(text: str) -> str:

@@ -1,121 +1,90 @@
-"""Controls a simulator over HTTP, for tests and benchmarks in other processes and other languages.
+"""Controls a simulator over HTTP: what the server does with ``POST /_local/<name>``, and how both sides write JSON.
 
-``POST /_local/<name>`` with a JSON object calls the method of that name of
-:class:`~airflow_provider_quickbi.testing.LocalQuickBI` (or of a part of it, such as ``clock.advance``) with these
-parameters, or reads the property, and responds ``{"result": ...}``. Times are ISO 8601 strings; a fault is an object
-``{"make": "throttled", "with": {"retry_after_ms": 1500}}`` that names a method of ``Fault``, or what
-``Fault.as_json()`` returns. A mistake gives 400, an unknown name 404, and ``{"error": "..."}``. Only callers on this
-machine are served.
+``<name>`` is a method or property of :class:`~airflow_provider_quickbi.testing.LocalQuickBI`, or of its ``clock`` or
+``datasets`` (``clock.advance``); the body is ``{"args": [...], "kwargs": {...}}``, the response ``{"result": ...}``, or
+``{"error": [class, text]}``. Only callers on this machine are served.
 """
 
 from __future__ import annotations
 
-import inspect
 import ipaddress
 import json
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
 from airflow_provider_quickbi.testing.calls import Call
-from airflow_provider_quickbi.testing.controls import member
+from airflow_provider_quickbi.testing.exchange import in_thread
 from airflow_provider_quickbi.testing.faults import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from airflow_provider_quickbi.testing.server import LocalQuickBI
 
-CONTROL_PREFIX: Final = "/_local/"
-#: What the server itself has.
-_OWN: Final = ("connection", "connections_opened", "reset")
-_FAULT_MAKERS: Final = frozenset(
-    name for name, maker in vars(Fault).items() if isinstance(maker, staticmethod) and name != "from_json"
-)
+PREFIX: Final = "/_local/"
+PARTS: Final = ("clock", "datasets")
+#: Mistakes of the caller, which are raised at its side.
+MISTAKES: Final = {mistake.__name__: mistake for mistake in (AttributeError, KeyError, TypeError, ValueError)}
+_CLASSES: Final[dict[str, type[Call | Fault]]] = {"Call": Call, "Fault": Fault}
+
+
+def encode(value: object) -> str:
+    """Write JSON in which times, bytes, faults and calls are objects ``{"$kind": ...}``."""
+    return json.dumps(value, default=_write)
+
+
+def _write(value: object) -> dict[str, Any]:
+    match value:
+        case datetime():
+            return {"$datetime": value.isoformat()}
+        case bytes():
+            return {"$bytes": value.decode("latin-1")}
+        case Fault() | Call():
+            content = {known.name: getattr(value, known.name) for known in fields(value)}
+            return {f"${type(value).__name__}": content}
+    raise TypeError(f"{value!r} cannot be sent to a simulator in another process.")
+
+
+def decode(text: str | bytes) -> Any:
+    """Read what :func:`encode` wrote."""
+    return json.loads(text, object_hook=_read)
+
+
+def _read(value: dict[str, Any]) -> Any:
+    kind = next(iter(value), "")
+    content = value.get(kind, {})
+    match kind:
+        case "$datetime":
+            return datetime.fromisoformat(content)
+        case "$bytes":
+            return content.encode("latin-1")
+        case "$Call" | "$Fault":
+            return _CLASSES[kind[1:]](**content)
+    return value
 
 
 async def respond_to_control(quickbi: LocalQuickBI, request: web.BaseRequest) -> web.Response:
     """Carry out a request under ``/_local/``."""
-    if not _is_local(request.remote):
-        return _say(403, error="The control interface serves callers on this machine only.")
+    if not ipaddress.ip_address(request.remote or "0.0.0.0").is_loopback:  # noqa: S104 - nobody known
+        return _say(403, error=["ValueError", "Only callers on this machine can control it."])
     if request.method != "POST" or request.content_type != "application/json":
-        return _say(405, error="Send POST with the content type application/json.")
-    name = request.path.removeprefix(CONTROL_PREFIX)
+        return _say(405, error=["ValueError", "Send POST with the content type application/json."])
     try:
-        arguments = json.loads(await request.read() or b"{}")
-        if not isinstance(arguments, dict):
-            raise ValueError("the body must be a JSON object")
-        if name == "drop_connections":
-            return _say(200, result=await quickbi.drop_connections_but(request.protocol))
-        found = _find(quickbi, name)
-        if found is None:
-            return _say(404, error=f"{name} is not a control.")
-        return _say(200, result=_plain(_call(found, arguments) if callable(found) else found))
-    except (KeyError, TypeError, ValueError) as error:
-        reason = str(error.args[0]) if error.args else repr(error)
-        return _say(400, error=reason, kind="KeyError" if isinstance(error, KeyError) else "ValueError")
+        order = decode(await request.read())
+        found = _find(quickbi, request.path.removeprefix(PREFIX))
+        result = await in_thread(found, *order["args"], **order["kwargs"]) if callable(found) else found
+        return _say(200, result=result)
+    except tuple(MISTAKES.values()) as error:
+        return _say(400, error=[type(error).__name__, str(error.args[0]) if error.args else repr(error)])
 
 
 def _find(quickbi: LocalQuickBI, name: str) -> Any:
-    if name not in _OWN:
-        try:
-            member(name)
-        except KeyError:
-            return None
-    found: Any = quickbi
-    for attribute in name.split("."):
-        found = getattr(found, attribute)
-    return found
-
-
-def _call(method: Callable[..., object], arguments: dict[str, Any]) -> object:
-    several = [
-        parameter.name
-        for parameter in inspect.signature(method).parameters.values()
-        if parameter.kind is parameter.VAR_POSITIONAL
-    ]
-    if not several:
-        inspect.signature(method).bind(**arguments)
-        return method(**arguments)
-    faults = [make_fault(fault) for fault in arguments.pop(several[0], ())]
-    return method(arguments.pop("action", None), *faults, **arguments)
-
-
-def make_fault(data: Mapping[str, Any]) -> Fault:
-    """Read a fault that was sent as JSON.
-
-    :raises ValueError: there is no such fault.
-    """
-    if "make" not in data:
-        return Fault.from_json(data)
-    if data["make"] not in _FAULT_MAKERS:
-        raise ValueError(f"There is no fault {data['make']!r}; there are {', '.join(sorted(_FAULT_MAKERS))}.")
-    maker: Callable[..., Fault] = getattr(Fault, data["make"])
-    return maker(**data.get("with", {}))
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case datetime():
-            return value.isoformat()
-        case Call():
-            return value.as_json()
-        case dict():
-            return {"*" if key is None else key: _plain(item) for key, item in value.items()}
-        case list():
-            return [_plain(item) for item in value]
-        case str() | int() | float() | None:
-            return value
-    return None  # a rule of faults
-
-
-def _is_local(remote: str | None) -> bool:
-    try:
-        return remote is not None and ipaddress.ip_address(remote).is_loopback
-    except ValueError:
-        return False
+    part, _, attribute = name.rpartition(".")
+    if part not in ("", *PARTS) or attribute.startswith("_") or attribute in ("start", "stop"):
+        raise AttributeError(f"LocalQuickBI has no attribute {name!r} for other processes.")
+    return getattr(getattr(quickbi, part) if part else quickbi, attribute)
 
 
 def _say(status: int, **body: object) -> web.Response:
-    return web.json_response(body, status=status)
+    return web.Response(status=status, text=encode(body), content_type="application/json")

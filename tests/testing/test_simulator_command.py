@@ -141,7 +141,6 @@ def test_a_port_in_use_is_one_sentence_and_exit_status_1(capsys: pytest.CaptureF
         ["--timezone", "Mars/Olympus"],
         ["--mail", ":owner"],
         ["--no-limits", "--calls-per-second", "5"],
-        ["--seed-data", "much"],
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
