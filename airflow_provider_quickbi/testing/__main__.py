@@ -9,9 +9,11 @@ import shlex
 import signal
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from math import inf
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi.testing.demo import add_demo_data
 from airflow_provider_quickbi.testing.exchange import logger
@@ -35,16 +37,16 @@ def main(
     """
     options = _parse(arguments)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    logger.setLevel(logging.WARNING if options.quiet else logging.INFO)
+    logger.setLevel(logging.INFO)
     quickbi = LocalQuickBI(
         host=options.host,
         port=options.port,
         access_key_id=options.access_key_id,
         access_key_secret=options.access_key_secret,
-        calls_per_second=options.limits,
+        calls_per_second=None if options.no_limits else DOCUMENTED_CALLS_PER_SECOND,
         run_duration=options.run_duration,
-        run_appears_after=options.run_appears_after,
-        timezone=options.timezone,
+        run_appears_after=2.0,
+        timezone=str(options.timezone),
     )
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -56,7 +58,13 @@ def main(
         print(f"Cannot listen on {options.host} port {options.port}: {reason}.", file=sys.stderr)
         return 1
     try:
-        (prepare or (lambda local: _add_mails(local, options.mail)))(quickbi)
+        if prepare is not None:
+            prepare(quickbi)
+        elif not options.mail:
+            add_demo_data(quickbi)
+        else:
+            for name, owner, mail_id in options.mail:
+                quickbi.add_mail_task(name, owner=owner or "owner", mail_id=mail_id or None)
         if options.every or options.cron:
             for mail in quickbi.mail_tasks():
                 quickbi.add_schedule(mail["mail_id"], every=options.every, cron=options.cron)
@@ -74,45 +82,38 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m airflow_provider_quickbi.testing",
         description="Run a local Quick BI to try DAGs without an account.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        argument_default=None,
     )
     add = parser.add_argument
+    port = _checked(int, lambda number: 0 <= number <= 65535, "a port between 0 and 65535")
+    seconds = _checked(float, lambda number: 0 < number < inf, "a number of seconds above 0")
+    zone = _checked(ZoneInfo, bool, "a time zone such as Asia/Shanghai")
+    line = _checked(lambda text: cron_times(text, datetime.now(UTC)) and text, bool, "a cron line such as '30 8 * * *'")
+    mail = _checked(lambda text: (*text.split(":", 2), "", "")[:3], lambda parts: parts[0], "NAME[:OWNER[:MAIL_ID]]")
     add("--host", default="127.0.0.1", help="address to listen on")
-    add("--port", type=_port, default=8765, help="port to listen on, 0 for any free one")
+    add("--port", type=port, default=8765, help="port to listen on, 0 for any free one")
     add("--access-key-id", default="local-access-key-id", help="of the account")
     add("--access-key-secret", default="local-access-key-secret", help="of the account")
-    limits = parser.add_mutually_exclusive_group()
-    limits.add_argument(
-        "--calls-per-second",
-        dest="limits",
-        type=_positive,
-        metavar="X",
-        default=DOCUMENTED_CALLS_PER_SECOND,
-        help="calls per second for each operation, the documented limits",
-    )
-    limits.add_argument("--no-limits", dest="limits", action="store_const", const=None, help="no rate limits")
-    add("--run-duration", type=_seconds, default=20.0, metavar="SECONDS", help="how long a run takes")
-    add("--run-appears-after", type=_seconds, default=2.0, metavar="SECONDS", help="delay until a started run appears")
-    add("--timezone", type=_timezone, default="Asia/Shanghai", help="time zone of execution times")
-    add(
-        "--mail",
-        action="append",
-        type=_mail,
-        metavar="NAME[:OWNER[:MAIL_ID]]",
-        help="add a mail task instead of sample ones; may be repeated",
-    )
+    add("--no-limits", action="store_true", help="allow more calls a second than Quick BI documents")
+    add("--run-duration", type=seconds, default=20.0, metavar="SECONDS", help="how long a run takes")
+    add("--timezone", type=zone, default="Asia/Shanghai", help="time zone of execution times")
+    instead = "add a mail task, instead of sample ones; may be repeated"
+    add("--mail", action="append", type=mail, metavar="NAME[:OWNER[:MAIL_ID]]", help=instead)
     schedule = parser.add_mutually_exclusive_group()
-    schedule.add_argument("--every", type=_positive, metavar="SECONDS", help="run each mail task at this interval")
-    schedule.add_argument("--cron", type=_cron, metavar="LINE", help="run each mail task at these times: '30 8 * * *'")
-    add("--quiet", action="store_true", help="do not print the calls")
+    schedule.add_argument("--every", type=seconds, metavar="SECONDS", help="run each mail task at this interval")
+    schedule.add_argument("--cron", type=line, metavar="LINE", help="run each mail task at these times: '30 8 * * *'")
     return parser.parse_args(arguments)
 
 
-def _add_mails(quickbi: LocalQuickBI, mails: Sequence[tuple[str, str, str]] | None) -> None:
-    if not mails:
-        add_demo_data(quickbi)
-    for name, owner, mail_id in mails or ():
-        quickbi.add_mail_task(name, owner=owner or "owner", mail_id=mail_id or None)
+def _checked(convert: Callable[[str], Any], holds: Callable[[Any], object], expected: str) -> Callable[[str], Any]:
+    """Return a converter of arguments that says what was expected instead of a wrong one."""
+
+    def read(text: str) -> Any:
+        with suppress(LookupError, ValueError):
+            if holds(value := convert(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+
+    return read
 
 
 def _introduce(quickbi: LocalQuickBI, title: str) -> None:
@@ -123,48 +124,6 @@ def _introduce(quickbi: LocalQuickBI, title: str) -> None:
         paused = ", paused" if mail["paused"] else ""
         print(f"  {mail['mail_id']}  {mail['name']} ({mail['owner']}{paused})")
     print(f"\nexport AIRFLOW_CONN_QUICKBI_DEFAULT={shlex.quote(quickbi.connection_json())}", flush=True)
-
-
-def _port(text: str) -> int:
-    if not 0 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError("a port must be between 0 and 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    if not float(text) >= 0:
-        raise argparse.ArgumentTypeError("must be 0 or more")
-    return float(text)
-
-
-def _positive(text: str) -> float:
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError("must be above 0")
-    return float(text)
-
-
-def _cron(text: str) -> str:
-    try:
-        cron_times(text, datetime.now(UTC))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _timezone(text: str) -> str:
-    try:
-        ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time zone such as Asia/Shanghai") from None
-    return text
-
-
-def _mail(text: str) -> tuple[str, str, str]:
-    name, _, rest = text.partition(":")
-    owner, _, mail_id = rest.partition(":")
-    if not name:
-        raise argparse.ArgumentTypeError("a mail task needs a name")
-    return name, owner, mail_id
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from airflow_provider_quickbi.testing.clock import When, to_timestamp
 from airflow_provider_quickbi.testing.errors import Refusal
@@ -27,22 +27,13 @@ class _Account:
     active: bool = True
 
 
-class _Denial(NamedTuple):
-    """A refusal on purpose; ``None`` stands for every operation or mail task."""
-
-    code: str
-    action: str | None
-    mail_id: str | None
-    message: str | None
-
-
 class Accounts:
     """The accounts, bearer tokens and denials of an organisation."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
         self._bearer_tokens: dict[str, str] = {}
-        self._denials: list[_Denial] = []
+        self._denials: list[tuple[str | None, str | None, str, str | None]] = []
         self._nonces: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def add_account(
@@ -89,20 +80,20 @@ class Accounts:
         :param mail_id: only for this mail task; default every one.
         :param message: the ``Message``; default the usual one.
         """
-        self._denials.append(_Denial(code, action, mail_id, message))
+        self._denials.append((action, mail_id, code, message))
 
     def allow(self, action: str | None = None) -> None:
         """Take denials back: those of an operation, or all."""
-        self._denials = [denial for denial in self._denials if action not in (None, denial.action)]
+        self._denials = [denial for denial in self._denials if action not in (None, denial[0])]
 
     def check_denials(self, action: str, mail_id: str | None) -> None:
         """Refuse a call that is denied.
 
         :raises Refusal: with the code of the first denial that concerns the call.
         """
-        for denial in self._denials:
-            if denial.action in (None, action) and denial.mail_id in (None, mail_id):
-                raise Refusal(denial.code, denial.message)
+        for denied_action, denied_mail_id, code, message in self._denials:
+            if denied_action in (None, action) and denied_mail_id in (None, mail_id):
+                raise Refusal(code, message)
 
     def authenticate(self, request: SignedRequest, now: float) -> str:
         """Return the AccessKey id of the caller.
@@ -136,11 +127,6 @@ class Accounts:
         if (caller, nonce) in self._nonces:
             raise Refusal("SignatureNonceUsed")
         self._nonces[caller, nonce] = now + DATE_TOLERANCE
-
-    def forget_accounts(self) -> None:
-        """Forget every account, bearer token, denial and nonce."""
-        for known in (self._accounts, self._bearer_tokens, self._denials, self._nonces):
-            known.clear()
 
 
 def _check_date(value: str, now: float) -> None:

@@ -86,8 +86,3 @@ class CallLog:
             for outcome, number in outcomes.items()
             if action in (None, counted) and code in (None, outcome)
         )
-
-    def forget_calls(self) -> None:
-        """Empty the log and set the counters to 0."""
-        self._calls.clear()
-        self._counts.clear()

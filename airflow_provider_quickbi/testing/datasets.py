@@ -43,10 +43,6 @@ class DatasetStore(RunStore):
         self._add(dataset_id, name, workspace_id=workspace_id)
         return dataset_id
 
-    def remove(self, dataset_id: str) -> None:
-        """Remove a dataset with its refreshes and schedules."""
-        self._remove(dataset_id)
-
     def _describe(self, run: Run, now: float) -> dict[str, Any]:
         status = run.status_at(now)
         return {

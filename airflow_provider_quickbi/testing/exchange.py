@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from aiohttp import web
@@ -18,7 +19,7 @@ from airflow_provider_quickbi.testing.errors import Refusal
 from airflow_provider_quickbi.testing.faults import Fault, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from airflow_provider_quickbi.testing.calls import Call
     from airflow_provider_quickbi.testing.signature import SignedRequest
@@ -34,38 +35,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
 class Exchange:
-    """A request as it arrived.
+    """A request as it arrived over a connection, to a server that may be stopping."""
 
-    :param quickbi: what responds.
-    :param request: the request.
-    :param connections: the numbers of the connections.
-    :param stopping: set when the server stops.
-    """
+    quickbi: QuickBISimulator
+    request: web.BaseRequest
+    transport: asyncio.Transport
+    stopping: asyncio.Event
 
-    def __init__(
-        self,
-        quickbi: QuickBISimulator,
-        request: web.BaseRequest,
-        connections: Mapping[asyncio.Transport, int],
-        stopping: asyncio.Event,
-    ) -> None:
-        self.quickbi = quickbi
-        self.request = request
-        self.connections = connections
-        self.stopping = stopping
-
-    async def carry_out(self) -> web.StreamResponse:
+    async def carry_out(self, connection_id: int) -> web.StreamResponse:
         """Return the response, or one that is never sent because the connection is gone."""
-        request, transport = self.request, self.request.transport
-        body = await request.read()
+        request = self.request
         signed, call = self.quickbi.receive(
             request.method,
             request.raw_path,
             request.headers.items(),
-            body,
-            connection_id=self.connections.get(transport, 0) if transport else 0,
-            remote_port=transport.get_extra_info("peername")[1] if transport else 0,
+            await request.read(),
+            connection_id=connection_id,
+            remote_port=(self.transport.get_extra_info("peername") or ("", 0))[1],
         )
         try:
             fault = None
@@ -110,22 +98,21 @@ class Exchange:
     def _send_half(self, response: Response, call: Call) -> web.Response:
         """Send half of a body and close the connection."""
         self._note(call, None)
-        if (transport := self.request.transport) is not None:
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {len(response.body)}\r\n\r\n"
-            transport.write(head.encode() + response.body[: len(response.body) // 2])
-            transport.close()
-        return web.Response()  # never sent: the connection is closed
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {len(response.body)}\r\n\r\n"
+        self.transport.write(head.encode() + response.body[: len(response.body) // 2])
+        self.transport.close()
+        return web.Response()  # never sent
 
     def _break_off(self, call: Call) -> web.Response:
         self._note(call, None)
         return self._reset()
 
     def _reset(self) -> web.Response:
-        transport = self.request.transport
-        if transport is not None and not transport.is_closing():
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            transport.abort()
-        return web.Response()  # never sent: the connection is gone
+        if not self.transport.is_closing():
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self.transport.abort()
+        return web.Response()  # never sent
 
     def _note(self, call: Call, status: int | None) -> None:
         call.http_status = status
@@ -140,8 +127,7 @@ class Exchange:
         while (left := end - loop.time()) > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), min(left, _POLL_SECONDS))
-            transport = self.request.transport
-            if self.stopping.is_set() or transport is None or transport.is_closing():
+            if self.stopping.is_set() or self.transport.is_closing():
                 return False
         return True
 

@@ -32,28 +32,17 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong with one call. Make it with one of the methods below.
+    """One thing that goes wrong with one call. Make it with one of the methods below."""
 
-    :param kind: its name in the call log.
-    :param wire: how the response leaves the server.
-    :param status: the HTTP status; None for that of the true response.
-    :param headers: headers of the response; they come on top of the usual ones.
-    :param body: the body; None for that of the true response.
-    :param refusal: the ``Code`` and ``Message`` of an error body; None for no such body.
-    :param processed: whether the operation is carried out before the response goes wrong.
-    :param delay_before: seconds to wait before anything else.
-    :param delay_after: seconds to wait between the operation and the response.
-    """
-
-    kind: str
+    kind: str  # its name in the call log
     wire: Wire = "whole"
-    status: int | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | None = None
-    refusal: tuple[str, str | None] | None = None
-    processed: bool = False
-    delay_before: float = 0.0
-    delay_after: float = 0.0
+    status: int | None = None  # None: that of the true response
+    headers: tuple[tuple[str, str], ...] = ()  # on top of the usual ones
+    body: bytes | None = None  # None: that of the true response
+    refusal: tuple[str, str | None] | None = None  # the Code and Message of an error body
+    processed: bool = False  # whether the operation is carried out before the response goes wrong
+    delay_before: float = 0.0  # seconds to wait before anything else
+    delay_after: float = 0.0  # seconds to wait between the operation and the response
 
     @staticmethod
     def throttled(code: str = "Throttling.User", retry_after_ms: int | None = None) -> Fault:
@@ -69,11 +58,6 @@ class Fault:
     def error(code: str, message: str | None = None, *, status: int | None = None) -> Fault:
         """Respond with the documented error body; message and HTTP status are by default the usual ones of the code."""
         return Fault("error", status=status, refusal=(code, message))
-
-    @staticmethod
-    def internal_error() -> Fault:
-        """Respond with 400 and ``Internal.System.Error``, as Quick BI does."""
-        return Fault("internal_error", refusal=("Internal.System.Error", None))
 
     @staticmethod
     def unsuccessful(code: str | None = None, message: str | None = None) -> Fault:

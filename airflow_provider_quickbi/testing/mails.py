@@ -63,10 +63,6 @@ class MailStore(RunStore):
         self.set_start(mail_id, duration=run_duration, appears_after=run_appears_after)
         return mail_id
 
-    def remove_mail_task(self, mail_id: str) -> None:
-        """Remove a mail task with its runs and schedules."""
-        self._remove(mail_id)
-
     def set_paused(self, mail_id: str, paused: bool = True) -> None:
         """Pause or resume the schedule of a mail task."""
         self._get(mail_id).paused = paused
@@ -89,6 +85,7 @@ class MailStore(RunStore):
         exec_time = self.local_time(run.started_at).isoformat()
         return {"task_id": str(run.run_id), "status": run.status_at(now), "exec_time": exec_time}
 
+    remove_mail_task = RunStore.remove
     set_manual_start = RunStore.set_start
     refuse_manual_start = RunStore.refuse_start
     mails_sent = RunStore.succeeded

@@ -92,10 +92,15 @@ class RunStore(ABC):
         self._run_duration = run_duration
         self._run_appears_after = run_appears_after
         self._lock = threading.RLock()
-        self._subjects: dict[str, Subject] = {}
-        self._runs: dict[int, Run] = {}
-        self._due: list[tuple[float, int, Subject, Iterator[float], float]] = []
         self._run_ids = count(FIRST_RUN_ID + 1)
+        self.forget_runs()
+
+    def forget_runs(self) -> None:
+        """Forget every subject, run and schedule. Ids of runs go on increasing."""
+        with self._lock:
+            self._subjects: dict[str, Subject] = {}
+            self._runs: dict[int, Run] = {}
+            self._due: list[tuple[float, int, Subject, Iterator[float], float]] = []
 
     # Subjects
 
@@ -107,7 +112,8 @@ class RunStore(ABC):
                 subject_id, name, details, self._run_duration, self._run_appears_after, [self.success_status]
             )
 
-    def _remove(self, subject_id: str) -> None:
+    def remove(self, subject_id: str) -> None:
+        """Remove a mail task or a dataset with its runs and schedules."""
         with self._lock:
             for run in self._get(subject_id).runs:
                 del self._runs[run.run_id]
@@ -129,12 +135,6 @@ class RunStore(ABC):
         if subject is None:
             raise KeyError(f"There is no {self.kind} with the id {subject_id}.")
         return subject
-
-    def forget_runs(self) -> None:
-        """Forget every subject, run and schedule. Ids of runs go on increasing."""
-        with self._lock:
-            for known in (self._subjects, self._runs, self._due):
-                known.clear()
 
     # Runs
 

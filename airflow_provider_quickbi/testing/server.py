@@ -12,13 +12,12 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
-from airflow_provider_quickbi.testing.control import PREFIX, respond_to_control
 from airflow_provider_quickbi.testing.exchange import Exchange
+from airflow_provider_quickbi.testing.remote import PREFIX, respond_to_control
 from airflow_provider_quickbi.testing.simulator import QuickBISimulator
 
 if TYPE_CHECKING:
     from ssl import SSLContext
-    from types import TracebackType
 
 _PATIENCE: Final = 10.0
 _HANDLER_TIMEOUT: Final = 1.0
@@ -99,9 +98,7 @@ class LocalQuickBI(QuickBISimulator):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
         self.stop()
         errors = self.callback_errors.copy()
         self.callback_errors.clear()
@@ -206,10 +203,12 @@ class LocalQuickBI(QuickBISimulator):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.raw_path.startswith(PREFIX):
             return await respond_to_control(self, request)
-        if request.transport and request.transport not in self._connections:
+        if request.transport is None:
+            return web.Response()  # never sent: the client is gone
+        if request.transport not in self._connections:
             self.connections_opened += 1
-            self._connections[request.transport] = self.connections_opened
-        return await Exchange(self, request, self._connections, self._stopping).carry_out()
+        connection_id = self._connections.setdefault(request.transport, self.connections_opened)
+        return await Exchange(self, request, request.transport, self._stopping).carry_out(connection_id)
 
 
 async def _turn() -> None:

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
 from airflow_provider_quickbi.testing.errors import Refusal
@@ -41,8 +41,7 @@ class SignedRequest:
         return self.headers.get(header) or dict(parse_query(self.raw_query)).get(parameter)
 
 
-@dataclass(frozen=True, slots=True)
-class Authorization:
+class Authorization(NamedTuple):
     """The ``Authorization`` header, taken apart."""
 
     access_key_id: str

@@ -72,23 +72,15 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
         self.access_key_id = access_key_id
         self.access_key_secret = access_key_secret
         self.timezone = timezone
+        self._initial = calls_per_second, calls_kept
         zone = ZoneInfo(timezone)
         clock = Clock(zone)
         MailStore.__init__(self, clock, zone, run_duration, run_appears_after)
         self.datasets = DatasetStore(clock, zone, run_duration, run_appears_after)
-        Accounts.__init__(self)
-        self.add_account(access_key_id, access_key_secret)
-        Faults.__init__(self)
-        RateLimiter.__init__(self, calls_per_second, clock.time)
-        self._initial_limits = self.calls_per_second
-        CallLog.__init__(self, calls_kept)
-        self.callback_errors: list[BaseException] = []
-        """What callbacks of :meth:`when_called`, or fault choosers, raised."""
         self.connections_opened = 0
         """Over how many connections calls have come."""
-        self._registered: dict[str, Handler] = {}
-        self._hooks: list[_Hook] = []
         self._call_numbers = count(1)
+        self.reset()
         self._operations: dict[str, Handler] = {
             "GetMailTaskList": self.get_mail_task_list,
             "GetMailTaskStatus": self.get_mail_task_status,
@@ -123,16 +115,19 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
 
     def reset(self) -> None:
         """Start afresh: real time, the first account and the first limits only, and nothing that was added since."""
+        calls_per_second, calls_kept = self._initial
         self.forget_runs()
         self.datasets.forget_runs()
-        self.forget_accounts()
-        self.forget_calls()
-        self.clear_faults()
         self.clock.reset()
+        Accounts.__init__(self)
         self.add_account(self.access_key_id, self.access_key_secret)
-        self.limit_calls(self._initial_limits)
-        for known in (self._registered, self._hooks, self.callback_errors):
-            known.clear()
+        Faults.__init__(self)
+        RateLimiter.__init__(self, calls_per_second, self.clock.time)
+        CallLog.__init__(self, calls_kept)
+        self.callback_errors: list[BaseException] = []
+        """What callbacks of :meth:`when_called`, or fault choosers, raised."""
+        self._registered: dict[str, Handler] = {}
+        self._hooks: list[_Hook] = []
 
     # Responding
 

@@ -32,7 +32,7 @@ STARTS = {
     "throttled": Fault.throttled(),
     "limited": Fault.error("MailApi.Beyond.ScheduleLimit", "Please Try Again In 3 Minutes."),
     "said to be running": Fault.error("MailTask.Already.Running"),
-    "an internal error": Fault.internal_error(),
+    "an internal error": Fault.error("Internal.System.Error"),
 }
 LOOKS = {
     "succeeded": None,

@@ -26,7 +26,7 @@ _DEEP = b'{"Success":true,"Result":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 TROUBLES: tuple[tuple[int, str, Callable[[random.Random], Fault]], ...] = (
     (6, "throttled", lambda _: Fault.throttled()),
     (3, "throttled with a time", lambda rng: Fault.throttled("Throttling.Api", rng.choice((1, 50, 150)))),
-    (4, "internal error", lambda _: Fault.internal_error()),
+    (4, "internal error", lambda _: Fault.error("Internal.System.Error")),
     (2, "unavailable", lambda _: Fault.error("ServiceUnavailable")),
     (1, "nonce used", lambda _: Fault.error("SignatureNonceUsed")),
     (4, "HTML 503", lambda _: Fault.html_503()),

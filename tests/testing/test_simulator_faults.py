@@ -44,7 +44,7 @@ def test_throttled_may_announce_when_to_come_back(quickbi: LocalQuickBI, call: C
 
 
 def test_an_internal_error_is_a_400(quickbi: LocalQuickBI, call: Caller) -> None:
-    quickbi.fail(LIST, Fault.internal_error())
+    quickbi.fail(LIST, Fault.error("Internal.System.Error"))
     response = call.send(LIST)
     assert (response.status_code, response.json()["Code"]) == (400, "Internal.System.Error")
 

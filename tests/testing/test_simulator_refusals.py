@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from airflow_provider_quickbi.testing import LocalQuickBI
-from airflow_provider_quickbi.testing.control import encode
+from airflow_provider_quickbi.testing.remote import encode
 
 from .conftest import REQUEST_ID
 
