@@ -87,19 +87,14 @@ class Accounts:
         self._denials = [denial for denial in self._denials if action not in (None, denial[0])]
 
     def check_denials(self, action: str, mail_id: str | None) -> None:
-        """Refuse a call that is denied.
-
-        :raises Refusal: with the code of the first denial that concerns the call.
-        """
+        """Refuse a call with the code of the first denial that concerns it."""
         for denied_action, denied_mail_id, code, message in self._denials:
             if denied_action in (None, action) and denied_mail_id in (None, mail_id):
                 raise Refusal(code, message)
 
     def authenticate(self, request: SignedRequest, now: float) -> str:
-        """Return the AccessKey id of the caller.
+        """Return the AccessKey id of the caller; ``now`` is the server's time in seconds since 1970.
 
-        :param request: the request as it arrived.
-        :param now: the server's time in seconds since 1970.
         :raises Refusal: in the order in which the gateway looks: ``IncompleteSignature``, ``InvalidAccessKeyId.*``,
             ``InvalidTimeStamp.*``, ``SignatureDoesNotMatch``, ``InvalidSecurityToken.*``, ``SignatureNonceUsed``.
         """
@@ -108,15 +103,14 @@ class Accounts:
             if bearer_token not in self._bearer_tokens:
                 raise Refusal("InvalidSecurityToken.Malformed", "Specified bearer token is not valid.")
             return self._bearer_tokens[bearer_token]
-        authorization = read_authorization(request)
-        caller = authorization.access_key_id
+        caller, signed_headers, signature = read_authorization(request)
         account = self._accounts.get(caller)
         if account is None:
             raise Refusal("InvalidAccessKeyId.NotFound")
         if not account.active:
             raise Refusal("InvalidAccessKeyId.Inactive")
         _check_date(request.headers["x-acs-date"], now)
-        check_signature(request, authorization, account.access_key_secret)
+        check_signature(request, signed_headers, signature, account.access_key_secret)
         _check_security_token(request, caller, account, now)
         self._use_nonce(caller, request.headers["x-acs-signature-nonce"], now)
         return caller

@@ -11,10 +11,7 @@ When = datetime | str | float
 
 
 def to_timestamp(when: When, zone: tzinfo) -> float:
-    """Return an instant in seconds since 1970; one without an offset is read in ``zone``.
-
-    :raises ValueError: the string is not an ISO 8601 time.
-    """
+    """Return an instant in seconds since 1970; one without an offset is read in ``zone``."""
     if isinstance(when, (int, float)):
         return float(when)
     moment = datetime.fromisoformat(when) if isinstance(when, str) else when

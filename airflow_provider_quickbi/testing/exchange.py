@@ -73,7 +73,8 @@ class Exchange:
     async def _go_wrong(self, fault: Fault, signed: SignedRequest, call: Call) -> web.Response:
         call.fault = call.code = fault.kind
         if not await self._wait(fault.delay_before):
-            return self._break_off(call)
+            self._note(call, None)
+            return self._reset()
         if fault.processed:
             response = self.quickbi.respond(signed, call)
         elif fault.refusal:
@@ -81,14 +82,13 @@ class Exchange:
             response = self.quickbi.refuse(refusal, signed, call)
         else:
             response = Response(200, b"", {})
-        if fault.wire == "hang":
+        if fault.wire == "half_body":
+            return self._send_half(response, call)
+        if fault.wire in ("reset", "hang") or not await self._wait(fault.delay_after):
             self._note(call, None)
-            await self._wait(math.inf)
+            await self._wait(math.inf if fault.wire == "hang" else 0)
             return self._reset()
-        if fault.wire == "reset" or not await self._wait(fault.delay_after):
-            return self._break_off(call)
-        response = fault.spoil(response)
-        return self._send_half(response, call) if fault.wire == "half_body" else self._respond(response, call)
+        return self._respond(fault.spoil(response), call)
 
     def _respond(self, response: Response, call: Call) -> web.Response:
         self._note(call, response.status)
@@ -102,10 +102,6 @@ class Exchange:
         self.transport.write(head.encode() + response.body[: len(response.body) // 2])
         self.transport.close()
         return web.Response()  # never sent
-
-    def _break_off(self, call: Call) -> web.Response:
-        self._note(call, None)
-        return self._reset()
 
     def _reset(self) -> web.Response:
         if not self.transport.is_closing():

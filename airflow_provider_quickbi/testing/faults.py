@@ -61,11 +61,7 @@ class Fault:
 
     @staticmethod
     def unsuccessful(code: str | None = None, message: str | None = None) -> Fault:
-        """Respond with 200 and ``"Success": false``; the operation is not carried out.
-
-        :param code: the ``Code`` of the body; left out if None.
-        :param message: the ``Message`` of the body; left out if None.
-        """
+        """Respond with 200 and ``"Success": false``, and carry nothing out; the body has what is given."""
         body = {"RequestId": "00000000-0000-0000-0000-000000000000", "Success": False, "Code": code, "Message": message}
         given = {name: value for name, value in body.items() if value is not None}
         return replace(Fault.custom(200, given), kind="unsuccessful")
@@ -82,11 +78,7 @@ class Fault:
 
     @staticmethod
     def redirect(location: str, status: int = 302) -> Fault:
-        """Respond with a redirection.
-
-        :param location: where to.
-        :param status: 301, 302, 303, 307 or 308.
-        """
+        """Respond with a redirection to a location; the status is 301, 302, 303, 307 or 308."""
         return replace(Fault.custom(status, b"", {"Location": location}), kind="redirect")
 
     @staticmethod

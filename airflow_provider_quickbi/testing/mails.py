@@ -182,10 +182,7 @@ def is_int64(text: str) -> bool:
 
 
 def read_number(params: Mapping[str, str], name: str, default: int) -> int:
-    """Return a parameter that is a number from 1.
-
-    :raises Refusal: it is none.
-    """
+    """Return a parameter, or refuse one that is no number from 1."""
     value = params.get(name) or str(default)
     if not is_int64(value) or int(value) < 1:
         raise Refusal("Invalid.Parameter", f"The parameter {name} must be a number from 1, got {value!r}.")

@@ -75,6 +75,8 @@ class Subject:
 class RunStore(ABC):
     """Subjects of one kind, and their runs. Safe to use from several threads.
 
+    ``subject_id`` is the id of a mail task or dataset; where there is none with this id, methods raise ``KeyError``.
+
     :param clock: what time it is.
     :param zone: the time zone of execution times, and of times without an offset.
     :param run_duration: seconds that a started run takes.
@@ -150,7 +152,6 @@ class RunStore(ABC):
     ) -> str:
         """Add a run, as if something had started it. Without further arguments it has succeeded at once.
 
-        :param subject_id: of which mail task or dataset.
         :param exec_time: when it starts; default now; may lie in the past or the future.
         :param status: with ``duration``, its status while it runs; without, the status that it keeps until
             :meth:`finish_run`.
@@ -158,7 +159,6 @@ class RunStore(ABC):
         :param outcome: its status once the duration is over; default success.
         :param appears_after: seconds from ``exec_time`` until it appears.
         :returns: its id, as a string.
-        :raises KeyError: there is no such mail task or dataset.
         """
         if duration is None:
             duration = 0.0 if status is None else math.inf
@@ -187,7 +187,6 @@ class RunStore(ABC):
         :returns: for each run of a mail task ``task_id``, ``status``, ``exec_time`` (ISO 8601) and ``origin``
             (``manual``, ``schedule`` or ``added``); for each refresh of a dataset ``job_id``, ``status``,
             ``started_at``, ``ended_at`` (``None`` before) and ``origin``.
-        :raises KeyError: there is no such mail task or dataset.
         """
         with self._lock:
             now = self.clock.time()
@@ -230,13 +229,11 @@ class RunStore(ABC):
     ) -> None:
         """Let runs start by themselves as the clock passes. A paused mail task skips its times.
 
-        :param subject_id: of which mail task or dataset.
         :param every: seconds between two runs.
         :param cron: a cron line such as ``30 8 * * *``, in the simulator's time zone.
         :param times: the times at which a run starts, if neither ``every`` nor ``cron`` is given.
         :param first: when the first run of ``every`` starts; default ``every`` seconds from now.
         :param duration: seconds that a run takes; default ``run_duration`` of the simulator.
-        :raises KeyError: there is no such mail task or dataset.
         :raises ValueError: ``every`` is not above 0, or ``cron`` is not a cron line.
         """
         now = self.clock.time()
@@ -278,12 +275,10 @@ class RunStore(ABC):
     ) -> None:
         """Decide how the runs go that are started through the API; what is not given stays as it is.
 
-        :param subject_id: of which mail task or dataset.
         :param duration: seconds that a run is active once it appeared; ``math.inf`` until :meth:`finish_run`.
         :param appears_after: seconds until a run appears.
         :param outcome: the status a run ends with; a sequence gives one to each run in turn, the last one stays.
         :param refuse_while_running: whether a start is refused while a run is active; it is unless told otherwise.
-        :raises KeyError: there is no such mail task or dataset.
         """
         subject = self._get(subject_id)
         if duration is not None:
@@ -298,18 +293,13 @@ class RunStore(ABC):
     def refuse_start(self, subject_id: str, code: str, *, times: int | None = 1) -> None:
         """Refuse starts through the API.
 
-        :param subject_id: of which mail task or dataset.
         :param code: the ``Code`` of the refusal, such as ``"Timer.Schedule.Task"``.
         :param times: how many calls to refuse; ``None`` for every one from now on.
-        :raises KeyError: there is no such mail task or dataset.
         """
         self._get(subject_id).refusals.append(Refusing(code, calls=math.inf if times is None else times))
 
     def start_run(self, subject: Subject) -> None:
-        """Start a run as the API does.
-
-        :raises Refusal: as was decided for the subject, or because a run is active.
-        """
+        """Start a run as the API does, or refuse to."""
         with self._lock:
             now = self.clock.time()
             subject.refusals = [entry for entry in subject.refusals if entry.calls >= 1 and now < entry.until]

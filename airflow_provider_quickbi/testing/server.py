@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 10.0
 _HANDLER_TIMEOUT: Final = 1.0
-_CLIENT_HOSTS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a client connects to instead
 
 
 class LocalQuickBI(QuickBISimulator):
@@ -48,9 +47,10 @@ class LocalQuickBI(QuickBISimulator):
         self, *, host: str = "127.0.0.1", port: int = 0, ssl_context: SSLContext | None = None, **settings: Any
     ) -> None:
         super().__init__(**settings)
-        self._listen_host = host
+        self.host = host
         self.port = port
         """The port it listens on; 0 before it was started with ``port=0``."""
+        self.scheme = "http" if ssl_context is None else "https"
         self._ssl_context = ssl_context
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,16 +113,6 @@ class LocalQuickBI(QuickBISimulator):
     # Where it is
 
     @property
-    def host(self) -> str:
-        """The host that a client connects to."""
-        return _CLIENT_HOSTS.get(self._listen_host, self._listen_host)
-
-    @property
-    def scheme(self) -> str:
-        """``"http"`` or ``"https"``."""
-        return "http" if self._ssl_context is None else "https"
-
-    @property
     def url(self) -> str:
         """Its address, without a slash at the end."""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -183,7 +173,7 @@ class LocalQuickBI(QuickBISimulator):
             self._handle, access_log=None, max_line_size=65536, max_field_size=65536, lingering_time=0
         )
         listener = await self._loop.create_server(
-            self._server, self._listen_host, self.port, ssl=self._ssl_context, backlog=1024, reuse_address=True
+            self._server, self.host, self.port, ssl=self._ssl_context, backlog=1024, reuse_address=True
         )
         try:
             listening.set_result(listener.sockets[0].getsockname()[1])

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, unquote
 
 from airflow_provider_quickbi.testing.errors import Refusal
@@ -36,17 +36,13 @@ class SignedRequest:
     headers: Mapping[str, str]
     body: bytes = b""
 
+    def hash_body(self) -> str:
+        """Return the SHA-256 of the body in hexadecimal digits."""
+        return hashlib.sha256(self.body).hexdigest()
+
     def named(self, header: str, parameter: str) -> str | None:
         """Return what a header says, or else a parameter of the query."""
         return self.headers.get(header) or dict(parse_query(self.raw_query)).get(parameter)
-
-
-class Authorization(NamedTuple):
-    """The ``Authorization`` header, taken apart."""
-
-    access_key_id: str
-    signed_headers: list[str]
-    signature: str
 
 
 def collect_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -74,13 +70,8 @@ def canonical_request(request: SignedRequest, signed_headers: Iterable[str]) -> 
     path = quote(unquote(request.path), safe="/~") or "/"
     headers = "".join(f"{name}:{request.headers.get(name, '')}\n" for name in names)
     return "\n".join(
-        (request.method, path, canonical_query(request.raw_query), headers, ";".join(names), hash_body(request))
+        (request.method, path, canonical_query(request.raw_query), headers, ";".join(names), request.hash_body())
     )
-
-
-def hash_body(request: SignedRequest) -> str:
-    """Return the SHA-256 of the body in hexadecimal digits."""
-    return hashlib.sha256(request.body).hexdigest()
 
 
 def string_to_sign(canonical: str) -> str:
@@ -93,11 +84,8 @@ def sign(text: str, secret: str) -> str:
     return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def read_authorization(request: SignedRequest) -> Authorization:
-    """Return the ``Authorization`` of a request whose signature covers what it has to.
-
-    :raises Refusal: ``IncompleteSignature``.
-    """
+def read_authorization(request: SignedRequest) -> tuple[str, list[str], str]:
+    """Return the AccessKey id, the names of the signed headers and the signature, or refuse an incomplete one."""
     match = _AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
     if match is None:
         raise _incomplete(
@@ -115,18 +103,15 @@ def read_authorization(request: SignedRequest) -> Authorization:
     for name in signed:
         if name not in request.headers:
             raise _incomplete(f"The header {name} is named in SignedHeaders but not sent.")
-    return Authorization(match["key"], signed, match["mac"].lower())
+    return match["key"], signed, match["mac"].lower()
 
 
-def check_signature(request: SignedRequest, authorization: Authorization, secret: str) -> None:
-    """Refuse a signature that is not the one over this request.
-
-    :raises Refusal: ``SignatureDoesNotMatch``, with what was expected as the gateway shows it.
-    """
-    canonical = canonical_request(request, authorization.signed_headers)
+def check_signature(request: SignedRequest, signed_headers: Iterable[str], signature: str, secret: str) -> None:
+    """Refuse a signature that is not the one over this request, showing what was expected as the gateway does."""
+    canonical = canonical_request(request, signed_headers)
     to_sign = string_to_sign(canonical)
-    same_body = request.headers["x-acs-content-sha256"].lower() == hash_body(request)
-    if same_body and hmac.compare_digest(sign(to_sign, secret), authorization.signature):
+    same_body = request.headers["x-acs-content-sha256"].lower() == request.hash_body()
+    if same_body and hmac.compare_digest(sign(to_sign, secret), signature):
         return
     token = request.headers.get("x-acs-security-token")
     raise Refusal(

@@ -7,7 +7,6 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -28,18 +27,6 @@ _SECRET_HEADERS: Final = frozenset({"authorization", "x-acs-security-token", "x-
 
 Handler = Callable[[Mapping[str, str]], object]
 """Carries an operation out: takes the parameters, returns the ``Result``, may raise :class:`Refusal`."""
-
-
-@dataclass(slots=True)
-class _Hook:
-    action: str | None
-    callback: Callback
-    nth: int | None
-    seen: int = 0
-
-    def concerns(self, call: Call) -> bool:
-        self.seen += self.action in (None, call.action)
-        return self.action in (None, call.action) and self.nth in (None, self.seen)
 
 
 class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
@@ -102,7 +89,12 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
         :param callback: takes the :class:`Call`.
         :param nth: only the nth such call from now, counted from 1; default every one.
         """
-        self._hooks.append(_Hook(action, callback, nth))
+        numbers = count(1)
+
+        def concerns(call: Call) -> bool:
+            return action in (None, call.action) and (nth is None or next(numbers) == nth)
+
+        self._hooks.append((concerns, callback))
 
     def register(self, action: str, handler: Handler) -> None:
         """Let the simulator respond to a further operation, or to a known one differently.
@@ -127,7 +119,7 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
         self.callback_errors: list[BaseException] = []
         """What callbacks of :meth:`when_called`, or fault choosers, raised."""
         self._registered: dict[str, Handler] = {}
-        self._hooks: list[_Hook] = []
+        self._hooks: list[tuple[Callable[[Call], bool], Callback]] = []
 
     # Responding
 
@@ -162,7 +154,7 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
 
     def callbacks_for(self, call: Call) -> list[Callback]:
         """Return the callbacks that a call sets off; counts the call for those that wait for the nth."""
-        return [hook.callback for hook in list(self._hooks) if hook.concerns(call)]
+        return [callback for concerns, callback in list(self._hooks) if concerns(call)]
 
     def respond(self, request: SignedRequest, call: Call) -> Response:
         """Carry a call out and write the documented response, whose outcome is filled into the call."""
