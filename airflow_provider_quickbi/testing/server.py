@@ -47,7 +47,8 @@ class LocalQuickBI(QuickBISimulator):
         self, *, host: str = "127.0.0.1", port: int = 0, ssl_context: SSLContext | None = None, **settings: Any
     ) -> None:
         super().__init__(**settings)
-        self.host = host
+        self._listen_host = host
+        self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what a client connects to
         self.port = port
         """The port it listens on; 0 before it was started with ``port=0``."""
         self.scheme = "http" if ssl_context is None else "https"
@@ -173,7 +174,7 @@ class LocalQuickBI(QuickBISimulator):
             self._handle, access_log=None, max_line_size=65536, max_field_size=65536, lingering_time=0
         )
         listener = await self._loop.create_server(
-            self._server, self.host, self.port, ssl=self._ssl_context, backlog=1024, reuse_address=True
+            self._server, self._listen_host, self.port, ssl=self._ssl_context, backlog=1024, reuse_address=True
         )
         try:
             listening.set_result(listener.sockets[0].getsockname()[1])
