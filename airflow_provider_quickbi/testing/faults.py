@@ -60,6 +60,11 @@ class Fault:
         return Fault("error", status=status, refusal=(code, message))
 
     @staticmethod
+    def internal_error() -> Fault:
+        """Respond with 400 and ``Internal.System.Error``, as Quick BI does."""
+        return Fault.error("Internal.System.Error")
+
+    @staticmethod
     def unsuccessful(code: str | None = None, message: str | None = None) -> Fault:
         """Respond with 200 and ``"Success": false``, and carry nothing out; the body has what is given."""
         body = {"RequestId": "00000000-0000-0000-0000-000000000000", "Success": False, "Code": code, "Message": message}
