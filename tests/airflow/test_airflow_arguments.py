@@ -31,11 +31,11 @@ def test_never_fail_skips_whatever_happens(airflow, quickbi, mode, remembers, se
 def test_silent_fail_waits_for_a_service_that_does_not_answer_for_long(airflow, quickbi, run_of, sensor, at_poll):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report")
-    faulty = quickbi.fail("GetMailTaskStatus", Fault.reset(), times=None)
+    quickbi.fail("GetMailTaskStatus", Fault.reset(), times=None)
     begun = datetime.now(UTC)
     quickbi.when_called(
         "GetMailTaskStatus",
-        lambda call: quickbi.stop_failing(faulty) if datetime.now(UTC) - begun > timedelta(seconds=1.5) else None,
+        lambda call: quickbi.clear_faults() if datetime.now(UTC) - begun > timedelta(seconds=1.5) else None,
     )
 
     ran = airflow.run(lambda: sensor("report", silent_fail=True, unreachable_timeout=0.1))

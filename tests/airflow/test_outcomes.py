@@ -10,7 +10,13 @@ from airflow_provider_quickbi.testing import Fault
 from tests.datasets import both
 
 DEFERRED = "Pausing task as DEFERRED"
-UNANSWERED = [Fault.html_503(), Fault.reset(), Fault.internal_error(), Fault.empty_502(), Fault.half_json()]
+UNANSWERED = [
+    Fault.html_503(),
+    Fault.reset(),
+    Fault.error("Internal.System.Error"),
+    Fault.empty_502(),
+    Fault.half_json(),
+]
 
 #: What a run that has failed raises.
 FAILED = {"mail": "QuickBIMailTaskFailed", "dataset": "QuickBIDatasetRefreshFailed"}
