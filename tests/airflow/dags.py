@@ -330,7 +330,7 @@ def mend_dag_test() -> None:
     supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
     RichTracebackFormatter.__call__ = lambda _, *arguments: plain_traceback(*arguments)  # type: ignore[method-assign]
     if hasattr(task_runner, "TypeAdapter"):  # it makes one for each template field of a task
-        task_runner.TypeAdapter = functools.cache(task_runner.TypeAdapter)  # type: ignore[assignment, misc]
+        task_runner.TypeAdapter = functools.cache(task_runner.TypeAdapter)
 
     first_reschedule_date = RuntimeTaskInstance.get_first_reschedule_date
 
