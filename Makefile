@@ -41,6 +41,8 @@ demo: $(VENV)/.installed ## run one DAG against a local Quick BI and explain eac
 # What depends on the environment that CONDITIONS changes; see tests/conditions.py.
 IN_CONDITIONS := tests/api tests/hook tests/airflow tests/airflow_run tests/test_event_trigger.py tests/test_sharing_waits.py
 export CONDITIONS
+# Tests start many processes, each of which would compile this project anew, as pytest would rewrite its tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part, CONDITIONS=proxies or database for users' environments, JOBS=0 in one process)
 	@$(if $(COVERAGE),$(BIN)/python -m coverage erase)

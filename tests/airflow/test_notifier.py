@@ -324,10 +324,13 @@ def test_the_texts_of_a_failure_name_the_task_the_report_and_the_log(
     assert airflow_version == (3, 0) or "Log: http" in text
 
 
-def test_the_texts_of_a_late_report_say_what_the_wait_knows(airflow, quickbi, sensor_of, sent_texts, airflow_version):
+def test_the_texts_of_a_late_report_say_what_the_wait_knows(
+    airflow, quickbi, sensor_of, at_poll, sent_texts, airflow_version
+):
     post, texts = sent_texts
     quickbi.add_mail_task("Report", mail_id="report")
-    task_id = quickbi.add_run("report", status="PROCESSING", duration=0.5)
+    task_id = quickbi.add_run("report", status="PROCESSING")
+    at_poll("report", 2, lambda: quickbi.finish_run(task_id))
     deadline = datetime.now(UTC) - timedelta(hours=1)
 
     ran = airflow.run(
