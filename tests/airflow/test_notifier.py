@@ -315,7 +315,7 @@ def test_the_texts_of_a_failure_name_the_task_the_report_and_the_log(
 
     subject, text = texts
     assert subject == f"{ran.dag_id}.report: the report was not sent"
-    if (3,) <= airflow_version < (3, 2):  # there, dag.test() does not tell callbacks what was raised
+    if (3,) <= airflow_version < (3, 2):  # there, dag.test() does not give callbacks what was raised
         assert text.startswith(f"{ran.dag_id}.report: failed")
     else:
         assert text.startswith(f"{ran.dag_id}.report: Mail task report: run {task_id} of ")
@@ -324,10 +324,11 @@ def test_the_texts_of_a_failure_name_the_task_the_report_and_the_log(
     assert airflow_version == (3, 0) or "Log: http" in text
 
 
-def test_the_texts_of_a_late_report_say_what_the_wait_knows(airflow, quickbi, sensor_of, sent_texts, airflow_version):
+def test_the_texts_of_a_late_report_say_what_the_wait_knows(
+    airflow, quickbi, sensor_of, sent_texts, airflow_version, report, at_poll
+):
     post, texts = sent_texts
-    quickbi.add_mail_task("Report", mail_id="report")
-    task_id = quickbi.add_run("report", status="PROCESSING", duration=0.5)
+    at_poll("report", 3, lambda: quickbi.finish_run(report))
     deadline = datetime.now(UTC) - timedelta(hours=1)
 
     ran = airflow.run(
@@ -341,7 +342,7 @@ def test_the_texts_of_a_late_report_say_what_the_wait_knows(airflow, quickbi, se
 
     subject, text = texts
     assert subject == f"{ran.dag_id}.report: the report is late"
-    assert text.startswith(f"{ran.dag_id}.report: Late: Mail task report: Run {task_id} of ")
+    assert text.startswith(f"{ran.dag_id}.report: Late: Mail task report: Run {report} of ")
     assert f"is PROCESSING. Still waiting. (DAG run {ran.run_id})" in text
     assert airflow_version == (3, 0) or "Log: http" in text  # 3.0 knows no address of a log
 
