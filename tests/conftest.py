@@ -40,7 +40,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retry reads as often as ever, but at once, and let triggers poll at once and as often as they are told to."""
+    """Retry reads as often as ever, but at once, and let triggers poll at once and as often as their interval says."""
     from airflow_provider_quickbi._wait import aio
     from airflow_provider_quickbi.api.retry import RetryPolicy
 

@@ -152,7 +152,7 @@ class _Calls:
         self.report.behaviour = replace(self.report.behaviour, **learnt)
 
     def list_mail_tasks(self) -> bool:
-        """Call the first operation, which tells about clock, credentials and region; say whether it was allowed."""
+        """Call the first operation, which checks clock, credentials and region; say whether it was allowed."""
         error: QuickBIError | None = None
         total: int | None = None
         try:

@@ -9,7 +9,7 @@ from uuid import uuid4
 from airflow_provider_quickbi._check import unknowns
 from airflow_provider_quickbi._check.refusals import finding_for
 from airflow_provider_quickbi._check.report import ok, skipped, warning
-from airflow_provider_quickbi._check.sending import Start, follow, is_over, start_once
+from airflow_provider_quickbi._check.sending import Start, follow, is_finished, start_once
 from airflow_provider_quickbi._send.record import StartResult
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Outcome
@@ -148,7 +148,7 @@ class SendExperiment(Experiment):
         self.report.add(finding)
         self._learn(**learnt)
         end = self._follow(RunSelector(run_id=run.task_id), until_seen=False)
-        if is_over(end) and end.run is not None:
+        if is_finished(end) and end.run is not None:
             self._learn(run_duration=round(self.clock.time() - appeared, 1), outcome=end.run.status)
             self.report.add(
                 ok("final status", f"{end.run.status} {self.clock.time() - appeared:,.0f} s after it appeared")
