@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -327,13 +328,21 @@ def test_equal_arguments_are_the_same_trigger_and_hold_no_secret(connection: Loc
     assert connection.access_key_secret not in repr(watcher().serialize())
 
 
-def test_equal_watchers_of_two_assets_are_kept_apart_by_a_name() -> None:
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        functools.partial(triggers.QuickBIMailTaskEventTrigger, mail_id="m"),
+        functools.partial(triggers.QuickBIDatasetRefreshEventTrigger, dataset_id="m"),
+    ],
+    ids=["mail task", "dataset"],
+)
+def test_equal_watchers_of_two_assets_are_kept_apart_by_a_name(trigger: Callable[..., Any]) -> None:
     base = pytest.importorskip("airflow.triggers.base")
     if not hasattr(base, "BaseEventTrigger"):
-        return
+        pytest.skip("Airflow 2 has no watchers")
 
     def identity(**arguments: Any) -> int:
-        return base.BaseEventTrigger.hash(*triggers.QuickBIMailTaskEventTrigger(mail_id="m", **arguments).serialize())
+        return base.BaseEventTrigger.hash(*trigger(**arguments).serialize())
 
     assert identity() == identity()
     assert len({identity(), identity(name="north"), identity(name="south")}) == 3
