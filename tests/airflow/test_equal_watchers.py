@@ -35,7 +35,8 @@ dag = DAG(
     is_paused_upon_creation=False,
 )
 """
-LIMIT_SECONDS = 20
+ASSETS = ("north", "south")
+LIMIT_SECONDS = 60
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +69,18 @@ class ExecutionAPI:
         return await asyncio.to_thread(self.send, message)
 
 
+def triggers(session: Any) -> list[Any]:
+    """Return the triggers of these assets; other tests have left theirs."""
+    from airflow.models.trigger import Trigger
+
+    return [trigger for trigger in session.query(Trigger) if {asset.name for asset in trigger.assets} & {*ASSETS}]
+
+
 @pytest.fixture
 def watch(airflow: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Parse and store a DAG with two watched assets; return the assets of each trigger that Airflow has made."""
     from airflow.dag_processing.dagbag import sync_bag_to_db
-    from airflow.models.asset import AssetEvent, AssetWatcherModel
+    from airflow.models.asset import AssetEvent, AssetModel, AssetWatcherModel
     from airflow.models.asset_state_store import AssetStateStoreModel
     from airflow.models.trigger import Trigger
     from airflow.sdk.execution_time import task_runner
@@ -84,17 +92,20 @@ def watch(airflow: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         airflow.parse_source(DAG_FILE.format(**names))
         sync_bag_to_db(airflow.bag(airflow.dags_folder), "dags-folder", None)
         with create_session() as session:
-            return [{asset.name for asset in trigger.assets} for trigger in session.query(Trigger) if trigger.assets]
+            return [{asset.name for asset in trigger.assets} for trigger in triggers(session)]
 
     yield store
     with create_session() as session:
-        for model in (AssetStateStoreModel, AssetEvent, AssetWatcherModel, Trigger):
-            session.query(model).delete()
+        made = [trigger.id for trigger in triggers(session)]
+        own = [asset.id for asset in session.query(AssetModel).filter(AssetModel.name.in_(ASSETS))]
+        for model in (AssetStateStoreModel, AssetEvent, AssetWatcherModel):
+            session.query(model).filter(model.asset_id.in_(own)).delete()
+        session.query(Trigger).filter(Trigger.id.in_(made)).delete()
 
 
 @asynccontextmanager
 async def triggerer() -> AsyncIterator[None]:
-    """Run every stored trigger in Airflow's runner, and hand events to the assets; what ends it is sudden."""
+    """Run the stored triggers in Airflow's runner, and hand events to the assets."""
     from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSupervisor
     from airflow.models.trigger import Trigger
     from airflow.utils.session import create_session
@@ -102,7 +113,7 @@ async def triggerer() -> AsyncIterator[None]:
     runner = TriggerRunner()
     workload_of: Any = TriggerRunnerSupervisor._create_workload
     with create_session() as session:
-        for trigger in session.query(Trigger):
+        for trigger in triggers(session):
             runner.to_create.append(workload_of(None, trigger, None, None, session))
 
     async def hand_over() -> None:
@@ -129,10 +140,11 @@ def events() -> dict[str, list[str]]:
     from airflow.models.asset import AssetEvent
     from airflow.utils.session import create_session
 
-    found: dict[str, list[str]] = {"north": [], "south": []}
+    found: dict[str, list[str]] = {name: [] for name in ASSETS}
     with create_session() as session:
         for event in session.query(AssetEvent).order_by(AssetEvent.id):
-            found[event.asset.name].append(event.extra["payload"]["task_id"])
+            if event.asset.name in found:
+                found[event.asset.name].append(event.extra["payload"]["task_id"])
     return found
 
 
