@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 _NEXT_RUNS = 2
 
 
-def triggers_end_tasks() -> bool:
-    """Whether a trigger may end its task and store XComs: in Airflow 3.3 and later, unless there are listeners."""
+def triggers_start_tasks() -> bool:
+    """Whether a trigger that starts a task is given its context: in Airflow 3.3 and later."""
     from airflow.triggers.base import BaseTrigger
 
-    if not hasattr(BaseTrigger, "on_kill"):  # came with the same version
+    return hasattr(BaseTrigger, "on_kill")  # came with the same version
+
+
+def triggers_end_tasks() -> bool:
+    """Whether a trigger may end its task: in Airflow 3.3 and later, unless there are listeners."""
+    if not triggers_start_tasks():
         return False
     from airflow.sdk.listener import get_listener_manager
 

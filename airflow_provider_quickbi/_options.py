@@ -33,12 +33,14 @@ def is_template(value: Any) -> bool:
 class Arguments:
     """The arguments of a task, to be read as typed values.
 
-    :param task: the operator.
+    :param task: the operator, or what has its arguments as attributes.
     :param parsing: whether the DAG is being parsed, when templates are not rendered yet.
+    :param rendered: names of those that were templates and may have been rendered to a list.
     """
 
     task: Any
     parsing: bool = False
+    rendered: frozenset[str] = frozenset()
 
     def read(self, name: str, parse: Callable[[str, Any], T], unknown: U) -> T | U:
         """Return an argument as a value.
@@ -57,6 +59,11 @@ class Arguments:
     def given(self, name: str) -> bool:
         """Whether an argument has a value, be it a template."""
         return getattr(self.task, name) is not None
+
+    def names_several(self, *names: str) -> bool:
+        """Whether the first of these arguments that has a value is a list."""
+        given = next((name for name in names if getattr(self.task, name, None) is not None), None)
+        return given is not None and as_list(getattr(self.task, given), rendered=given in self.rendered) is not None
 
 
 def refuse_undefined(name: str, value: Any) -> None:

@@ -17,7 +17,6 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator  # noqa: F401
 
 from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.codec import encode_group
-from airflow_provider_quickbi._wait.events import EventKind
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
@@ -162,10 +161,6 @@ async def _start_from(arguments: Sequence[dict[str, Any]], outcomes: Outcomes) -
 async def _run(trigger: QuickBIMailTaskTrigger, outcomes: Outcomes) -> None:
     try:
         async for event in trigger.run():
-            if event.payload["kind"] == EventKind.PINNED:
-                learnt = {name: event.payload[name] for name in ("group", "polls")}
-                await _run(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt), outcomes)
-                return
             evaluations = event.payload["group"]["evaluations"]
             if [evaluation["outcome"] for evaluation in evaluations] == [Outcome.SUCCEEDED]:
                 outcomes.seen_at.append(time.time())

@@ -12,7 +12,6 @@ import pytest
 
 from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.codec import encode_group
-from airflow_provider_quickbi._wait.events import EventKind
 from airflow_provider_quickbi._wait.schedule import Duration
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.shared_client import DURATIONS
@@ -43,13 +42,7 @@ async def wait_for(mail_id: str) -> None:
     trigger = QuickBIMailTaskTrigger(
         quickbi_conn_id="quickbi_default", group=encode_group(WaitGroup.of([wait])), poke_interval=0.05
     )
-    arguments = trigger.serialize()[1]
-    while True:
-        trigger = QuickBIMailTaskTrigger(**json.loads(json.dumps(arguments)))
-        async for event in trigger.run():
-            if event.payload["kind"] != EventKind.PINNED:
-                return
-            arguments |= {name: event.payload[name] for name in ("group", "polls")}
+    await anext(QuickBIMailTaskTrigger(**json.loads(json.dumps(trigger.serialize()[1]))).run())
 
 
 def test_a_wait_learns_how_long_its_run_took(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch):

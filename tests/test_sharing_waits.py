@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_quickbi._wait.codec import encode_group
-from airflow_provider_quickbi._wait.events import EventKind
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
@@ -72,9 +71,6 @@ def outcomes(
 
     async def end_of(trigger: QuickBIMailTaskTrigger) -> str:
         async for event in trigger.run():
-            if event.payload["kind"] == EventKind.PINNED:
-                learnt = {name: event.payload[name] for name in ("group", "polls")}
-                return await end_of(QuickBIMailTaskTrigger(**trigger.serialize()[1] | learnt))
             return str(event.payload["group"]["evaluations"][0]["outcome"])
         return "no event"
 

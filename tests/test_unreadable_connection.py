@@ -67,16 +67,17 @@ def event_of(*mail_ids: str, **limits: Any) -> dict[str, Any]:
         WaitState(subject=MailTaskSubject(mail_id), selector=RunSelector(), since=now, finish_by=now + 600, **limits)
         for mail_id in mail_ids
     ]
-    learnt: dict[str, Any] = {"group": encode_group(WaitGroup.of(waits))}
+    arguments = {
+        "quickbi_conn_id": "quickbi_default",
+        "poke_interval": 0.02,
+        "group": encode_group(WaitGroup.of(waits)),
+    }
 
-    async def next_event() -> Any:
-        stored = json.loads(json.dumps({"quickbi_conn_id": "quickbi_default", "poke_interval": 0.02, **learnt}))
+    async def event() -> Any:
         async with asyncio.timeout(60):
-            return (await anext(triggers.QuickBIMailTaskTrigger(**stored).run())).payload
+            return (await anext(triggers.QuickBIMailTaskTrigger(**json.loads(json.dumps(arguments))).run())).payload
 
-    while (event := json.loads(json.dumps(asyncio.run(next_event()))))["kind"] == "pinned":
-        learnt = {"group": event["group"], "polls": event["polls"]}
-    return dict(event)
+    return dict(json.loads(json.dumps(asyncio.run(event()))))
 
 
 def outcomes(event: dict[str, Any]) -> list[str]:

@@ -202,7 +202,7 @@ def assert_right(found: Any, sample: dict[str, Any], world: World) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
-@samples("trigger", but=("watcher", "dataset watcher"))
+@samples("trigger", but=("watcher", "dataset watcher", "start"))
 def test_a_wait_that_was_deferred_is_finished(world: World, name: str, change: Callable[[Any], Any]) -> None:
     sample = world.prepare(stored(name))
     kept = sample["kept"] | {"kwargs": change(sample["kept"]["kwargs"])}
@@ -210,6 +210,15 @@ def test_a_wait_that_was_deferred_is_finished(world: World, name: str, change: C
     context = context_of()
     found = ended(lambda: task_of(sample).execute_complete(context, event=event), sample, context)
     assert_right(found, sample, world)
+
+
+@pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
+def test_a_start_that_was_stored_is_made_or_left_to_a_worker(change: Callable[[Any], Any]) -> None:
+    kept = stored("1.0/sensor-start")["kept"]
+    trigger = inflated(kept | {"kwargs": change(kept["kwargs"])})
+    assert trigger.start.timeout == 604800.0
+    event = asyncio.run(first_event(trigger))  # this is no triggerer: it has no task instance
+    assert event["kind"] == "start"
 
 
 @pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
@@ -240,7 +249,7 @@ def test_a_try_goes_on_with_what_was_stored_for_it(world: World, name: str, chan
 
 
 @pytest.mark.parametrize("change", [lambda kept: kept, with_more], ids=["as stored", "with what comes later"])
-@samples("trigger", but=("sensor", "send", "send by name", "refresh", "refresh sensor", "dataset watcher"))
+@samples("trigger", but=("sensor", "send", "send by name", "refresh", "refresh sensor", "dataset watcher", "start"))
 def test_a_watcher_goes_on_where_it_was(world: World, name: str, change: Callable[[Any], Any]) -> None:
     sample = world.prepare(stored(name))
     state = json.loads(json.dumps(stored("1.0/state-watcher")["kept"]).replace(RUN, world.run))

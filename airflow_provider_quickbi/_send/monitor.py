@@ -123,7 +123,7 @@ class RunMonitor:
                 return group
         return self._defer(group)
 
-    def _defer(self, group: WaitGroup, event: Event | None = None) -> NoReturn:
+    def _defer(self, group: WaitGroup, _event: Event | None = None) -> NoReturn:
         if group.is_late(CLOCK.time()):
             group = self._notify_late(group)
         self._task.log.debug("%s Waiting in the triggerer.", group.evaluation.message)
@@ -133,7 +133,7 @@ class RunMonitor:
             execute_by=self._state.execute_by,
             carry=self._state.as_dict(),
         )
-        defer_wait(self._task, group, options, event.polls if event else None)
+        defer_wait(self._task, group, options)
 
     def read(self, event: Event) -> WaitGroup | None:
         """Return what a trigger has found out; ``None`` after a mere pause.

@@ -44,42 +44,34 @@ LATE_POLL_SECONDS = 30.0
 class TriggererWait:
     """Polls a group, and ends with the kind of the event that its task must get.
 
-    Airflow stores what a trigger was made with and nothing else. So the wait ends with ``PINNED`` when a matching run
-    is first seen and is not finished: the task defers again, pinned to the run wherever the wait goes on.
+    Airflow recreates a trigger from what it was made with. So when a matching run is first seen and is not finished,
+    the group is stored: wherever the wait goes on, it stays pinned to that run.
 
     :param group: what is waited for; changes with each poll.
     :param options: how it is polled.
-    :param polls: for each subject: how many polls there were, and when the last one succeeded, in seconds since the
-        epoch; ``None`` for a wait that starts.
     :param log: of the trigger.
-    :param store: stores the group without a worker and says whether it could; then nothing ends with ``PINNED``.
-    :raises ValueError: if ``polls`` does not fit the group.
+    :param store: stores the group and says whether it could; if not, it is called again after the next poll.
     """
 
     def __init__(
         self,
         group: WaitGroup,
         options: PollOptions,
-        polls: list[list[float]] | None,
         log: Any,
         store: Callable[[WaitGroup], Awaitable[bool]] | None = None,
     ) -> None:
         self.group = group
-        self.polls = polls or [[1, 0.0] for _ in group.waits]
-        if len(self.polls) != len(group.waits):
-            raise ValueError("its polls do not match its wait group")
+        self._polls = [1] * len(group.waits)
         self._options = options
         self._log = log
         self._store = store
         self._delay = DetectionDelay()
-        self._responded_at = [polled_at for _, polled_at in self.polls]
+        self._responded_at = [0.0] * len(group.waits)
         self._stored = self._pinned()
         self._stores_from = 0.0
-        self._stores = False
-        self._asleep: set[asyncio.Task[Any] | None] = set()
 
     async def run(self, client: SharedClient) -> EventKind:
-        """Poll all subjects until the group is finished, late, pinned to a run, or out of time.
+        """Poll all subjects until the group is finished, late, or out of time.
 
         :param client: of the connection.
         """
@@ -87,9 +79,6 @@ class TriggererWait:
         self._stores_from = CLOCK.monotonic()
         if len(self.group.waits) > 1:
             self._stores_from += max(STORE_SECONDS, self._options.poke_interval)
-        for position, (_, polled_at) in enumerate(self.polls):
-            if polled_at:
-                self._delay.polled(self.group, position, polled_at)
         if len(positions) == 1:
             return await self._wait_for(client, positions[0])
         return await self._wait_for_all(client, positions)
@@ -100,15 +89,12 @@ class TriggererWait:
         try:
             while tasks:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                ended |= {task.result() for task in done if not task.cancelled()}
+                ended |= {task.result() for task in done}
                 if self.group.evaluation.outcome.final:
                     return EventKind.FINISHED
                 if EventKind.EXECUTION_TIMEOUT in ended:
                     return EventKind.EXECUTION_TIMEOUT
-                if EventKind.PINNED in ended:
-                    for task in tasks & self._asleep:  # an active poll keeps its place in line
-                        task.cancel()
-            return next((kind for kind in (EventKind.LATE, EventKind.PINNED) if kind in ended), EventKind.FINISHED)
+            return EventKind.LATE if EventKind.LATE in ended else EventKind.FINISHED
         finally:
             for task in tasks:
                 task.cancel()
@@ -121,18 +107,16 @@ class TriggererWait:
         execute_by = self._options.execute_by
         try:
             await self._sleep_until(CLOCK.monotonic(), position)  # there may be nothing to poll yet
-            poll_at = CLOCK.monotonic() + self._first_delay(position)
+            poll_at = CLOCK.monotonic() + self._first_delay()
             while True:
                 await self._sleep_until(poll_at, position)
-                if self._stores:
-                    return EventKind.PINNED
                 now = CLOCK.time()
                 urgent = self._out_of_time(position, now) or self.group.is_late(now)
                 if urgent or self._seconds_until_poll(poll_at, position, now) <= 0:
                     before = self.group.waits[position]
                     age = await self._poll(client, subscription, position, urgent=urgent)
                     log.first_poll(before, self.group.waits[position])
-                    self.polls[position] = [self.polls[position][0] + 1, CLOCK.time() - age]
+                    self._polls[position] += 1
                     poll_at = CLOCK.monotonic() - age + self._next_delay(position)
                 now = CLOCK.time()
                 if not self.group.evaluations[position].outcome.final:  # the task logs how it ended
@@ -143,9 +127,8 @@ class TriggererWait:
                     return EventKind.EXECUTION_TIMEOUT
                 if self.group.is_late(now):
                     return EventKind.LATE
-                if self._must_store() and CLOCK.monotonic() >= self._stores_from and not await self._stored_here():
-                    self._stores = True
-                    return EventKind.PINNED
+                if self._must_store() and CLOCK.monotonic() >= self._stores_from:
+                    await self._store_group()
         finally:
             subscription.close()
 
@@ -166,12 +149,10 @@ class TriggererWait:
         self.group = group
         self._stored = self._pinned()
 
-    async def _stored_here(self) -> bool:
+    async def _store_group(self) -> None:
         pinned = self._pinned()
-        if self._store is None or not await self._store(self.group):
-            return False
-        self._stored = pinned
-        return True
+        if self._store is not None and await self._store(self.group):
+            self._stored = pinned
 
     def _must_store(self) -> bool:
         """Whether something is known that a triggerer which makes this trigger anew would not know."""
@@ -241,20 +222,17 @@ class TriggererWait:
             started_at = wait.run.started_at.timestamp()
             DURATIONS.learn(wait.subject, Duration(max(0.0, before - started_at), at - started_at))
 
-    def _first_delay(self, position: int) -> float:
-        """Seconds until the first poll: spread, or what is left of the interval in a wait that goes on."""
+    def _first_delay(self) -> float:
+        """Seconds until the first poll, which is spread."""
+        earliest = 0.0 if self._options.started_here else FIRST_POLL_SECONDS
         spread = min(self._options.poke_interval, MAX_SPREAD_SECONDS)
-        delay = random.uniform(  # noqa: S311 - spreads calls
-            FIRST_POLL_SECONDS, max(spread, 1.5 * FIRST_POLL_SECONDS)
-        )
-        interval, (_, polled_at) = self._next_delay(position), self.polls[position]
-        return max(delay, min(polled_at + interval - CLOCK.time(), interval))
+        return random.uniform(earliest, max(spread, 1.5 * earliest))  # noqa: S311 - spreads calls
 
     def _next_delay(self, position: int) -> float:
         """Seconds until the next poll; after a failed one it is sooner, and pacing says how soon."""
         error = self.group.waits[position].error
         options = self._options
-        count = int(self.polls[position][0])
+        count = self._polls[position]
         delay = poke_delay(options.poke_interval, count, options.exponential_backoff, options.max_wait)
         if isinstance(error, ThrottledError):
             return 0.0
@@ -269,13 +247,8 @@ class TriggererWait:
 
         :param poll_at: on the monotonic clock; the wall clock, which may be set, decides only what has an instant.
         """
-        task = asyncio.current_task()
-        self._asleep.add(task)
-        try:
-            while (seconds := self._seconds_left(poll_at, position)) > 0:
-                await CLOCK.sleep_async(min(seconds, CLOCK_SECONDS))
-        finally:
-            self._asleep.discard(task)
+        while (seconds := self._seconds_left(poll_at, position)) > 0:
+            await CLOCK.sleep_async(min(seconds, CLOCK_SECONDS))
 
     def _seconds_left(self, poll_at: float, position: int) -> float:
         now = CLOCK.time()

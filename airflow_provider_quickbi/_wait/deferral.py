@@ -36,6 +36,7 @@ class PollOptions:
     :param execute_by: when ``execution_timeout`` is over, in seconds since the epoch; ``None`` for never.
     :param carry: plain JSON that comes back with the event; ``dag.test()`` loses what ``defer(kwargs=...)`` is given.
     :param ending: how a success ends the task, see :class:`airflow_provider_quickbi._wait.placement.Ending`.
+    :param started_here: whether the wait started in the triggerer, so that its task already is deferred.
     """
 
     quickbi_conn_id: str
@@ -45,15 +46,15 @@ class PollOptions:
     execute_by: float | None = None
     carry: Mapping[str, Any] = field(default_factory=dict)
     ending: Ending = Ending.WORKER
+    started_here: bool = False
 
 
-def defer_wait(task: Any, group: WaitGroup, options: PollOptions, polls: list[list[float]] | None = None) -> NoReturn:
+def defer_wait(task: Any, group: WaitGroup, options: PollOptions) -> NoReturn:
     """Hand a wait to the triggerer.
 
     :param task: the operator.
     :param group: what is waited for.
     :param options: how it is polled.
-    :param polls: of a wait that goes on, see :class:`airflow_provider_quickbi._wait.events.Event`.
     """
     from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
@@ -67,7 +68,6 @@ def defer_wait(task: Any, group: WaitGroup, options: PollOptions, polls: list[li
         execute_by=options.execute_by,
         carry=dict(options.carry),
         ending=options.ending.value,
-        polls=polls,
     )
     _defer(task, trigger, finish_by)
 

@@ -22,14 +22,14 @@ class EventKind(StrEnum):
     FINISHED = "finished"
     #: The report is late; the wait goes on.
     LATE = "late"
-    #: The run was found that the wait is pinned to from here on; the wait goes on.
-    PINNED = "pinned"
     #: ``execution_timeout`` is over.
     EXECUTION_TIMEOUT = "execution_timeout"
     #: The Airflow connection is wrong.
     CONNECTION = "connection"
     #: A pause before a start is over.
     RESUME = "resume"
+    #: The wait could not start in the triggerer: start it on a worker, which says what is wrong.
+    START = "start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,24 +37,22 @@ class Event:
     """What a trigger says to its task.
 
     :param kind: see :class:`EventKind`.
-    :param group: what was waited for; ``None`` after a pause.
+    :param group: what was waited for; ``None`` before a start.
     :param message: one sentence for a person.
     :param carry: plain JSON that the task gave its trigger.
-    :param polls: for each wait that goes on: how many polls there were, and when the last one succeeded.
     """
 
     kind: EventKind
     group: WaitGroup | None = None
     message: str = ""
     carry: Mapping[str, Any] = field(default_factory=dict)
-    polls: list[list[float]] | None = None
 
     def encode(self) -> dict[str, Any]:
         """Return plain JSON; it holds nothing secret."""
         encoded: dict[str, Any] = {"version": STATE_VERSION, "kind": self.kind.value, "carry": dict(self.carry)}
         if self.group is not None:
             encoded |= {"group": encode_group(self.group), "message": self.message}
-        return encoded if self.polls is None else encoded | {"polls": self.polls}
+        return encoded
 
     @classmethod
     def decode(cls, event: Any) -> Event:
@@ -74,7 +72,7 @@ class Event:
             if not isinstance(carry, Mapping):
                 raise ValueError("it carries nothing")
             kind = EventKind(event["kind"])
-            group = None if kind is EventKind.RESUME else decode_group(event["group"])
+            group = None if kind in (EventKind.RESUME, EventKind.START) else decode_group(event["group"])
             for wait, found in zip(group.waits, group.evaluations, strict=True) if group else ():
                 run = found.run
                 if found.outcome is Outcome.SUCCEEDED and (
@@ -86,7 +84,6 @@ class Event:
                 group=group,
                 message=str(event.get("message", "")),
                 carry=dict(carry),
-                polls=event.get("polls"),
             )
 
 
@@ -124,9 +121,6 @@ def finished_group(
         raise QuickBIConnectionError(event.message)
     if event.kind is EventKind.EXECUTION_TIMEOUT:
         raise AirflowTaskTimeout(f"execution_timeout is over. {event.message}")
-    if not group.evaluation.outcome.final:
-        if event.kind is EventKind.LATE:
-            defer_again(notify_late(group), event)
-        if event.kind is EventKind.PINNED:
-            defer_again(group, event)
+    if not group.evaluation.outcome.final and event.kind is EventKind.LATE:
+        defer_again(notify_late(group), event)
     return group

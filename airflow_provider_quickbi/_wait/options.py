@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Self
 from airflow_provider_quickbi import _instants, _options
 from airflow_provider_quickbi._options import Arguments, OptionError
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT, OnFailed, OnMissed
+from airflow_provider_quickbi._wait.subject import DatasetSubject, MailTaskSubject
 from airflow_provider_quickbi._wait.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime, tzinfo
 
     from airflow_provider_quickbi._wait.subject import Subject
+
+#: Arguments that name mail tasks, as one text or several.
+MAIL_TASK_NAMES = ("mail_id", "subscribe_name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,3 +83,60 @@ class SensorOptions:
                 f"executed_before ({before.isoformat()}) must be later than executed_after ({after.isoformat()})"
             )
         return options
+
+
+def read_mail_task_options(arguments: Arguments, zone: tzinfo) -> SensorOptions:
+    """Read and check the arguments of a ``QuickBIMailTaskSensor``.
+
+    :param arguments: of the sensor.
+    :param zone: of instants that name none.
+    :raises OptionError: for the first one that is wrong.
+    """
+    read = arguments.read
+    ids, names = (
+        read(name, partial(_options.texts, rendered=name in arguments.rendered), ()) for name in MAIL_TASK_NAMES
+    )
+    owner = read("mail_owner", _options.text, None)
+    task_id = read("quickbi_task_id", _options.run_id, None)
+    require = read("require", _options.requirement, "all")
+    options = SensorOptions.read(
+        arguments,
+        zone,
+        subjects=tuple(map(MailTaskSubject, ids)) or tuple(MailTaskSubject("", name, owner or "") for name in names),
+        run_id=task_id,
+        require=require,
+    )
+    if not arguments.parsing and not options.subjects:
+        raise OptionError("both mail_id and subscribe_name rendered empty")
+    windowed = arguments.given("executed_after") or arguments.given("executed_before")
+    if arguments.given("quickbi_task_id") and windowed:
+        raise OptionError("quickbi_task_id selects the run: omit executed_after and executed_before")
+    if task_id is not None and options.on_failed is OnFailed.WAIT:
+        raise OptionError('on_failed="wait" waits for a later run: omit it with quickbi_task_id')
+    if task_id is not None and len(options.subjects) > 1:
+        raise OptionError("quickbi_task_id selects one run: set one mail task, not several")
+    if ids and owner is not None:
+        raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
+    if options.subjects:
+        _options.required_of(require, len(options.subjects))
+    return options
+
+
+def read_dataset_options(arguments: Arguments, zone: tzinfo) -> SensorOptions:
+    """Read and check the arguments of a ``QuickBIDatasetRefreshSensor``.
+
+    :param arguments: of the sensor.
+    :param zone: of instants that name none.
+    :raises OptionError: for the first one that is wrong.
+    """
+    dataset_id = arguments.read("dataset_id", _options.text, None)
+    if dataset_id is None and not (arguments.parsing and _options.is_template(arguments.task.dataset_id)):
+        raise OptionError("dataset_id is missing")
+    return SensorOptions.read(arguments, zone, subjects=() if dataset_id is None else (DatasetSubject(dataset_id),))
+
+
+#: Reads the options of a sensor, by the kind of its subject.
+READERS: dict[str, Callable[[Arguments, tzinfo], SensorOptions]] = {
+    MailTaskSubject.kind: read_mail_task_options,
+    DatasetSubject.kind: read_dataset_options,
+}

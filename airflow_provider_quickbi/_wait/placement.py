@@ -1,9 +1,11 @@
-"""Where a deferred task ends when its run has succeeded: in the triggerer, or on a worker."""
+"""Where a deferred wait starts and where it ends: in the triggerer, or on a worker."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_quickbi._wait import rendering
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi._wait.state import WaitGroup
@@ -16,32 +18,80 @@ class Ending(StrEnum):
     WORKER = "worker"
     #: End the task with the run as its XCom.
     TRIGGERER = "triggerer"
+    #: End the task with a list of runs as its XCom.
+    TRIGGERER_WITH_LIST = "triggerer, list"
     #: End the task without an XCom.
     TRIGGERER_WITHOUT_XCOM = "triggerer, no XCom"
 
 
-def ending_of(task: Any, group: WaitGroup, *, supported: bool, several: bool) -> Ending:
-    """Decide where a task ends; the table is in ``docs/where-a-wait-runs.md``.
+def ending_of(task: Any, *, supported: bool) -> Ending:
+    """Decide where a task ends, as far as that is known while its DAG is parsed; the table is in ``docs/sensor.md``.
 
     :param task: the sensor.
-    :param group: what it waits for.
-    :param supported: whether Airflow lets a trigger end a task and store XComs (3.3 and later, without listeners).
-    :param several: whether the XCom is a list: another task may be mapped over it, which needs its length.
+    :param supported: whether Airflow lets a trigger end a task (3.3 and later, without listeners).
     """
     needs_worker = (
         not supported
         or not task.end_in_triggerer
-        or several
         or bool(task.outlets)  # only a worker registers asset events
         or bool(task.on_success_callback)
-        or _has_post_execute(task)
-        or any(wait.selector.is_open for wait in group.waits)  # the worker warns about an old run
+        or _overrides(task, "post_execute", "_post_execute_hook")
     )
     if needs_worker:
         return Ending.WORKER
     return Ending.TRIGGERER if task.do_xcom_push else Ending.TRIGGERER_WITHOUT_XCOM
 
 
-def _has_post_execute(task: Any) -> bool:
-    defined = [cls for cls in type(task).__mro__ if "post_execute" in vars(cls)]
-    return len(defined) > 1 or getattr(task, "_post_execute_hook", None) is not None
+def settled(ending: Ending, group: WaitGroup, *, several: bool) -> Ending:
+    """Return where a task ends, now that it is known what it waits for.
+
+    :param ending: as :func:`ending_of` returns it.
+    :param group: what is waited for.
+    :param several: whether the XCom is a list.
+    """
+    if any(wait.selector.is_open for wait in group.waits):  # the worker warns about an old run
+        return Ending.WORKER
+    return Ending.TRIGGERER_WITH_LIST if several and ending is Ending.TRIGGERER else ending
+
+
+def starts_in_triggerer(task: Any, *, supported: bool) -> bool:
+    """Decide while the DAG is parsed whether a task starts in the triggerer; the table is in ``docs/sensor.md``.
+
+    :param task: the sensor.
+    :param supported: whether Airflow gives a trigger its task's context (3.3 and later).
+    """
+    from airflow.providers.common.compat.sdk import conf
+
+    return not (
+        not supported
+        or not (task.deferrable and task.start_in_triggerer)
+        or not type(task).__module__.startswith("airflow_provider_quickbi.")
+        or task.get_closest_mapped_task_group() is not None  # Airflow does not support it
+        or task.execution_timeout is not None  # Airflow would end the trigger before it has polled once more
+        or task.deadline is not None  # a retry looks up in the task's state whether a late report was notified
+        or bool(task.on_execute_callback)
+        or _overrides(task, "pre_execute", "_pre_execute_hook")
+        or _limits_concurrency(task)
+        or conf.getboolean("triggerer", "queues_enabled", fallback=False)  # a trigger of a start has no queue
+        or _has_params(task)  # Airflow's triggerer would end if it were given wrong ones
+        or bool(task.inlets)  # Airflow looks them up before it starts a trigger
+        or any(rendering.needs_worker(getattr(task, name), task) for name in task.template_fields)
+    )
+
+
+def _limits_concurrency(task: Any) -> bool:
+    """Whether the task takes part in a limit that Airflow applies only to tasks that go through a worker."""
+    return (
+        task.pool != "default_pool"
+        or task.max_active_tis_per_dag is not None
+        or task.max_active_tis_per_dagrun is not None
+    )
+
+
+def _has_params(task: Any) -> bool:
+    return bool(task.params) or (task.has_dag() and bool(task.dag.params))
+
+
+def _overrides(task: Any, method: str, hook: str) -> bool:
+    defined = [cls for cls in type(task).__mro__ if method in vars(cls)]
+    return len(defined) > 1 or getattr(task, hook, None) is not None

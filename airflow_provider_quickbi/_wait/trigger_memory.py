@@ -1,18 +1,18 @@
-"""XComs that a trigger stores for its task without a worker (Airflow 3.3 and later): what it has learnt, the result."""
+"""XComs that a trigger stores for its task without a worker: what it has learnt, and the result."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-
-from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_quickbi._wait.codec import decode_group, encode_group
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi._wait.state import WaitGroup
 
-#: Key of the XCom; Airflow deletes it before each try.
+#: Key of the XCom. Airflow deletes it before a try that starts on a worker; ``since`` tells it from another try's.
 XCOM_KEY = "quickbi_wait"
+#: Key of a task's result.
+RESULT_KEY = "return_value"
 
 
 async def remember(ti: Any, group: WaitGroup) -> bool:
@@ -29,37 +29,54 @@ async def push(ti: Any, key: str, value: Any) -> bool:
 
     :param ti: the trigger's task instance; ``None`` outside of a triggerer.
     :param key: of the XCom.
-    :param value: plain JSON.
+    :param value: plain JSON. Another task may be mapped over a list or a dict.
     """
-    if not _supported():
-        return False
     try:
-        from airflow.sdk.execution_time.comms import SetXCom
-
-        await _send(SetXCom(key=key, value=value, **_where(ti)))
-    except Exception:  # noqa: BLE001 - whatever is wrong, the task stores it on a worker instead
+        await _set(ti, key, value)
+    except Exception:  # noqa: BLE001 - whatever is wrong, it is stored later, or on a worker
         return False
     return True
 
 
 async def recall(ti: Any) -> WaitGroup | None:
-    """Return what was learnt before the trigger was made anew, ``None`` if nothing is stored or it cannot be read.
+    """Return what was learnt before the trigger was recreated, ``None`` if nothing is stored or it cannot be read.
 
     :param ti: the trigger's task instance; ``None`` outside of a triggerer.
     """
-    if not _supported():
-        return None
     try:
-        from airflow.sdk.execution_time.comms import GetXCom
-
-        result = await _send(GetXCom(key=XCOM_KEY, **_where(ti)))
-        return decode_group(result.value) if isinstance(result.value, dict) else None
+        value = await _get(ti, XCOM_KEY)
+        return decode_group(value) if isinstance(value, dict) else None
     except Exception:  # noqa: BLE001 - as if this were the first trigger of the wait
         return None
 
 
-def _supported() -> bool:
-    return hasattr(BaseTrigger, "on_kill")  # came with the same version
+async def clear_result(ti: Any) -> None:
+    """Delete the result of an earlier try, as a worker does when a try starts.
+
+    :param ti: the trigger's task instance.
+    :raises Exception: what Airflow raises if it cannot.
+    """
+    from airflow.sdk.execution_time.comms import DeleteXCom
+
+    await _send(DeleteXCom(key=RESULT_KEY, **_where(ti)))
+
+
+async def _set(ti: Any, key: str, value: Any) -> None:
+    try:
+        from airflow.sdk.execution_time.comms import SetXCom
+    except ImportError:
+        await _in_database("set", key=key, value=value, **_where(ti))
+    else:
+        length = len(value) if isinstance(value, (list, dict)) and key == RESULT_KEY else None
+        await _send(SetXCom(key=key, value=value, mapped_length=length, **_where(ti)))
+
+
+async def _get(ti: Any, key: str) -> Any:
+    try:
+        from airflow.sdk.execution_time.comms import GetXCom
+    except ImportError:
+        return await _in_database("get_one", key=key, **_where(ti))
+    return (await _send(GetXCom(key=key, **_where(ti)))).value
 
 
 def _where(ti: Any) -> dict[str, Any]:
@@ -70,3 +87,11 @@ async def _send(message: Any) -> Any:
     from airflow.sdk.execution_time import task_runner
 
     return await task_runner.SUPERVISOR_COMMS.asend(message)
+
+
+async def _in_database(method: str, **arguments: Any) -> Any:
+    """Call a method of Airflow 2.11's XComs, which are in the metadata database; it blocks."""
+    from airflow.models.xcom import XCom
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(getattr(XCom, method))(**arguments)

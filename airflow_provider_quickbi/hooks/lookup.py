@@ -1,4 +1,4 @@
-"""How a hook looks its Airflow connection up, on a worker and on an event loop, and what it raises if it cannot."""
+"""How a hook looks its Airflow connection up, on a worker and on an event loop, and mail tasks by their names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_quickbi import _pacing, connection
+from airflow_provider_quickbi.api.lookup import find_by_name
 from airflow_provider_quickbi.connection import QuickBIConnection, RawConnection
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIConnectionUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from airflow_provider_quickbi.api.models import MailTask
 
 
 def read_connection(hook: BaseHook, conn_id: str) -> QuickBIConnection:
@@ -92,6 +95,24 @@ async def _find_async(hook: BaseHook, conn_id: str) -> Any:
         except AirflowNotFoundException:
             pass
     return await sync_to_async(hook.get_connection)(conn_id)
+
+
+def find_all(visible: Sequence[MailTask], names: Sequence[str], owner: str | None, log: Any) -> list[MailTask]:
+    """Return the mail tasks with exactly these names, in the same order, and log what was found.
+
+    :param visible: all mail tasks that the AccessKey may see.
+    :param names: of mail tasks.
+    :param owner: nickname or user id of the owner, for names that several mail tasks share.
+    :param log: of the task.
+    :raises PermanentError: if no or more than one mail task has a name.
+    """
+    found = [find_by_name(visible, name, owner) for name in names]
+    for mail_task in found:
+        name, mail_id = mail_task.subscribe_name, mail_task.mail_id
+        log.info("Mail task %r has MailId %s.", name, mail_id)
+        if mail_task.paused:
+            log.warning("Mail task %r (MailId %s) is paused: its schedule starts no runs.", name, mail_id)
+    return found
 
 
 def _overrides(hook: BaseHook, method: str) -> bool:

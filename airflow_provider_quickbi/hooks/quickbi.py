@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow_provider_quickbi import connection
 from airflow_provider_quickbi._metrics import count_call
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError, QuickBIError
-from airflow_provider_quickbi.api.lookup import find_by_name
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
 from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.exceptions import task_error, task_errors
@@ -184,18 +183,9 @@ class QuickBIHook(DatasetMethods):
         """
         try:
             visible = list(self.get_conn().iter_mail_tasks(page_size=LOOKUP_PAGE_SIZE))
-            found = [find_by_name(visible, name, owner) for name in subscribe_names]
+            return lookup.find_all(visible, subscribe_names, owner, self.log)
         except QuickBIError as error:
             raise task_error(error) from None
-        for mail_task in found:
-            self.log.info("Mail task %r has MailId %s.", mail_task.subscribe_name, mail_task.mail_id)
-            if mail_task.paused:
-                self.log.warning(
-                    "Mail task %r (MailId %s) is paused: its schedule starts no runs.",
-                    mail_task.subscribe_name,
-                    mail_task.mail_id,
-                )
-        return found
 
     def get_mail_task_status(self, mail_id: str, task_id: str | int | None = None) -> list[MailTaskRun]:
         """Return one run of a mail task: the given or the latest one (``GetMailTaskStatus``).

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_quickbi import _options, connection
-from airflow_provider_quickbi._options import OptionError
-from airflow_provider_quickbi._wait.options import SensorOptions
+from airflow_provider_quickbi import connection
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT, OnFailed, OnMissed
 from airflow_provider_quickbi._wait.subject import DatasetSubject
 from airflow_provider_quickbi._wait.window import Window
@@ -16,11 +14,9 @@ from airflow_provider_quickbi.sensors.waiting import RunSensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime, timedelta, tzinfo
+    from datetime import datetime, timedelta
 
     from airflow.providers.common.compat.sdk import Context
-
-    from airflow_provider_quickbi._options import Arguments
 
 
 class QuickBIDatasetRefreshSensor(RunSensor):
@@ -54,11 +50,14 @@ class QuickBIDatasetRefreshSensor(RunSensor):
     :param on_late_callback: called once with the context if the data is late: a callable, a notifier, or a list.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
+    :param start_in_triggerer: whether a deferred task starts in the triggerer, without starting a worker, where none is
+        needed; default ``True``. Airflow 3.3 and later.
     :param end_in_triggerer: whether a deferred task whose run has succeeded finishes in the triggerer, without starting
         another worker, where none is needed; default ``True``. Airflow 3.3 and later.
     :param poke_interval: seconds or timedelta between two polls; default 30 seconds.
     """
 
+    subject_kind = DatasetSubject.kind
     template_fields: Sequence[str] = (
         "dataset_id",
         "executed_after",
@@ -89,6 +88,7 @@ class QuickBIDatasetRefreshSensor(RunSensor):
         on_late_callback: Callable[[Context], Any] | Sequence[Callable[[Context], Any]] | None = None,
         quickbi_conn_id: str = connection.DEFAULT_CONN_ID,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_in_triggerer: bool = True,
         end_in_triggerer: bool = True,
         poke_interval: float | timedelta = 30,
         **kwargs: Any,
@@ -107,15 +107,9 @@ class QuickBIDatasetRefreshSensor(RunSensor):
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
         self.deferrable = deferrable
+        self.start_in_triggerer = start_in_triggerer
         self.end_in_triggerer = end_in_triggerer
         self._prepare(kwargs.get("default_args"), ())
-
-    def _read_options(self, arguments: Arguments, zone: tzinfo) -> SensorOptions:
-        dataset_id = arguments.read("dataset_id", _options.text, None)
-        if dataset_id is None and not (arguments.parsing and _options.is_template(self.dataset_id)):
-            raise OptionError("dataset_id is missing")
-        subjects = () if dataset_id is None else (DatasetSubject(dataset_id),)
-        return SensorOptions.read(arguments, zone, subjects=subjects)
 
     def on_kill(self) -> None:
         """Log that a refresh in progress continues."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_quickbi import _options, connection
-from airflow_provider_quickbi._options import Arguments, OptionError
-from airflow_provider_quickbi._wait.options import SensorOptions
+from airflow_provider_quickbi import connection
+from airflow_provider_quickbi._wait.options import MAIL_TASK_NAMES
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT, OnFailed, OnMissed
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._wait.window import Window
@@ -18,14 +16,12 @@ from airflow_provider_quickbi.sensors.waiting import RunSensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime, timedelta, tzinfo
+    from datetime import datetime, timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
 __all__ = ["QuickBIDatasetRefreshSensor", "QuickBIMailTaskSensor"]
 
-#: Arguments that take one text or several.
-_NAMES = ("mail_id", "subscribe_name")
 #: Arguments that exclude each other; a task's own argument wins over one from ``default_args``.
 _EXCLUSIVE = (
     (("mail_id",), ("subscribe_name", "mail_owner")),
@@ -82,11 +78,15 @@ class QuickBIMailTaskSensor(RunSensor):
     :param on_late_callback: called once with the context if the report is late: a callable, a notifier, or a list.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
+    :param start_in_triggerer: whether a deferred task starts in the triggerer, without starting a worker, where none is
+        needed; default ``True``. Airflow 3.3 and later.
     :param end_in_triggerer: whether a deferred task whose run has succeeded finishes in the triggerer, without starting
         another worker, where none is needed; default ``True``. Airflow 3.3 and later.
     :param poke_interval: seconds or timedelta between two polls; default 30 seconds.
     """
 
+    subject_kind = MailTaskSubject.kind
+    _one_of = MAIL_TASK_NAMES
     template_fields: Sequence[str] = (
         "mail_id",
         "subscribe_name",
@@ -125,6 +125,7 @@ class QuickBIMailTaskSensor(RunSensor):
         on_late_callback: Callable[[Context], Any] | Sequence[Callable[[Context], Any]] | None = None,
         quickbi_conn_id: str = connection.DEFAULT_CONN_ID,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_in_triggerer: bool = True,
         end_in_triggerer: bool = True,
         poke_interval: float | timedelta = 30,
         **kwargs: Any,
@@ -147,42 +148,9 @@ class QuickBIMailTaskSensor(RunSensor):
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
         self.deferrable = deferrable
+        self.start_in_triggerer = start_in_triggerer
         self.end_in_triggerer = end_in_triggerer
-        self._rendered = frozenset(name for name in _NAMES if _options.is_template(getattr(self, name)))
-        self._prepare(kwargs.get("default_args"), _EXCLUSIVE, _NAMES)
-
-    def _read_options(self, arguments: Arguments, zone: tzinfo) -> SensorOptions:
-        read = arguments.read
-        ids, names = (read(name, partial(_options.texts, rendered=name in self._rendered), ()) for name in _NAMES)
-        owner = read("mail_owner", _options.text, None)
-        task_id = read("quickbi_task_id", _options.run_id, None)
-        require = read("require", _options.requirement, "all")
-        options = SensorOptions.read(
-            arguments,
-            zone,
-            subjects=tuple(map(MailTaskSubject, ids))
-            or tuple(MailTaskSubject("", name, owner or "") for name in names),
-            run_id=task_id,
-            require=require,
-        )
-        if not arguments.parsing and not options.subjects:
-            raise OptionError("both mail_id and subscribe_name rendered empty")
-        windowed = arguments.given("executed_after") or arguments.given("executed_before")
-        if arguments.given("quickbi_task_id") and windowed:
-            raise OptionError("quickbi_task_id selects the run: omit executed_after and executed_before")
-        if task_id is not None and options.on_failed is OnFailed.WAIT:
-            raise OptionError('on_failed="wait" waits for a later run: omit it with quickbi_task_id')
-        if task_id is not None and len(options.subjects) > 1:
-            raise OptionError("quickbi_task_id selects one run: set one mail task, not several")
-        if ids and owner is not None:
-            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
-        if options.subjects:
-            _options.required_of(require, len(options.subjects))
-        return options
-
-    def _names_several(self) -> bool:
-        name = "mail_id" if self.mail_id is not None else "subscribe_name"
-        return _options.as_list(getattr(self, name), rendered=name in self._rendered) is not None
+        self._prepare(kwargs.get("default_args"), _EXCLUSIVE)
 
     def on_kill(self) -> None:
         """Log that a report in progress is still sent."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
 
@@ -18,11 +17,13 @@ from airflow_provider_quickbi._wait import memory
 from airflow_provider_quickbi._wait.conclusion import conclude, softened
 from airflow_provider_quickbi._wait.deferral import PollOptions, defer_wait
 from airflow_provider_quickbi._wait.evaluate import evaluate_group
-from airflow_provider_quickbi._wait.events import Event, finished_group
+from airflow_provider_quickbi._wait.events import Event, EventKind, finished_group
 from airflow_provider_quickbi._wait.logging import WaitLog
+from airflow_provider_quickbi._wait.options import READERS
 from airflow_provider_quickbi._wait.outlets import unrelated_outlets
-from airflow_provider_quickbi._wait.placement import Ending, ending_of
+from airflow_provider_quickbi._wait.placement import Ending, ending_of, settled
 from airflow_provider_quickbi._wait.start import Limits, start_group, unreachable_seconds
+from airflow_provider_quickbi._wait.start_arguments import StartArguments, StartsInTriggerer
 from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitGroup
 from airflow_provider_quickbi._wait.sync import poll_once, seconds_until_next_poll
 from airflow_provider_quickbi.api.clock import CLOCK
@@ -37,11 +38,10 @@ from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime, tzinfo
+    from datetime import datetime
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_quickbi._wait.options import SensorOptions
     from airflow_provider_quickbi._wait.subject import Subject
 
 
@@ -51,52 +51,56 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     operator_extra_links = (QuickBIConsoleLink(),)
     ui_color = "#e8f1ff"
 
+    #: Whether the arguments are set and checked.
+    made = False
+    start_from_trigger = StartsInTriggerer()
+    start_trigger_args = StartArguments()
+
+    #: Kind of what is waited for, see :class:`airflow_provider_quickbi._wait.subject.Subject`.
+    subject_kind: ClassVar[str]
     deferrable: bool
+    start_in_triggerer: bool
     end_in_triggerer: bool
     quickbi_conn_id: str
     on_missed: str
     deadline: datetime | str | None
     on_late_callback: Any
 
-    @abstractmethod
-    def _read_options(self, arguments: Arguments, zone: tzinfo) -> SensorOptions:
-        """Read and check the arguments.
-
-        :param arguments: of this task.
-        :param zone: of instants that name none.
-        :raises OptionError: for the first one that is wrong.
-        """
+    #: Arguments of which one is given, and which may be a list.
+    _one_of: ClassVar[tuple[str, ...]] = ()
 
     def _names_several(self) -> bool:
         """Whether the XCom is a list."""
-        return False
+        return Arguments(self, rendered=self.rendered).names_several(*self._one_of)
 
     def _prepare(
         self,
         default_args: Mapping[str, Any] | None,
         exclusive: Sequence[tuple[Sequence[str], Sequence[str]]],
-        one_of: tuple[str, str] | None = None,
     ) -> None:
         """Check the arguments while the DAG is parsed, as far as they are known.
 
         :param default_args: that apply to this task.
         :param exclusive: pairs of arguments that exclude each other.
-        :param one_of: two arguments of which exactly one must be given.
         :raises QuickBIArgumentError: for the first one that is wrong.
         """
         _options.settle_defaults(self, default_args, exclusive, {"on_failed": OnFailed})
+        self.rendered = frozenset(name for name in self._one_of if _options.is_template(getattr(self, name)))
+        self._since: float | None = None
         self._group: WaitGroup | None = None
         self._log_of_wait: WaitLog | None = None
         self._delay = DetectionDelay()
         try:
-            if one_of is not None:
-                _options.need_one_of(self, *one_of)
-            options = self._read_options(Arguments(self, parsing=True), _airflow.default_timezone())
+            if self._one_of:
+                _options.need_one_of(self, *self._one_of)
+            arguments = Arguments(self, parsing=True, rendered=self.rendered)
+            options = READERS[self.subject_kind](arguments, _airflow.default_timezone())
             if not _options.is_template(self.deadline):
                 _instants.deadline("deadline", self.deadline, CLOCK.now(), _airflow.default_timezone())
             self._check_outlets(options.subjects)
         except OptionError as error:
             raise QuickBIArgumentError(str(error)) from None
+        self.made = True
 
     def _check_outlets(self, subjects: Sequence[Subject]) -> None:
         known = [subject for subject in subjects if subject.id]
@@ -105,7 +109,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait, in this worker or in the triggerer."""
-        self._group = self._log_of_wait = None
+        self._group = self._log_of_wait = self._since = None
         self._delay = DetectionDelay()
         with softened(self):
             self._store_link(context)
@@ -117,7 +121,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     def _wait_deferred(self, context: Context) -> Any:
         """Hand the wait to the triggerer; if that cannot end the task, first check whether one poll is enough."""
         group = self._start(context)
-        ending = ending_of(self, group, supported=_airflow.triggers_end_tasks(), several=self._names_several())
+        ending = self._ending(group)
         if ending is Ending.WORKER:
             group = self._poll(group, NO_RETRY)  # what fails is left to the triggerer
         else:
@@ -165,16 +169,24 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         """
         QuickBIConsoleLink.resumed(self)
         with softened(self):
+            decoded = Event.decode(event)
+            if decoded.kind is EventKind.START:
+                self._since = decoded.carry["since"]
+                self._store_link(context)
+                return self._wait_deferred(context)
             group = finished_group(
-                Event.decode(event),
+                decoded,
                 notify_late=partial(self._notify_late, context=context),
                 defer_again=self._defer_again,
             )
             return self._conclude(group, context)
 
     def _defer_again(self, group: WaitGroup, event: Event) -> NoReturn:
-        ending = ending_of(self, group, supported=_airflow.triggers_end_tasks(), several=self._names_several())
-        defer_wait(self, group, self._poll_options(event.carry.get("execute_by"), ending), event.polls)
+        defer_wait(self, group, self._poll_options(event.carry.get("execute_by"), self._ending(group)))
+
+    def _ending(self, group: WaitGroup) -> Ending:
+        ending = ending_of(self, supported=_airflow.triggers_end_tasks())
+        return settled(ending, group, several=self._names_several())
 
     def _poll_options(self, execute_by: float | None, ending: Ending) -> PollOptions:
         return PollOptions(
@@ -191,7 +203,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         """Read the rendered arguments and return a wait group of which nothing is known yet."""
         zone = _airflow.default_timezone()
         try:
-            options = self._read_options(Arguments(self), zone)
+            options = READERS[self.subject_kind](Arguments(self, rendered=self.rendered), zone)
             self._check_outlets(options.subjects)
             late = _instants.deadline("deadline", self.deadline, _airflow.run_started(context) or CLOCK.now(), zone)
         except OptionError as error:
@@ -203,7 +215,8 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             poke_interval=self.poke_interval,
         )
         late_at = late_notice.pending(late.timestamp() if late else None, context)
-        return start_group(self, context, options, limits, late_at)
+        lookup_since = CLOCK.time() if self._since is None else self._since
+        return start_group(self, context, options, limits, late_at, lookup_since)
 
     def _poll(self, group: WaitGroup, retries: RetryPolicy) -> WaitGroup:
         with QuickBIHook(self.quickbi_conn_id) as hook:
@@ -247,6 +260,6 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     def _started_at(self, context: Context) -> float:
         """Return when Airflow starts to count ``timeout``: at the first poll, regardless of later reschedules."""
         if not self.reschedule or self.deferrable:
-            return CLOCK.time()
+            return CLOCK.time() if self._since is None else self._since
         first = _airflow.first_reschedule_date(self, context) or context["ti"].start_date
         return first.timestamp() if first else CLOCK.time()

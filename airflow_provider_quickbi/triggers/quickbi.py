@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
 from airflow_provider_quickbi import _options
-from airflow_provider_quickbi._metrics import count_outcome
 from airflow_provider_quickbi._options import OptionError
-from airflow_provider_quickbi._wait import aio, trigger_memory
+from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.aio import TriggererWait
 from airflow_provider_quickbi._wait.codec import STATE_VERSION, check_version, decode_group, encode_group
 from airflow_provider_quickbi._wait.deferral import PollOptions
 from airflow_provider_quickbi._wait.events import Event, EventKind
 from airflow_provider_quickbi._wait.placement import Ending
-from airflow_provider_quickbi._wait.shared_client import SharedClient
-from airflow_provider_quickbi._wait.state import Outcome
 from airflow_provider_quickbi._wait.subject import DatasetSubject, MailTaskSubject
 from airflow_provider_quickbi.api.clock import CLOCK
-from airflow_provider_quickbi.exceptions import QuickBIConnectionError
+from airflow_provider_quickbi.triggers.polling import DeferralTrigger, PollingTrigger
 from airflow_provider_quickbi.triggers.watching import WatchTrigger, readable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
-    from airflow_provider_quickbi._wait.state import WaitGroup
     from airflow_provider_quickbi._wait.subject import Subject
     from airflow_provider_quickbi.api.models import Run
 
 
-class _DeferralTrigger(BaseTrigger):
-    """Emits one event, once Airflow has noticed that the task has deferred itself."""
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and emit the one event."""
-        started = CLOCK.monotonic()
-        event = await self._wait()
-        await CLOCK.sleep_async(max(0.0, started + aio.FIRST_POLL_SECONDS - CLOCK.monotonic()))
-        yield await self._airflow_event(event)
-
-    async def _airflow_event(self, event: Event) -> TriggerEvent:
-        """Return what Airflow is given."""
-        return TriggerEvent(event.encode())
-
-    @abstractmethod
-    async def _wait(self) -> Event:
-        """Wait, and return what the event says."""
-
-
-class QuickBIMailTaskTrigger(_DeferralTrigger):
+class QuickBIMailTaskTrigger(PollingTrigger):
     """Wait until the runs of a wait group are finished, polling Quick BI no more often than it allows.
 
     The runs are those of mail tasks, or refreshes of datasets.
@@ -66,8 +40,6 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
     :param carry: plain JSON that comes back with the event.
     :param ending: where the task ends when the run has succeeded, see
         :class:`airflow_provider_quickbi._wait.placement.Ending`.
-    :param polls: of a wait that continues after an event, for each subject: how many polls there were, and when the
-        last one succeeded, in seconds since the epoch; ``None`` for one that starts.
     :param version: of these arguments.
     :param _later: what a later release has added; it is ignored.
     :raises TypeError: if they cannot be read. A triggerer fails one task for it; any other error would end it.
@@ -84,7 +56,6 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
         execute_by: float | None = None,
         carry: dict[str, Any] | None = None,
         ending: str = Ending.WORKER.value,
-        polls: list[list[float]] | None = None,
         version: int = STATE_VERSION,
         **_later: Any,
     ) -> None:
@@ -100,7 +71,7 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
         )
         with readable(self):
             check_version(version)
-            self.wait = TriggererWait(decode_group(group), self.options, polls, self.log, self._store)
+            self.wait = TriggererWait(decode_group(group), self.options, self.log, self.store)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the arguments, with what has been learnt meanwhile."""
@@ -116,60 +87,11 @@ class QuickBIMailTaskTrigger(_DeferralTrigger):
                 "execute_by": self.options.execute_by,
                 "carry": dict(self.options.carry),
                 "ending": self.options.ending.value,
-                "polls": self.wait.polls,
             },
         )
 
-    async def _wait(self) -> Event:
-        await self._restore()
-        try:
-            async with SharedClient(self.options.quickbi_conn_id) as client:
-                kind = await self.wait.run(client)
-        except QuickBIConnectionError as error:
-            kind, message = EventKind.CONNECTION, str(error)
-        else:
-            message = self.wait.group.evaluation.message
-        return Event(
-            kind=kind,
-            group=self.wait.group,
-            message=message,
-            carry=self.options.carry,
-            polls=self.wait.polls if kind is EventKind.PINNED else None,
-        )
 
-    async def _airflow_event(self, event: Event) -> TriggerEvent:
-        """End the task if its run has succeeded and no worker is needed for that, else resume it."""
-        group = self.wait.group
-        ends = event.kind is EventKind.FINISHED and group.evaluation.outcome is Outcome.SUCCEEDED
-        if not ends or self.options.ending is Ending.WORKER:
-            return await super()._airflow_event(event)
-        if self.options.ending is Ending.TRIGGERER:
-            # Not as an XCom of the event: Airflow encodes those twice, and the next task gets a text.
-            result: Any = group.results()[0]
-            if not await trigger_memory.push(self.task_instance, "return_value", result):
-                return await super()._airflow_event(event)
-        from airflow.triggers.base import TaskSuccessEvent
-
-        count_outcome(group)
-        self.log.info("%s", group.evaluation.message)
-        ending = TaskSuccessEvent()
-        ending.payload = event.encode()  # for dag.test(), which resumes the task with it
-        return ending
-
-    async def _store(self, group: WaitGroup) -> bool:
-        """Store what was learnt without a worker; return whether Airflow can do that."""
-        return await trigger_memory.remember(self.task_instance, group)
-
-    async def _restore(self) -> None:
-        """Resume from what was stored before this trigger was recreated."""
-        self.wait.restore(await trigger_memory.recall(self.task_instance))
-
-    async def on_kill(self) -> None:
-        """Log that a person ended the wait."""
-        self.log.info("Wait cancelled; a report in progress is still sent.")
-
-
-class QuickBIPauseTrigger(_DeferralTrigger):
+class QuickBIPauseTrigger(DeferralTrigger):
     """Wait until an instant, without a worker slot and without a call.
 
     :param until: seconds since the epoch.

@@ -7,16 +7,8 @@ import json
 
 
 async def _event(trigger):
-    """Return the event with which a wait ends; after one that only says what was learnt, go on as the worker does."""
-    while True:
-        event = (await anext(trigger.run())).payload
-        if event["kind"] != "pinned":
-            return event
-        trigger = _next(trigger, event)
-
-
-def _next(trigger, event):
-    return type(trigger)(**trigger.serialize()[1] | {name: event[name] for name in ("group", "polls")})
+    """Return the event with which a wait ends."""
+    return (await anext(trigger.run())).payload
 
 
 def _events(*triggers, limit=120):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_quickbi.testing import DOCUMENTED_CALLS_PER_SECOND, LocalQuickBI
-from dev.standalone import Airflow, Api, Program, ending_on
+from dev.standalone import Airflow, Api, ending_on
 from tests.live.runs import WAITING, Run, RunWhileWatched, Watched, until
 
 if TYPE_CHECKING:
@@ -104,17 +105,21 @@ def watched(quickbi: LocalQuickBI, trigger: Callable[..., Run]) -> Watched:
     return Watched(run, mails, run.states_until_finished())
 
 
-class Triggerer:
-    """The triggerer of a standalone Airflow, to be killed and started anew."""
+class Component:
+    """One program of a standalone Airflow, to be killed and started anew.
 
-    def __init__(self, airflow: Airflow) -> None:
+    :param airflow: in which it runs.
+    :param name: of its command.
+    """
+
+    def __init__(self, airflow: Airflow, name: str) -> None:
         self._airflow = airflow
-        self._again: Program | None = None
+        self._name = name
 
     def kill(self) -> None:
-        """Kill the triggerer and what it started with SIGKILL, and nothing else."""
-        leaders = [process for process in self._airflow.processes("triggerer") if self._is_command(process)]
-        assert leaders, "No triggerer runs"
+        """Kill the program and what it started with SIGKILL, and nothing else."""
+        leaders = [process for process in self._airflow.processes(self._name) if self._is_command(process)]
+        assert leaders, f"No {self._name} runs"
         for leader in leaders:
             for process in [*leader.children(recursive=True), leader]:
                 process.kill()
@@ -122,17 +127,31 @@ class Triggerer:
 
     def start(self) -> None:
         """Start a new one in the same environment."""
-        self._again = self._airflow.start("triggerer")
+        self._airflow.start(self._name)
 
     def _is_command(self, process: Any) -> bool:
         parent = process.parent()
-        return parent is None or "triggerer" not in parent.cmdline()
+        return parent is None or self._name not in parent.cmdline()
+
+
+@contextmanager
+def running_again_afterwards(airflow: Airflow, name: str) -> Iterator[Component]:
+    """Yield a component; one runs again afterwards."""
+    component = Component(airflow, name)
+    yield component
+    if not airflow.processes(name):
+        component.start()
 
 
 @pytest.fixture
-def triggerer(airflow: Airflow) -> Iterator[Triggerer]:
-    """The triggerer; one runs again afterwards."""
-    triggerer = Triggerer(airflow)
-    yield triggerer
-    if not airflow.processes("triggerer"):
-        triggerer.start()
+def triggerer(airflow: Airflow) -> Iterator[Component]:
+    """The triggerer."""
+    with running_again_afterwards(airflow, "triggerer") as component:
+        yield component
+
+
+@pytest.fixture
+def scheduler(airflow: Airflow) -> Iterator[Component]:
+    """The scheduler, with its executor."""
+    with running_again_afterwards(airflow, "scheduler") as component:
+        yield component

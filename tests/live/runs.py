@@ -191,3 +191,10 @@ class Watched:
     run: Run
     mails: dict[str, RunWhileWatched]
     seen: dict[str, set[str]]
+
+
+def worker_starts(airflow: Airflow, run: Run, task_id: str) -> int:
+    """Count the worker processes that a task took: each begins its log with where it runs."""
+    folder = Path(airflow.home, "logs", f"dag_id={run.dag_id}", f"run_id={run.run_id}", f"task_id={task_id}")
+    lines = [line for log in folder.glob("attempt=*.log") for line in log.read_text().splitlines()]
+    return sum(json.loads(line)["event"].startswith("DAG bundles loaded") for line in lines if line.startswith("{"))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_quickbi.testing import LocalQuickBI
     from dev.standalone import Airflow, Api
-    from tests.live.conftest import Triggerer
+    from tests.live.conftest import Component
 
 WATCHED = {
     "live_event_by_id": "watched-by-id",
@@ -102,7 +102,7 @@ def watches(airflow: Airflow, api: Api, quickbi: LocalQuickBI) -> Iterator[list[
 
 
 def test_each_delivery_schedules_one_run_although_the_triggerer_is_killed_in_between(
-    watches: list[Subscription], triggerer: Triggerer
+    watches: list[Subscription], triggerer: Component
 ) -> None:
     for watch in watches:
         watch.deliver()

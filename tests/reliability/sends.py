@@ -32,6 +32,7 @@ from airflow_provider_quickbi.exceptions import QuickBIRunFailed, QuickBIStartUn
 from airflow_provider_quickbi.operators.quickbi import QuickBIRefreshDatasetOperator, QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.operators.starting import StartOperator
 from tests.datasets import Datasets
+from tests.xcoms import XComs
 
 from .faulty import FaultyQuickBI
 from .waits import Triggerer, through_json
@@ -124,6 +125,7 @@ def hurried() -> Iterator[None]:
         patch.setattr(starter, "DEFAULT_PAUSE", 0.3)
         patch.setattr(monitor, "_SHORT_PAUSE", 0.05)
         patch.setattr(aio, "FIRST_POLL_SECONDS", 0.0)
+        XComs(patch)
         yield
 
 

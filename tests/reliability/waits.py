@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import random
@@ -22,6 +23,7 @@ from airflow_provider_quickbi._wait.sync import poll_once, wait_until_finished
 from airflow_provider_quickbi.api.retry import NO_RETRY
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
+from tests.xcoms import task_instance
 
 from .stories import Story, WaitPlan, named_run
 
@@ -42,6 +44,7 @@ class Triggerer:
     def __init__(self, counts: Counter[str]) -> None:
         self.counts = counts
         self._running: set[asyncio.Task[Any]] = set()
+        self._numbers = itertools.count()
 
     def restart(self) -> None:
         """Kill every trigger at once; each is made anew from what was serialised."""
@@ -52,16 +55,18 @@ class Triggerer:
         """Run a trigger until it gives its event, whatever happens to the triggerer.
 
         :param trigger: as the task deferred to it.
-        :param dice: decide when it is killed, and whether what it has learnt was kept.
+        :param dice: decide when it is killed.
         :returns: the event's payload, out of the database.
         """
         path, kept = trigger.serialize()
         module, _, name = path.rpartition(".")
         make: Callable[..., Any] = getattr(import_module(module), name)
+        ti = task_instance(f"soak-{next(self._numbers)}")
         while True:
             kept = through_json(kept)
             self.counts["triggers"] += 1
             incarnation = make(**kept)
+            incarnation.task_instance = ti
             task = asyncio.create_task(self._events(incarnation))
             self._running.add(task)
             try:
@@ -75,8 +80,6 @@ class Triggerer:
                 (payload,) = task.result()
                 return through_json(payload)
             self.counts["triggers killed and made anew"] += 1
-            # Airflow makes it from what was deferred to; what was learnt since may be lost.
-            kept = dice.choice((kept, incarnation.serialize()[1]))
 
     @staticmethod
     async def _events(trigger: Any) -> list[Any]:
@@ -157,20 +160,17 @@ class Waiters:
         conn_id = dice.choice((self.steady_conn_id, self.changing_conn_id))
         if conn_id == self.steady_conn_id:
             group = await self._in_worker(self._first_poll, group)
-        polls = None
         while not group.evaluation.outcome.final:
             trigger = QuickBIMailTaskTrigger(
-                quickbi_conn_id=conn_id, group=encode_group(group), poke_interval=plan.poke_interval, polls=polls
+                quickbi_conn_id=conn_id, group=encode_group(group), poke_interval=plan.poke_interval
             )
             event = await self.triggerer.run(trigger, dice)
             decoded = Event.decode(event)
             assert decoded.group is not None
-            kind, group, message, polls = decoded.kind, decoded.group, decoded.message, decoded.polls
+            kind, group, message = decoded.kind, decoded.group, decoded.message
             if kind == EventKind.LATE:
                 notified.append(time.time())
                 group = group.notified()
-            elif kind == EventKind.PINNED:
-                self.counts["runs that were first seen in the triggerer"] += 1
             elif kind != EventKind.FINISHED:
                 raise AssertionError(f"the trigger ended with {kind}: {message}")
         return group
