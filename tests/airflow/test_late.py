@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
@@ -145,3 +146,18 @@ def test_execution_timeout_stays_after_a_late_notification(airflow, report, sens
     assert ran.states == {"report": "up_for_retry"}
     assert type(ran.error("report")).__name__ == "AirflowTaskTimeout"
     assert len(notified) == 1
+
+
+def test_a_callback_that_outlasts_the_timeout_takes_no_last_poll_away(airflow, quickbi, report, sensor_of, run_of):
+    """Airflow itself would say that the sensor timed out, without another poll."""
+
+    def notify(context):
+        quickbi.finish_run(report)
+        time.sleep(1.1)
+
+    ran = airflow.run(
+        lambda: sensor_of("poke", "report", deadline=datetime.now(UTC), on_late_callback=notify, timeout=1)
+    )
+
+    assert ran.states == {"report": "success"}, ran.log
+    assert ran.xcoms() == {"report": run_of("report")}
