@@ -182,7 +182,7 @@ def as_list(value: Any, *, rendered: bool) -> Sequence[Any] | None:
     """Return an argument that is a list, ``None`` if it is not; this alone decides whether a task names several.
 
     A list is a list. Text is one only if a template gave it and it is a list of texts as Python or JSON writes it, some
-    of which may have been rendered to nothing (``None``): a name may begin with a bracket.
+    of which may have been rendered to nothing (``None``): a name may start with a bracket.
 
     :param value: of the argument.
     :param rendered: whether a template gave it.

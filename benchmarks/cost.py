@@ -1,4 +1,4 @@
-"""What one poll costs: CPU and calls a second, beside the official client and ``aiohttp`` with nothing on top."""
+"""What one poll costs: CPU and calls per second, beside the official client and ``aiohttp`` with nothing on top."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Cost:
     """The best of some rounds.
 
     :param cpu_ms: CPU of the client's process for one call.
-    :param calls_a_second: that one process made.
+    :param calls_per_second: that one process made.
     """
 
     cpu_ms: float = float("inf")
-    calls_a_second: float = 0.0
+    calls_per_second: float = 0.0
 
 
 def run(quick: bool) -> Section:
@@ -54,15 +54,15 @@ def run(quick: bool) -> Section:
         TITLE,
         [
             Row(
-                "calls a second",
-                f"{ours.calls_a_second:,.0f}",
-                f"official client {official.calls_a_second:,.0f}; bare aiohttp {bare.calls_a_second:,.0f}",
+                "calls per second",
+                f"{ours.calls_per_second:,.0f}",
+                f"official client {official.calls_per_second:,.0f}; bare aiohttp {bare.calls_per_second:,.0f}",
                 "at least 50x the official client",
-                ours.calls_a_second >= 50 * official.calls_a_second,
+                ours.calls_per_second >= 50 * official.calls_per_second,
             ),
             Row(
-                "calls a second, beside the official client",
-                times(ours.calls_a_second / official.calls_a_second),
+                "calls per second, beside the official client",
+                times(ours.calls_per_second / official.calls_per_second),
                 "1x",
             ),
             Row(
@@ -175,4 +175,4 @@ async def _add(cost: Cost, call: Callable[[], Awaitable[Any]], calls: int, at_on
     cpu, begun_at = time.process_time(), time.perf_counter()
     await asyncio.gather(*[some() for _ in range(at_once)])
     cost.cpu_ms = min(cost.cpu_ms, 1000 * (time.process_time() - cpu) / calls)
-    cost.calls_a_second = max(cost.calls_a_second, calls / (time.perf_counter() - begun_at))
+    cost.calls_per_second = max(cost.calls_per_second, calls / (time.perf_counter() - begun_at))

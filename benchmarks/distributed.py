@@ -82,7 +82,7 @@ def _measure(waits: int, redis_port: int, *, redis: bool) -> whole.Measured:
             settings=whole.airflow_settings(waits),
         ) as cluster,
     ):
-        cluster.begin()
+        cluster.start_all()
         api = cluster.api()
         whole.styles(api)
         measured = whole.measure(cluster, api, server, "ours", waits)

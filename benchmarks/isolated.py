@@ -16,7 +16,7 @@ _processes.set_forkserver_preload(["benchmarks.waits", "benchmarks.peers"])
 class Isolated:
     """A function that runs in a new process; a context manager that leaves no process behind.
 
-    The function gets a callable to say that what is measured has begun, then the arguments.
+    The function gets a callable to say that what is measured has started, then the arguments.
 
     :param function: of a module.
     :param arguments: of the function; they must be picklable, as must be its result.
@@ -45,7 +45,7 @@ class Isolated:
         self._pipe.close()
 
     def wait_until_started(self, timeout: float = 60.0) -> None:
-        """Wait until the function says that it has begun.
+        """Wait until the function says that it has started.
 
         :param timeout: seconds.
         """
@@ -61,7 +61,7 @@ class Isolated:
 
     def _receive(self, timeout: float) -> Any:
         if not self._pipe.poll(timeout):
-            raise TimeoutError(f"A measurement was not over after {timeout:.0f} s.")
+            raise TimeoutError(f"A measurement has not finished after {timeout:.0f} s.")
         response = self._pipe.recv()
         if isinstance(response, BaseException):
             raise response

@@ -53,7 +53,7 @@ def run(quick: bool) -> Section:
         "hour, and each one within some 15 % of its usual time. Past runs are known as roughly as polls see them. "
         f"Waits poll every {_POKE_INTERVAL:g} s if they can. The simulation has the real rate limiter and schedule on "
         f"an event loop whose clock jumps ahead ({seeds} mornings); the real loop has the triggers, HTTP and a "
-        f"service at {scale:g} calls a second whose reports take {scale:g} times less, three processes at the same "
+        f"service at {scale:g} calls per second whose reports take {scale:g} times less, three processes at the same "
         "time with a service each. Times are those of a real morning. With nothing known the same code runs as when calls "
         "go round, so what differs there in the real loop is chance.",
     )

@@ -69,7 +69,7 @@ class Process:
 class Morning:
     """Processes that share one Quick BI with a rate limit; create it on a simulated event loop.
 
-    :param rate: calls a second.
+    :param rate: calls per second.
     :param processes: how many.
     :param seed: of the random numbers.
     :param jitter: mean variation of the latency, in seconds.
@@ -142,7 +142,7 @@ class Morning:
 class Report:
     """A mail task whose runs take about as long each time.
 
-    :param number: tells it from the others.
+    :param number: distinguishes it from the others.
     :param seconds: what this morning's run takes.
     :param past: past runs, as roughly as polls have seen them.
     """
@@ -177,7 +177,7 @@ def make_reports(number: int, known: int, seed: int, *, surprise: float = 0.0, s
 
 
 class LearntMorning(Morning):
-    """Reports that all start at once, of which some past runs are known, on one call a second.
+    """Reports that all start at once, of which some past runs are known, on one call per second.
 
     :param reports: what is waited for.
     :param seed: of the random numbers.

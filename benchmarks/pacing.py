@@ -19,10 +19,10 @@ _STYLES = ("ours", "strict", "tolerant")
 
 @dataclass(frozen=True)
 class _Scene:
-    """How many waits share how many calls a second.
+    """How many waits share how many calls per second.
 
     :param number: of waits, each for another mail.
-    :param rate: calls a second.
+    :param rate: calls per second.
     :param together: whether all kinds of waits may be measured at the same time, each with a server of its own.
     """
 

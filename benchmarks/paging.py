@@ -42,7 +42,7 @@ def run(quick: bool) -> Section:
     return Section(
         TITLE,
         rows,
-        "At the documented 50 calls a second. A list of several pages is walked until a walk shows "
+        "At the documented 50 calls per second. A list of several pages is walked until a walk shows "
         "nothing new, so that a mail task that is deleted meanwhile hides no other one: twice if nothing "
         "changes.",
     )

@@ -40,7 +40,7 @@ def wait_for_all(
 ) -> Outcomes:
     """Wait for the delivery of each of some mail tasks as peers do: one polling loop for each.
 
-    :param started: called when all waits have begun.
+    :param started: called when all waits have started.
     :param mail_ids: what is waited for.
     :param poke_interval: seconds.
     :param strict: whether any error ends a wait; otherwise errors are ignored.

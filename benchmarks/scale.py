@@ -51,7 +51,7 @@ def run(quick: bool) -> Section:
         TITLE,
         rows,
         "The triggers are made from their serialized arguments and run in one event loop, as the "
-        f"triggerer runs them. Each polls every {_POKE_INTERVAL:g} s; the service allows {_RATE:g} calls a second, "
+        f"triggerer runs them. Each polls every {_POKE_INTERVAL:g} s; the service allows {_RATE:g} calls per second, "
         f"fifty times what Quick BI documents. Measured for {duration:g} s from the start of the first wait, so "
         "starting them is included. Lateness is how much longer a sleep of 5 ms takes than requested. "
         "Memory is the growth of the process divided by the number of waits.",

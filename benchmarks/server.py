@@ -32,7 +32,7 @@ class Server:
     """A process with a local Quick BI; every mail task has one run.
 
     :param mails: number of mail tasks.
-    :param durations: what their runs take, in seconds; by default they are under way until :meth:`end_all_runs`.
+    :param durations: what their runs take, in seconds; by default they are active until :meth:`end_all_runs`.
     :param settings: of :class:`~airflow_provider_quickbi.testing.LocalQuickBI`.
     :param tls: whether it speaks TLS.
     """
@@ -83,12 +83,12 @@ class Server:
         return self.remote.connection_json(**extra)
 
     def end_all_runs(self) -> None:
-        """Let every run that is under way be ``SENT`` from now on."""
+        """Let every active run be ``SENT`` from now on."""
         self.remote.clock.advance(2 * _LONG)
         self._ended += 1
 
     def restart_runs(self) -> None:
-        """Let every mail task have another run, which is under way until :meth:`end_all_runs`."""
+        """Let every mail task have another run, which is active until :meth:`end_all_runs`."""
         for mail_id in mail_ids(self._order["mails"]):  # the server's clock is ahead since the last ones ended
             self.remote.add_run(
                 mail_id, exec_time=datetime.now(UTC), status="PROCESSING", duration=(1 + 2 * self._ended) * _LONG

@@ -23,11 +23,11 @@ TITLE = "Several processes on one limit"
 
 @dataclass(frozen=True)
 class _Scene:
-    """How many processes share how many calls a second.
+    """How many processes share how many calls per second.
 
     :param processes: each with its part of the mails.
     :param number: of waits in all.
-    :param rate: calls a second.
+    :param rate: calls per second.
     :param settling: seconds from the start until the mails are sent.
     :param redis: whether they share one queue.
     """
@@ -52,7 +52,7 @@ def run(quick: bool) -> Section:
     rows = [row for scene in scenes for row in _measure([scene], None)]
     if not quick:
         with redis_server() as port:
-            # One call a second takes so little of the machine that these can be measured at the same time.
+            # One call per second takes so little of the machine that these can be measured at the same time.
             slow = [_Scene(2, 20, 1, 60), _Scene(3, 21, 1, 60)]
             if port is not None:
                 slow.append(_Scene(3, 21, 1, 60, redis=True))

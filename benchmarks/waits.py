@@ -46,12 +46,12 @@ class Outcomes:
 class Load:
     """What waits do to their event loop.
 
-    :param outcomes: how those that were over by then had ended.
+    :param outcomes: how those that had finished by then had ended.
     :param idle_p99: seconds by which the loop was late in 99 % of cases before there were waits.
     :param busy_p99: the same with them, their start included.
     :param busy_worst: the worst lateness.
     :param bytes_a_wait: memory that the process took for each wait.
-    :param cpu_share: CPU time a second.
+    :param cpu_share: CPU time per second.
     """
 
     outcomes: Outcomes
@@ -83,7 +83,7 @@ def trigger_arguments(mail_id: str, poke_interval: float) -> dict[str, Any]:
 def wait_for_all(started: Callable[[], None], mail_ids: Sequence[str], poke_interval: float) -> Outcomes:
     """Wait for the delivery of each of some mail tasks, one wait for each.
 
-    :param started: called when all waits have begun.
+    :param started: called when all waits have started.
     :param mail_ids: what is waited for; a mail task may come several times.
     :param poke_interval: seconds.
     """
@@ -105,7 +105,7 @@ def measure_load(
 ) -> Load:
     """Let waits run for a while and measure how late the event loop is and what memory they take.
 
-    :param started: called when all waits have begun.
+    :param started: called when all waits have started.
     :param mail_ids: what is waited for; a mail task may come several times.
     :param poke_interval: seconds.
     :param seconds: how long from the start of the first wait.

@@ -99,7 +99,7 @@ def measure_section(waits: int) -> Section:
         TITLE,
         rows(measured, waits),
         f"`airflow standalone` on sqlite with the LocalExecutor (parallelism {_PARALLELISM}); {waits} sensors for as many mails in "
-        "one DAG run, not mapped and without outlets, `poke_interval` 30 s, one status call a second allowed by the "
+        "one DAG run, not mapped and without outlets, `poke_interval` 30 s, one status call per second allowed by the "
         f"service, all mails sent {_SENT_AFTER:.0f} s after the DAG run was triggered. A worker start is a task process "
         "that registers with Airflow. CPU is that of all processes of Airflow from the trigger to the end of the DAG "
         "run, without what the same Airflow used while it was idle. A wait is detected when its task has ended. "

@@ -27,7 +27,7 @@ STOP_TIMEOUT = 40.0
 #: Seconds that a command such as ``airflow db migrate`` may take.
 COMMAND_TIMEOUT = 240.0
 #: Seconds that Airflow's own APIs may take to respond, and a DAG file to be parsed, on a busy machine.
-ANSWER_TIMEOUT = 120.0
+RESPONSE_TIMEOUT = 120.0
 #: The components whose health is checked.
 COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
@@ -138,7 +138,7 @@ class Airflow:
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": str(ANSWER_TIMEOUT),
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": str(RESPONSE_TIMEOUT),
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
@@ -146,12 +146,12 @@ class Airflow:
             "AIRFLOW__CORE__PARALLELISM": "3",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": str(round(ANSWER_TIMEOUT)),
+            "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": str(round(RESPONSE_TIMEOUT)),
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self._trigger_logs),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self._worker_logs),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": str(ANSWER_TIMEOUT),
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": str(RESPONSE_TIMEOUT),
             # Airflow fails a task that resumes before its supervisor has noticed that it was deferred.
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             **(settings or {}),
@@ -280,7 +280,7 @@ class Api:
         :param json: the body.
         :raises requests.HTTPError: if it is refused; the message holds the response.
         """
-        response = self._session.request(method, self._url + path, json=json, timeout=ANSWER_TIMEOUT)
+        response = self._session.request(method, self._url + path, json=json, timeout=RESPONSE_TIMEOUT)
         if not response.ok:
             raise requests.HTTPError(
                 f"{method} {path}: {response.status_code} {response.text[:1000]}", response=response

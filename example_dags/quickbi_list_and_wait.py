@@ -1,6 +1,9 @@
 """List the active mail tasks whose name starts with "Daily" and wait for each of them in a mapped task of its own.
 
 The grid shows each mapped task under the name of its mail task instead of a number (`map_index_template`).
+
+When you unpause this DAG, Airflow starts its last scheduled run. If the day of that run is over in Shanghai, its report
+can no longer be seen, and each wait fails with `QuickBIRunMissed`: the report of another day must not count.
 """
 
 from __future__ import annotations

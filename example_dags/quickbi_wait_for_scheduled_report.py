@@ -2,6 +2,9 @@
 
 The sensor needs no template. By default (`window="auto"`) it accepts a run of the calendar day on which this DAG run
 was due, in the connection's time zone. In a DAG run that is started by hand, it accepts the latest run.
+
+When you unpause this DAG, Airflow starts its last scheduled run. If the day of that run is over in Shanghai, its report
+can no longer be seen, and the sensor fails with `QuickBIRunMissed`: the report of another day must not count.
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@
 
 `data_interval_end` does not exist in a DAG run that an asset or an API call without a logical date started, so the
 template falls back to `dag_run.run_after`.
+
+When you unpause this DAG, Airflow starts its last scheduled run. If the day of that run is over in Shanghai, its report
+can no longer be seen, and `sales_of_the_day` fails with `QuickBIRunMissed`: the report of another day must not count.
 """
 
 from __future__ import annotations

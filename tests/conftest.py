@@ -48,7 +48,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retry reads as often as ever, but at once, and let triggers poll at once and as often as they are told to.
+    """Retry reads as often as ever, but at once, and let triggers poll at once and as often as their interval says.
 
     A trigger's first poll, and the next one after a failed poll, come within a twentieth of a second.
     """

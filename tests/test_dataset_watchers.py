@@ -1,4 +1,4 @@
-"""A DAG may be scheduled by a dataset's refresh, and datasets do not wait for the turn of mail tasks."""
+"""A DAG may be scheduled by a dataset's refresh, and datasets do not queue with mail tasks."""
 
 from __future__ import annotations
 
@@ -53,36 +53,36 @@ def watcher(**arguments: Any) -> QuickBIDatasetRefreshEventTrigger:
     return QuickBIDatasetRefreshEventTrigger(**json.loads(json.dumps(kwargs)))
 
 
-async def look_again(cubes: Datasets, times: int = 3) -> None:
+async def poll_again(cubes: Datasets, times: int = 3) -> None:
     seen = cubes.count(POLL)
     await until(lambda: cubes.count(POLL) >= seen + times)
 
 
 def test_a_refresh_fires_once_when_it_has_succeeded(cubes: Datasets) -> None:
     async def scenario() -> None:
-        cubes.add_run("cube")  # before the watcher began: no news
+        cubes.add_run("cube")  # before the watcher started: not emitted
         async with Watching(watcher()) as watched:
-            await look_again(cubes)
+            await poll_again(cubes)
             task_id = cubes.add_run("cube", status="PROCESSING")
-            await look_again(cubes)
+            await poll_again(cubes)
             assert watched.payloads == []
             cubes.finish_run(task_id)
             await until(lambda: bool(watched.payloads))
-            await look_again(cubes, 5)
+            await poll_again(cubes, 5)
         assert watched.payloads == [cubes.xcom("cube")]
         assert set(watched.payloads[0]) == {"dataset_id", "job_id", "status", "started_at", "ended_at"}
 
     asyncio.run(scenario())
 
 
-def test_a_failed_extraction_fires_only_if_it_is_asked_for(cubes: Datasets) -> None:
+def test_a_failed_extraction_fires_only_if_statuses_name_it(cubes: Datasets) -> None:
     async def scenario() -> None:
-        async with Watching(watcher()) as by_default, Watching(watcher(statuses=["failure", "canceled"])) as asked:
-            await look_again(cubes, 4)
+        async with Watching(watcher()) as by_default, Watching(watcher(statuses=["failure", "canceled"])) as failed:
+            await poll_again(cubes, 4)
             cubes.add_run("cube", outcome="FAILED", duration=0)
-            await until(lambda: bool(asked.payloads))
-            await look_again(cubes, 4)
-        assert [payload["status"] for payload in asked.payloads] == ["FAILURE"]
+            await until(lambda: bool(failed.payloads))
+            await poll_again(cubes, 4)
+        assert [payload["status"] for payload in failed.payloads] == ["FAILURE"]
         assert by_default.payloads == []
 
     asyncio.run(scenario())
@@ -92,7 +92,7 @@ def test_what_was_seen_survives_a_restart_of_the_triggerer(cubes: Datasets) -> N
     async def scenario() -> None:
         store = KeptWithTheAsset()
         async with Watching(watcher(), store) as first:
-            await look_again(cubes)
+            await poll_again(cubes)
             cubes.add_run("cube")
             await until(lambda: bool(first.payloads))
             await until(lambda: store.holds("SUCCESS"))
@@ -100,7 +100,7 @@ def test_what_was_seen_survives_a_restart_of_the_triggerer(cubes: Datasets) -> N
         cubes.add_run("cube")  # while nobody watched
         async with Watching(watcher(), store) as second:
             await until(lambda: bool(second.payloads))
-            await look_again(cubes)
+            await poll_again(cubes)
         assert [payload["job_id"] for payload in second.payloads] == [cubes.xcom("cube")["job_id"]]
 
     asyncio.run(scenario())
@@ -127,7 +127,7 @@ def trigger(subject: MailTaskSubject | DatasetSubject) -> QuickBIMailTaskTrigger
 
 
 def test_a_dataset_does_not_wait_in_the_queue_of_mail_tasks(cubes: Datasets) -> None:
-    """Thirty waits for mails share one call a second; the dataset's wait is over long before they have been served."""
+    """Thirty waits for mails share one call per second; the dataset's wait has finished long before them."""
 
     async def first_event(wait: QuickBIMailTaskTrigger) -> Any:
         return await anext(aiter(wait.run()))

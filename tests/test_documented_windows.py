@@ -1,4 +1,4 @@
-"""Every row of the tables about the usual mornings and about backfills: what they tell to write does what they say."""
+"""Every row of the tables about the usual mornings and about backfills does what it says."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Morning:
     cause: Cause = Cause.SCHEDULE
 
     def selector(self, advice: str) -> RunSelector:
-        """Return what a sensor waits for that is written as a page tells."""
+        """Return what a sensor waits for that is written as a page says."""
         context = {
             "data_interval_end": self.due,
             "macros": SimpleNamespace(timedelta=timedelta),

@@ -93,14 +93,14 @@ async def _event(trigger: Any) -> Any:
 
 
 def sensor(deferrable: bool, mail_id: str = "report", **arguments: Any) -> Any:
-    """Return a sensor that looks often."""
+    """Return a sensor that polls often."""
     given = {"poke_interval": 0.02, "timeout": BOUND, "deferrable": deferrable, **arguments}
     return QuickBIMailTaskSensor(task_id="t", mail_id=mail_id, **given)
 
 
 @pytest.fixture
 def ends_at_poll(quickbi: LocalQuickBI) -> Callable[..., None]:
-    """Let a run end when it is asked for the nth time."""
+    """Let a run end when it is polled for the nth time."""
 
     def arrange(nth: int, status: str = "SENT") -> None:
         quickbi.add_mail_task("Report", mail_id="report")
@@ -170,7 +170,7 @@ def test_a_refresh_that_is_started_is_counted_and_is_no_mail(
     ],
     ids=["throttled", "reset", "503"],
 )
-def test_a_call_without_an_answer_is_counted_by_why(
+def test_a_call_without_a_response_is_counted_by_its_reason(
     quickbi: LocalQuickBI, stats: Recorded, fault: Fault, name: str, result: str
 ) -> None:
     quickbi.add_mail_task("Report", mail_id="report")

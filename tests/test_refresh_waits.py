@@ -71,7 +71,7 @@ def test_a_failed_refresh_says_where_to_look_and_is_no_failed_mail():
     assert "refresh job-1 of 2026-07-01T06:00:00+00:00 is CANCELED: Quick BI did not refresh the data" in str(error)
 
 
-def test_a_wait_asks_for_the_latest_refresh_because_no_other_can_be_asked_for():
+def test_a_wait_polls_the_latest_refresh_because_no_other_can_be_requested():
     pinned, _ = after(wait(), refresh(1))
     assert pinned.run == refresh(1)
     assert pinned.status_query(NOW) == RefreshQuery("cube-1")
@@ -167,10 +167,10 @@ def test_a_dataset_and_a_mail_task_of_one_id_are_two_subjects():
     cube: Subject = DatasetSubject("1")
     assert mail != cube
     assert read_subject(mail.as_dict()) == mail
-    assert read_subject(cube.as_dict()) == replace(cube, name="a name tells no two apart")
+    assert read_subject(cube.as_dict()) == replace(cube, name="a name identifies nothing")
 
 
-def test_a_watcher_emits_each_refresh_once_and_asks_for_the_latest_only():
+def test_a_watcher_emits_each_refresh_once_and_polls_the_latest_only():
     tracker = RunTracker(CUBE, frozenset({"SUCCESS"}))
     assert tracker.feed([refresh(1, "SUCCESS")]) == []
     assert tracker.feed([refresh(2, minutes=10)]) == []

@@ -1,4 +1,4 @@
-"""Starting at most once: what is noted, which run is ours, and what each answer to the starting call means."""
+"""Starting at most once: what is recorded, which run is this task's, and what each response to a start means."""
 
 from __future__ import annotations
 
@@ -28,40 +28,45 @@ from airflow_provider_quickbi.api.models import MailTaskRun
 M = MailTaskSubject("m")
 
 BEGIN = datetime(2026, 7, 1, tzinfo=UTC)
-NOTED_AT = BEGIN.timestamp() + 0.75
+RECORDED_AT = BEGIN.timestamp() + 0.75
 
 
 def run(task_id: str, seconds: float = 0, status: str = "SENT") -> MailTaskRun:
-    """A run that began so many seconds after the note was made, in whole seconds as the service has them."""
+    """A run that started so many seconds after the start record, in whole seconds as the service has them."""
     return MailTaskRun("m", task_id, status, BEGIN + timedelta(seconds=seconds))
 
 
-def noted(*runs: MailTaskRun, **changes: Any) -> StartRecord:
-    record = StartRecord.of(M, runs, NOTED_AT)
+def recorded(*runs: MailTaskRun, **changes: Any) -> StartRecord:
+    record = StartRecord.of(M, runs, RECORDED_AT)
     return StartRecord(**{**{name: getattr(record, name) for name in StartRecord.__dataclass_fields__}, **changes})
 
 
-# The note
+# The start record
 
 
-def test_the_latest_runs_are_noted_the_latest_first():
-    record = noted(run("8", -20), run("10", -5), run("9", -5))
+def test_the_latest_runs_are_recorded_the_latest_first():
+    record = recorded(run("8", -20), run("10", -5), run("9", -5))
     assert record.known == ("10", "9", "8")
-    assert (record.subject.id, record.recorded_at, record.accepted, record.attached_to) == ("m", NOTED_AT, False, None)
+    assert (record.subject.id, record.recorded_at, record.accepted, record.attached_to) == (
+        "m",
+        RECORDED_AT,
+        False,
+        None,
+    )
 
 
-def test_of_very_many_runs_only_the_latest_are_noted():
-    record = noted(*(run(str(number), number - 1000) for number in range(100, 200)))
+def test_of_very_many_runs_only_the_latest_are_recorded():
+    record = recorded(*(run(str(number), number - 1000) for number in range(100, 200)))
     assert len(record.known) == KNOWN_RUNS
     assert record.known[0] == "199"
 
 
-def test_no_run_at_all_is_noted_too():
-    assert noted().known == ()
+def test_no_earlier_run_is_recorded_too():
+    assert recorded().known == ()
 
 
 @pytest.mark.parametrize(
-    ("candidate", "ours"),
+    ("candidate", "matching"),
     [
         (run("11", 0), True),
         (run("11", 3600), True),
@@ -72,37 +77,37 @@ def test_no_run_at_all_is_noted_too():
     ],
 )
 def test_the_matching_run_is_another_that_started_after_the_record_but_for_the_clocks_difference(
-    candidate: MailTaskRun, ours: bool
+    candidate: MailTaskRun, matching: bool
 ):
-    selector = noted(run("10", -5), run("9", -65)).selector()
-    assert selector.matches(candidate) is ours
+    selector = recorded(run("10", -5), run("9", -65)).selector()
+    assert selector.matches(candidate) is matching
 
 
 def test_how_far_the_clocks_may_differ_can_be_said():
-    selector = noted().selector(clock_skew=600)
+    selector = recorded().selector(clock_skew=600)
     assert selector.matches(run("11", -600))
     assert not selector.matches(run("11", -601))
-    assert not noted().selector(clock_skew=0).matches(run("11", -1))
-    assert noted().selector(clock_skew=0).matches(run("11", 0))
+    assert not recorded().selector(clock_skew=0).matches(run("11", -1))
+    assert recorded().selector(clock_skew=0).matches(run("11", 0))
 
 
 def test_of_several_new_runs_the_first_matches():
-    chosen = noted(run("10", -5)).selector().select([run("12", 30), run("11", 2), run("10", -5)])
+    chosen = recorded(run("10", -5)).selector().select([run("12", 30), run("11", 2), run("10", -5)])
     assert chosen is not None
     assert chosen.run_id == "11"
 
 
 def test_once_attached_only_that_run_matches():
-    assert noted(run("10", -5), attached_to="11").selector() == RunSelector(run_id="11")
+    assert recorded(run("10", -5), attached_to="11").selector() == RunSelector(run_id="11")
 
 
 @pytest.mark.parametrize(
     "record",
     [
-        noted(),
-        noted(run("7218865303929605212", -5)),
-        noted(run("10", -5), accepted=True, attached_to="11"),
-        noted(inferred=True),
+        recorded(),
+        recorded(run("7218865303929605212", -5)),
+        recorded(run("10", -5), accepted=True, attached_to="11"),
+        recorded(inferred=True),
     ],
 )
 def test_a_record_survives_json(record: StartRecord):
@@ -156,7 +161,7 @@ def test_what_is_no_record_is_none(item: Any):
 # Runs
 
 
-def test_the_latest_run_is_the_one_that_began_last_and_has_the_greater_number():
+def test_the_latest_run_is_the_one_that_started_last_and_has_the_greater_number():
     assert latest([run("9", 0), run("10", 0), run("8", -5)]) == run("10", 0)
     assert latest([]) is None
 
@@ -172,7 +177,7 @@ def test_no_run_is_not_active():
     assert not is_active(None)
 
 
-# The answer
+# The response
 
 
 @pytest.mark.parametrize(
@@ -184,7 +189,7 @@ def test_no_run_is_not_active():
         (ThrottledError("slow"), StartResult.NOT_PROCESSED),
         (TransientError("connection refused", may_have_arrived=False), StartResult.NOT_PROCESSED),
         (TransientError("reset"), StartResult.UNKNOWN),
-        (TransientError("no answer", may_have_arrived=True), StartResult.UNKNOWN),
+        (TransientError("no response", may_have_arrived=True), StartResult.UNKNOWN),
         (TransientError("oops", code="Internal.System.Error", http_status=400), StartResult.UNKNOWN),
         (PermanentError("no", kind=ErrorKind.DENIED), StartResult.REFUSED),
         (PermanentError("new", kind=ErrorKind.UNKNOWN), StartResult.REFUSED),
@@ -192,5 +197,5 @@ def test_no_run_is_not_active():
     ],
     ids=str,
 )
-def test_each_answer_to_the_starting_call_has_its_meaning(response: bool | QuickBIError, result: StartResult):
+def test_each_response_to_the_starting_call_has_its_meaning(response: bool | QuickBIError, result: StartResult):
     assert classify_response(response) is result

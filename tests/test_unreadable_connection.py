@@ -42,7 +42,7 @@ class Backend:
         self._monkeypatch.setenv(VARIABLE, json.dumps({**written, "password": self.secret}))
 
     def be_away(self, times: int | None = None) -> None:
-        """Be away until it was asked so often."""
+        """Be away until it was called so often."""
         self._monkeypatch.delenv(VARIABLE)
         self._back_after = None if times is None else self.refused + times
 

@@ -1,4 +1,4 @@
-"""What an earlier release has stored, this one finishes: waits, events, notes and what watchers have seen."""
+"""What an earlier release has stored, this one finishes: waits, events, start records and what watchers have seen."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class World:
         self.run = self.earlier = self.refresh = ""
 
     def prepare(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Let the runs of a sample be over, and return the sample with the right TaskIds."""
+        """Let the runs of a sample finish, and return the sample with the right TaskIds."""
         self.quickbi.add_mail_task("Daily sales", mail_id="daily-sales", owner="Wang Fang")
         self.quickbi.add_mail_task("Stock", mail_id="stock")
         self.quickbi.add_run("stock", exec_time="2026-07-01T08:01:00")
@@ -116,7 +116,7 @@ class World:
 
 @pytest.fixture
 def world(quickbi: LocalQuickBI, impatient: None, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A Quick BI for each test; nobody waits long before the first look."""
+    """A Quick BI for each test; nobody waits long before the first poll."""
     monkeypatch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=1000))
     monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 0.01)
     monkeypatch.setattr(stream, "_IDLE_SECONDS", 0.01)

@@ -1,4 +1,4 @@
-"""Each run of a mail task is told of once: the pure part of DAGs that are scheduled by deliveries."""
+"""Each run of a mail task is emitted once: the pure part of DAGs that are scheduled by deliveries."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def test_a_run_is_notified_once_when_it_reaches_the_wanted_state() -> None:
     assert tracker.feed([run(1, "SENT")]) == []
 
 
-def test_an_answer_that_is_older_than_the_one_before_it_changes_nothing() -> None:
+def test_a_response_that_is_older_than_the_one_before_it_changes_nothing() -> None:
     tracker = sent()
     notified = [tracker.feed([run(1, status)]) for status in ("PROCESSING", "SENT", "PROCESSING", "SENT", "SENT")]
     assert notified == [[], [run(1, "SENT")], [], [], []]
 
 
-def test_a_run_that_failed_is_no_delivery_unless_it_is_asked_for() -> None:
+def test_a_run_that_failed_is_emitted_only_if_statuses_name_it() -> None:
     tracker, both = sent(), RunTracker(MailTaskSubject("m"), frozenset({"SENT", "FAILED"}))
     for watcher in (tracker, both):
         watcher.feed([])
@@ -84,7 +84,7 @@ def test_what_another_program_kept_is_ignored(kept: object) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["PROCESSING", "SENT", "FAILED", "ODD"])), max_size=40))
-def test_whatever_is_answered_a_run_in_a_final_state_is_notified_at_most_once(responses: list[tuple[int, str]]) -> None:
+def test_whatever_the_responses_a_final_state_is_emitted_at_most_once(responses: list[tuple[int, str]]) -> None:
     tracker = sent()
     over: dict[int, str] = {}
     notified: list[str] = []

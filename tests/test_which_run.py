@@ -153,7 +153,7 @@ class TrueRun:
 
 
 class History:
-    """What the service shows at a time: the latest run, or the one that is asked for."""
+    """What the service shows at a time: the latest run, or the requested one."""
 
     def __init__(self, runs: list[TrueRun]) -> None:
         self.runs = runs
@@ -222,7 +222,7 @@ def test_for_every_history_the_outcome_is_what_the_true_history_allows(kind: str
         if evaluation.outcome is Outcome.WINDOW_OVER:
             assert selector.executed_before is not None, about
             assert not past or past[0].started > selector.executed_before + SKEW, about
-        # A run inside that is the latest when the wait begins must not be lost.
+        # A run inside that is the latest when the wait starts must not be lost.
         visible = history.show(max(start, selector.executed_after or start), None)
         if on_failed is OnFailed.FAIL and visible and selector.matches(visible[0]):
             expected = next(run.end for run in history.runs if run.task_id == visible[0].task_id)

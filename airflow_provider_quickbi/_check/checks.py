@@ -152,7 +152,7 @@ class _Calls:
         self.report.behaviour = replace(self.report.behaviour, **learnt)
 
     def list_mail_tasks(self) -> bool:
-        """Call the first operation, which tells about clock, credentials and region; say whether it was allowed."""
+        """Call the first operation, which checks clock, credentials and region; say whether it was allowed."""
         error: QuickBIError | None = None
         total: int | None = None
         try:
@@ -289,11 +289,11 @@ class _Calls:
         self.client.paced = False
         rate = self.settings.status_calls_per_second
         self.clock.sleep(1.1 / rate)  # what was called before does not count
-        began = self.clock.monotonic()
+        started = self.clock.monotonic()
         passed = 0
         while passed < BURST and self.passes():
             passed += 1
-        seconds = max(0.001, self.clock.monotonic() - began)
+        seconds = max(0.001, self.clock.monotonic() - started)
         refused = passed < BURST
         if refused:
             self.clock.sleep(max(1.0, 1 / rate) * 1.1)

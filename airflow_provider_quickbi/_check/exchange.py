@@ -122,14 +122,14 @@ class ObservedClient(QuickBIClient):
         parameters = {
             name: value for name, value in parse_qsl(urlsplit(step.request.url).query) if name not in _ENVELOPE
         }
-        sent_at, wall, began = self._now.time(), self._now.wall(), self._now.monotonic()
+        sent_at, wall, started = self._now.time(), self._now.wall(), self._now.monotonic()
         status, headers, body = None, {}, b""
         try:
             response = super()._carry_out(step)
             status, headers, body = response[0], dict(response[1]), response[2]
             return response
         finally:
-            elapsed = self._now.monotonic() - began
+            elapsed = self._now.monotonic() - started
             self.exchanges.append(
                 Exchange(step.action, parameters, sent_at, elapsed, status, headers, body, wall + elapsed / 2)
             )

@@ -9,7 +9,7 @@ from uuid import uuid4
 from airflow_provider_quickbi._check import unknowns
 from airflow_provider_quickbi._check.refusals import finding_for
 from airflow_provider_quickbi._check.report import ok, skipped, warning
-from airflow_provider_quickbi._check.sending import Start, follow, is_over, start_once
+from airflow_provider_quickbi._check.sending import Start, follow, is_finished, start_once
 from airflow_provider_quickbi._send.record import StartResult
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Outcome
@@ -72,7 +72,7 @@ class SendExperiment(Experiment):
             return
         mail_id = self.options.mail_id
         self.progress("starting the mail task")
-        began = self.clock.time()
+        started = self.clock.time()
         try:
             start = start_once(self.client, mail_id, self.clock)
         except QuickBIError as error:
@@ -93,9 +93,9 @@ class SendExperiment(Experiment):
         seen = self._follow(start.selector(trust_times=False), until_seen=True)
         appeared = self.clock.time()
         if seen.run is None:
-            self._not_appeared(appeared - began, paused=paused)
+            self._not_appeared(appeared - started, paused=paused)
             return
-        self._appeared(seen.run, start, began, appeared, paused=paused)
+        self._appeared(seen.run, start, started, appeared, paused=paused)
 
     def _not_started(self, start: Start, *, paused: bool) -> None:
         error = start.error
@@ -134,8 +134,8 @@ class SendExperiment(Experiment):
             )
         )
 
-    def _appeared(self, run: MailTaskRun, start: Start, began: float, appeared: float, *, paused: bool) -> None:
-        delay = appeared - began
+    def _appeared(self, run: MailTaskRun, start: Start, started: float, appeared: float, *, paused: bool) -> None:
+        delay = appeared - started
         self._learn(start_delay=round(delay, 1), **({"paused_start": "runs"} if paused else {}))
         if paused:
             self.report.add(ok("paused task", "a start is accepted, and it runs"))
@@ -144,11 +144,11 @@ class SendExperiment(Experiment):
             self.report.add(warning("start delay", f"the run appeared after {delay:,.0f} s", remedy))
         else:
             self.report.add(ok("start delay", f"the run appeared after {delay:,.0f} s"))
-        finding, learnt = unknowns.zone_by_comparison(run, began, appeared, self.settings.timezone)
+        finding, learnt = unknowns.zone_by_comparison(run, started, appeared, self.settings.timezone)
         self.report.add(finding)
         self._learn(**learnt)
         end = self._follow(RunSelector(run_id=run.task_id), until_seen=False)
-        if is_over(end) and end.run is not None:
+        if is_finished(end) and end.run is not None:
             self._learn(run_duration=round(self.clock.time() - appeared, 1), outcome=end.run.status)
             self.report.add(
                 ok("final status", f"{end.run.status} {self.clock.time() - appeared:,.0f} s after it appeared")
@@ -222,17 +222,17 @@ class WatchExperiment(Experiment):
         if not watched:
             self.report.add(skipped("final status", "no finished run to watch"))
             return
-        begun, polls = self.clock.time(), 0
+        started, polls = self.clock.time(), 0
         newest = {run.mail_id: run for run in sorted(runs, key=lambda run: run.age_order)}
-        while (spent := self.clock.time() - begun) < self.options.watch:
+        while (spent := self.clock.time() - started) < self.options.watch:
             self.progress(
                 f"watching {len(watched)} finished run(s), {spent / 60:.0f} of {self.options.watch / 60:.0f} min"
             )
             self.clock.sleep(min(self.options.interval, self.options.watch - spent))
             for run in list(watched.values()):
-                self._poll_again(run, begun)
+                self._poll_again(run, started)
             for run in list(newest.values()):
-                newest[run.mail_id] = self._poll_for_new(run, begun)
+                newest[run.mail_id] = self._poll_for_new(run, started)
             polls += 1
         if not self.report.behaviour.status_changes:
             self._learn(status_changes=())
@@ -243,12 +243,12 @@ class WatchExperiment(Experiment):
                 )
             )
 
-    def _poll_again(self, run: MailTaskRun, begun: float) -> None:
+    def _poll_again(self, run: MailTaskRun, started: float) -> None:
         known = self.report.behaviour.status_changes or ()
         now = next((found for found in self._read(run.mail_id, run.task_id) if found.task_id == run.task_id), None)
         if now is None or now.status == run.status or any(change["from"] == run.status for change in known):
             return
-        after = round(self.clock.time() - begun)
+        after = round(self.clock.time() - started)
         self._learn(status_changes=(*known, {"from": run.status, "to": now.status, "after": after}))
         remedy = (
             f"Treat the status as provisional for at least {max(1, after // 60)} min: before anything that must not "
@@ -256,7 +256,7 @@ class WatchExperiment(Experiment):
         )
         self.report.add(warning("final status", f"{run.status} became {now.status} after {after} s", remedy))
 
-    def _poll_for_new(self, latest: MailTaskRun, begun: float) -> MailTaskRun:
+    def _poll_for_new(self, latest: MailTaskRun, started: float) -> MailTaskRun:
         runs = self._read(latest.mail_id, None)
         if not runs or runs[-1].task_id == latest.task_id:
             return latest
@@ -267,7 +267,7 @@ class WatchExperiment(Experiment):
         self.report.add(finding)
         self._learn(**learnt)
         if latest.status == MailTaskStatus.FAILED:
-            self._learn(resent_after=round(self.clock.time() - begun))
+            self._learn(resent_after=round(self.clock.time() - started))
             self.report.add(
                 warning(
                     "retention",

@@ -30,7 +30,7 @@ VERSION = 1
 
 #: When a recording pretends that its first request was sent.
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-#: Keys whose whole numbers tell nothing but how a list is paged.
+#: Keys whose whole numbers only say how a list is paged.
 _COUNTS = frozenset({"pagenum", "pagesize", "totalnum", "totalpages", "pre", "next"})
 _KEY = re.compile(r"[A-Za-z_]{1,40}")
 _STATUS = re.compile(r"\s*[A-Za-z][A-Za-z_]{0,30}\s*")
@@ -61,7 +61,7 @@ class Recording:
 
 @dataclass(slots=True)
 class Anonymiser:
-    """Replaces what could tell whose account it is, equal values by equal values.
+    """Replaces what could identify the account, equal values by equal values.
 
     :param first: the time of the first request, seconds since the epoch.
     """
@@ -74,7 +74,7 @@ class Anonymiser:
         return _EPOCH - datetime.fromtimestamp(int(self.first), UTC)
 
     def value(self, value: Any, key: str = "") -> Any:
-        """Return the same JSON without what could tell something.
+        """Return the same JSON without what could identify the account.
 
         :param value: decoded JSON.
         :param key: under which it stands.

@@ -24,7 +24,7 @@ _KEYS = ("execTime", "mailId", "status", "taskId")
 def imitate(quickbi: LocalQuickBI, behaviour: Behaviour) -> None:
     """Let a local Quick BI behave like an account; call it again after mail tasks were added.
 
-    It answers ``GetMailTaskStatus`` by itself, from the mail tasks and runs that the simulator has.
+    It responds to ``GetMailTaskStatus`` by itself, from the mail tasks and runs that the simulator has.
 
     :param quickbi: what is to behave so.
     :param behaviour: how; what is not known stays as documented.
@@ -54,7 +54,7 @@ def _limit_starts(quickbi: LocalQuickBI, mail_id: str, minutes: int) -> None:
 
 @dataclass(slots=True)
 class _Status:
-    """Answers ``GetMailTaskStatus`` as an account does."""
+    """Responds to ``GetMailTaskStatus`` as an account does."""
 
     quickbi: LocalQuickBI
     behaviour: Behaviour

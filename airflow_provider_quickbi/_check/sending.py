@@ -82,9 +82,9 @@ def follow(
     until_seen: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
-    """Poll until the matching run is finished, or the wait is over.
+    """Poll until the matching run or the wait is finished.
 
-    :param client: whose account asks.
+    :param client: makes the calls.
     :param mail_id: the mail task.
     :param selector: which run.
     :param clock: the time, and how to wait.
@@ -92,7 +92,7 @@ def follow(
     :param start_timeout: seconds within which the run must have appeared.
     :param interval: seconds between two polls.
     :param until_seen: whether to stop as soon as the run has appeared.
-    :param progress: told each change of state.
+    :param progress: called with each change of state.
     """
     now = clock.time()
     wait = WaitState(
@@ -121,6 +121,6 @@ def follow(
         clock.sleep(interval if limit is None else max(0.0, min(interval, limit - clock.time())))
 
 
-def is_over(evaluation: Evaluation) -> bool:
+def is_finished(evaluation: Evaluation) -> bool:
     """Whether a wait ended because its run did."""
     return evaluation.outcome in (Outcome.SUCCEEDED, Outcome.FAILED)

@@ -99,10 +99,10 @@ def runs_per_response(statuses: Sequence[Exchange]) -> tuple[Finding, Learnt]:
 
 
 def empty_response(name: str, exchange: Exchange, requested: str = "") -> tuple[Finding, EmptyResponse]:
-    """Say what the service answers where there is no run.
+    """Say what the service responds where there is no run.
 
     :param name: of the line.
-    :param exchange: the question about a task that never ran, or about a TaskId that does not exist.
+    :param exchange: the query for a task that never ran, or for a TaskId that does not exist.
     :param requested: the TaskId that does not exist; empty for the latest run.
     """
     if exchange.code:

@@ -58,7 +58,7 @@ class RunTask(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What the operator was told, see ``QuickBIRunMailTaskOperator`` for the meaning of each."""
+    """The operator's arguments, see ``QuickBIRunMailTaskOperator`` for the meaning of each."""
 
     poll_interval: float
     on_running: OnRunning

@@ -88,7 +88,7 @@ class Starter:
         return None
 
     def _refuse_wrong_timezone(self, runs: Sequence[Run]) -> None:
-        """Start nothing whose run could not be told."""
+        """Start nothing whose run could not be identified."""
         if (message := wrong_timezone(self.state.subject, runs, self.options.clock_skew)) is not None:
             raise outcome_error(Evaluation(Outcome.WRONG_TIMEZONE, f"{message} {self.state.what_was_started()}"))
 

@@ -106,7 +106,7 @@ class TriggererWait:
         subscription = client.subscribe()
         execute_by = self._options.execute_by
         try:
-            await self._sleep_until(CLOCK.monotonic(), position)  # there may be nothing to ask yet
+            await self._sleep_until(CLOCK.monotonic(), position)  # there may be nothing to poll yet
             poll_at = CLOCK.monotonic() + self._first_delay()
             while True:
                 await self._sleep_until(poll_at, position)
@@ -215,7 +215,7 @@ class TriggererWait:
         return PendingPoll(wait.subject, wait.run.started_at.timestamp(), polled_at)
 
     def _responded(self, position: int, at: float) -> None:
-        """Learn from a finished run how long it took, as exactly as the polls tell."""
+        """Learn from a finished run how long it took, as exactly as the polls show."""
         before, self._responded_at[position] = self._responded_at[position], at
         wait = self.group.waits[position]
         if before and wait.run is not None and wait.run.succeeded:

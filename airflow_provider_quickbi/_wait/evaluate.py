@@ -41,7 +41,7 @@ _ZONE_STEP = 1800.0
 
 
 def evaluate(wait: WaitState, response: Response, now: float) -> tuple[WaitState, Evaluation]:
-    """Decide what a response means; the run's status is looked at before any deadline.
+    """Decide what a response means; the run's status is checked before any deadline.
 
     :param wait: what is waited for and what is known.
     :param response: the runs that Quick BI returned, the error, or ``None`` if nothing was queried.

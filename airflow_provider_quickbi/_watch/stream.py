@@ -35,17 +35,17 @@ _FRESH_SECONDS = 0.5
 
 
 class Found(NamedTuple):
-    """An answer of the poll loop.
+    """A response of the poll loop.
 
     :param subject: that was queried; ``None`` if a name was looked up.
-    :param runs: the answer.
+    :param runs: what it holds.
     """
 
     subject: Subject | None
     runs: tuple[Run, ...]
 
     def concerns(self, subject: Subject) -> bool:
-        """Whether the answer is about a subject."""
+        """Whether the response is about a subject."""
         return self.subject == subject
 
 
@@ -65,7 +65,7 @@ class WatcherRegistry:
     _by_watcher: dict[int, _Watcher] = field(default_factory=dict)
 
     def follow(self, watcher: object, tracker: RunTracker, poll_interval: float) -> None:
-        """Ask for a subject from now on.
+        """Poll a subject from now on.
 
         :param watcher: who wants to know.
         :param tracker: says what to query.

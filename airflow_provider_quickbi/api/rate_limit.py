@@ -6,7 +6,7 @@ operation, first come first served.
 
 Other processes are not known, unless all share a Redis (``shared_rate_limit``), but they have the same wall clock. It
 is divided into slots of one call each, and throttling tells a process which slots are others' (``slot_share``). Without
-slots they would keep colliding however slowly they called: where one call a second is allowed, every call leaves no
+slots they would keep colliding however slowly they called: where one call per second is allowed, every call leaves no
 room for another in the second after it.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_quickbi.api.shared_rate_limit import RedisSettings
 
-#: Calls a second for each operation; ``GetMailTaskStatus`` can be set in the connection.
+#: Calls per second for each operation; ``GetMailTaskStatus`` can be set in the connection.
 CALLS_PER_SECOND = {"GetMailTaskStatus": 1.0, "ManualRunMailTask": 1.0}
 OTHER_CALLS_PER_SECOND = 50.0
 
@@ -60,7 +60,7 @@ class RateLimiter:
     Safe to share between threads and event loops. A slot is reserved first; who gets it is decided when it is there.
     Waiting callers of one event loop are served in order, unless :attr:`choose` says otherwise.
 
-    :param rate: calls a second that the service allows.
+    :param rate: calls per second that the service allows.
     :param clock: monotonic time in seconds.
     :param wall_clock: the time that all processes share, in seconds.
     :param uniform: gives a random number between two others.
@@ -98,7 +98,7 @@ class RateLimiter:
 
     @property
     def rate(self) -> float:
-        """Calls a second at present; :attr:`limit` at the most."""
+        """Calls per second at present; :attr:`limit` at the most."""
         return self.limit * self.share.fraction
 
     def try_acquire(self) -> float:
@@ -199,14 +199,14 @@ class RateLimiter:
         return not self.share.is_whole or now - self._throttled_at < CONTESTED_SLOTS * self.slot
 
     def _plan(self, instant: float) -> None:
-        """Plan the next call for an instant, or for this process's first slot that begins there."""
+        """Plan the next call for an instant, or for this process's first slot that starts there."""
         slot = self._slot_at_or_after(instant - MARGIN / 2 * self.slot)
         if self._among_others(self._clock()):
             slot = self.share.next_slot(slot)
             self._planned = self._beginning(slot)
             self._next_at = max(self._not_before, self._planned + self._shift(slot) * MARGIN * self.slot)
         else:
-            # Into the slots within a few calls: who calls twice in a row need not wait for the second one to begin.
+            # Into the slots within a few calls: who calls twice in a row need not wait for the second one to start.
             beginning = max(self._beginning(slot), instant)
             self._planned = self._next_at = min(beginning, instant + ALIGNMENT * self.slot)
 
@@ -221,7 +221,7 @@ class RateLimiter:
         return self._uniform(-0.5, -0.25) if self.share.moved else self._uniform(-0.25, 0.0)
 
     def _slot_at_or_after(self, instant: float) -> int:
-        """Return the number of the first slot that begins at or after an instant; all processes count alike."""
+        """Return the number of the first slot that starts at or after an instant; all processes count alike."""
         return math.ceil((instant + self._wall_clock() - self._clock()) / self.slot)
 
     def _beginning(self, slot: int) -> float:

@@ -211,7 +211,7 @@ class RedisServer:
 class SharedRateLimiter(RateLimiter):
     """The calls of one operation that all processes of an account may make together.
 
-    :param rate: calls a second that the service allows.
+    :param rate: calls per second that the service allows.
     :param key: of the queue; the same in all processes.
     :param server: keeps the queue.
     :param options: of :class:`RateLimiter`.
@@ -325,7 +325,7 @@ def shared_rate_limiter(
     :param settings: where the queue is kept.
     :param account: whose calls they are; only its hash is stored.
     :param action: the operation.
-    :param rate: calls a second that the service allows.
+    :param rate: calls per second that the service allows.
     :param clock: the time; the queue itself follows the Redis server's.
     """
     name = hashlib.sha256("\n".join(account).encode()).hexdigest()[:32]

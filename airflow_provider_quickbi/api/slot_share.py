@@ -167,7 +167,7 @@ class SlotShare:
         preferred = [cell for cell in free if (cell.offset - own) % third == 1 + cell.offset // third]
         self._claim = self._choice(preferred or free)
         self.cells.append(self._claim)
-        if self.fraction > 1 - 0.5 / FRAME:  # whose last claim is no longer told from the rest
+        if self.fraction > 1 - 0.5 / FRAME:  # whose last claim can no longer be distinguished from the rest
             self.cells, self._claim = [EVERY_SLOT], None
 
     def _free(self, period: int) -> list[Cell]:

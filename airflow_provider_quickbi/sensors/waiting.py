@@ -115,6 +115,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             self._store_link(context)
             if self.deferrable:
                 return self._wait_deferred(context)
+            self._since = CLOCK.time()  # just before Airflow's own clock for `timeout` starts
             # Airflow 2.11 takes a call through super() for one from outside a task: it warns, or even refuses.
             return inspect.unwrap(BaseSensorOperator.execute)(self, context)
 
@@ -151,6 +152,8 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
                 return False
             if group.is_late(CLOCK.time()):
                 group = self._notify_late(group, context) if self._notifies_late(group, context) else group.notified()
+            if group.evaluation.outcome is Outcome.WAITING and _timed_out(group, CLOCK.time()):
+                group = self._poll(group, RetryPolicy())  # Airflow would end the wait now, without a last poll
             self._group = group
             if group.evaluation.outcome is Outcome.WAITING:
                 self._report(group.evaluation.message, known)
@@ -267,3 +270,8 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             return CLOCK.time() if self._since is None else self._since
         first = _airflow.first_reschedule_date(self, context) or context["ti"].start_date
         return first.timestamp() if first else CLOCK.time()
+
+
+def _timed_out(group: WaitGroup, now: float) -> bool:
+    waits = [group.waits[position] for position in group.unfinished()]
+    return any(wait.finish_by is not None and wait.finish_by <= now for wait in waits)

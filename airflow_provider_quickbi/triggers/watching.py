@@ -168,7 +168,7 @@ class WatchTrigger(BaseEventTrigger):
                     subject.title,
                     type(self).__name__,
                 )
-            except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises; to begin without it loses events
+            except Exception as error:  # noqa: BLE001 - whatever Airflow's API raises; to start without it loses events
                 wait_log.report(
                     f"{subject.title}: cannot load watcher state; retrying ({type(error).__name__}).",
                     CLOCK.time(),

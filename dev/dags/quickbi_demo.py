@@ -96,7 +96,7 @@ with DAG(
 mail, as if the worker had been killed at the worst moment.
 
 Airflow starts the second try one second later. It finds the start record of the first try, looks for the run that
-began since then, attaches to it and sends **nothing**. Compare the logs of both tries: the mail is started in the
+started since then, attaches to it and sends **nothing**. Compare the logs of both tries: the mail is started in the
 first one only.
 
 Start records survive a retry on Airflow 3.3 and later.

@@ -16,7 +16,7 @@ import pytest
 
 from tests.datasets import ACTIONS, Datasets
 
-from .dags import AIRFLOW, CASE, MODES, WAIT_LIMIT, Airflow, do_nothing, hasten_api_server, mend_dag_test
+from .dags import AIRFLOW, CASE, MODES, WAIT_LIMIT, Airflow, do_nothing, fix_dag_test, hasten_api_server
 from .ran import Expect, Ran
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def airflow_session() -> Airflow:
     db.initdb()
     sys.modules[CASE.__name__] = CASE
     if AIRFLOW >= (3,):
-        mend_dag_test()
+        fix_dag_test()
     airflow = Airflow(home / "dags")
     airflow.run(do_nothing)  # what is slow the first time should not be part of a test
     if AIRFLOW >= (3,):
@@ -101,7 +101,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def at_poll(quickbi: LocalQuickBI) -> Callable[[str, int, Callable[[], Any]], None]:
-    """Do something when a mail task is asked for the nth time, before the answer is written."""
+    """Do something when a mail task is polled for the nth time, before the response is written."""
 
     def arrange(mail_id: str, nth: int, do: Callable[[], Any]) -> None:
         poll_count = itertools.count(1)
@@ -117,7 +117,7 @@ def at_poll(quickbi: LocalQuickBI) -> Callable[[str, int, Callable[[], Any]], No
 
 @pytest.fixture
 def poll_count(quickbi: LocalQuickBI) -> Callable[[str], list[Any]]:
-    """Return how often the status of a mail task or a dataset was asked for."""
+    """Return the polls of a mail task or a dataset."""
     actions = ("GetMailTaskStatus", ACTIONS["GetMailTaskStatus"])
     return lambda mail_id: [
         call
@@ -163,7 +163,7 @@ def wait(airflow: Airflow, quickbi: LocalQuickBI, sensor: Callable[..., Any]) ->
 
 @pytest.fixture
 def sensor_of(kind: str) -> Callable[..., Any]:
-    """Make a sensor in a mode; it is called what it waits for is called unless it is told otherwise."""
+    """Make a sensor in a mode; by default it waits for what its task id names."""
 
     def make(mode: str, task_id: str, **arguments: Any) -> Any:
         from airflow_provider_quickbi.sensors.quickbi import QuickBIDatasetRefreshSensor, QuickBIMailTaskSensor

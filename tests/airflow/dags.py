@@ -32,7 +32,7 @@ WAIT_LIMIT = 120.0
 #: What stands for "this try failed and Airflow would try again": the next try is far away and the run is left alone.
 FAR_AWAY = timedelta(hours=1)
 
-#: How a sensor is told to wait in each mode.
+#: The arguments of each mode.
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
     "reschedule": {"mode": "reschedule"},
@@ -183,7 +183,7 @@ class Airflow:
 
         :param make: makes the tasks.
         :param retries: of each task.
-        :param retry_delay: far away by default, so that the state ``up_for_retry`` stays to be looked at.
+        :param retry_delay: far away by default, so that the state ``up_for_retry`` stays.
         :param dag: further arguments of the DAG.
         """
         return self.run_parsed(self.parse(make, default_args={"retries": retries, "retry_delay": retry_delay}, **dag))
@@ -196,7 +196,7 @@ class Airflow:
         try:
             with pytest.MonkeyPatch.context() as patch, messages.of("", "airflow", "airflow.task"):
                 patch.setattr(time, "sleep", _without_idling(parsed.dag_id))
-                _note_errors(parsed, errors, patch)
+                _record_errors(parsed, errors, patch)
                 parsed.test()
         except _Parked:
             pass
@@ -253,8 +253,8 @@ def _caused_by(asset: Any, extra: dict[str, Any]) -> Iterator[None]:
         event.remove(DagRun, "after_insert", tie)
 
 
-def _note_errors(parsed: Any, errors: dict[str, list[BaseException]], patch: pytest.MonkeyPatch) -> None:
-    """Note what each try of a task raises."""
+def _record_errors(parsed: Any, errors: dict[str, list[BaseException]], patch: pytest.MonkeyPatch) -> None:
+    """Record what each try of a task raises."""
     if AIRFLOW < (3,):
 
         def note_error(context: Any) -> None:
@@ -274,7 +274,7 @@ def _note_errors(parsed: Any, errors: dict[str, list[BaseException]], patch: pyt
             errors[named(ti)].append(result.error)
         return result
 
-    # Below 3.2 callbacks are not told what was raised, if it is dag.test() that runs the task.
+    # Below 3.2 callbacks do not get what was raised, if it is dag.test() that runs the task.
     patch.setattr(supervisor, "run_task_in_process", run_and_note)
 
 
@@ -304,7 +304,7 @@ def _without_idling(dag_id: str) -> Callable[[float], None]:
         if _waits_for_a_retry(dag_id):
             raise _Parked
         if time.monotonic() > give_up_at:
-            raise TimeoutError(f"{dag_id} is not over after {RUN_LIMIT} s")
+            raise TimeoutError(f"{dag_id} has not finished after {RUN_LIMIT} s")
         sleep(0.02)
 
     return sleep_less
@@ -320,7 +320,7 @@ def _waits_for_a_retry(dag_id: str) -> bool:
     return "up_for_retry" in states and states <= {"up_for_retry", None, *State.finished}
 
 
-def mend_dag_test() -> None:
+def fix_dag_test() -> None:
     """Let ``dag.test()`` of Airflow 3.0 to 3.2 be like a worker in what matters, and faster."""
     from airflow.sdk.execution_time import supervisor, task_runner
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance

@@ -28,7 +28,7 @@ def test_never_fail_skips_whatever_happens(airflow, quickbi, mode, remembers, se
     assert ran.states == {"failed": "skipped", "gone": "skipped"}
 
 
-def test_silent_fail_waits_for_a_service_that_does_not_answer_for_long(airflow, quickbi, run_of, sensor, at_poll):
+def test_silent_fail_waits_through_a_long_outage(airflow, quickbi, run_of, sensor, at_poll):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report")
     quickbi.fail("GetMailTaskStatus", Fault.reset(), times=None)
@@ -57,7 +57,7 @@ def test_exponential_backoff_and_max_wait_space_the_polls(airflow, quickbi, mode
     times = [call.monotonic_time for call in poll_count("report")]
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert len(gaps) == 3
-    # The backoff begins at a second, which max_wait cuts; the first look of a trigger is spread over poke_interval.
+    # The backoff starts at a second, which max_wait cuts; the first poll of a trigger is spread over poke_interval.
     assert all(gap >= 0.39 for gap in gaps[1 if mode == "deferrable" else 0 :])
 
 

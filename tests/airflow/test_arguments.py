@@ -19,7 +19,7 @@ SENSOR: dict[str, tuple[dict[str, Any], str]] = {
     "the same mail_id twice": ({"mail_id": ["a", "a"]}, "mail_id lists 'a' twice"),
     "mail_id is no text": ({"mail_id": 1.5}, "mail_id must be text"),
     "mail_id with a line break": ({"mail_id": "a\nb"}, "mail_id has a line break"),
-    "run and fence": (
+    "run and window": (
         {"mail_id": "a", "quickbi_task_id": "1", "executed_after": "{{ data_interval_end }}"},
         "quickbi_task_id selects the run: omit executed_after and executed_before",
     ),
@@ -28,7 +28,10 @@ SENSOR: dict[str, tuple[dict[str, Any], str]] = {
         'on_failed="wait" waits for a later run',
     ),
     "quickbi_task_id is no number": ({"mail_id": "a", "quickbi_task_id": "latest"}, "quickbi_task_id must be a whole"),
-    "executed_after is no instant": ({"mail_id": "a", "executed_after": "yesterday"}, "executed_after is 'yesterday'"),
+    "executed_after is not a datetime": (
+        {"mail_id": "a", "executed_after": "yesterday"},
+        "executed_after is 'yesterday'",
+    ),
     "executed_after is a number": ({"mail_id": "a", "executed_after": 5}, "executed_after must be a datetime"),
     "on_failed": ({"mail_id": "a", "on_failed": "ignore"}, "on_failed must be one of fail, wait"),
     "start_timeout": ({"mail_id": "a", "start_timeout": -1}, "start_timeout must be 0 or more seconds"),
@@ -265,7 +268,7 @@ def test_templates_may_render_to_text(airflow, quickbi, sensor, run_of):
 
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
-def test_a_name_that_begins_with_a_bracket_is_a_name_and_gives_one_run(airflow, quickbi, sensor, run_of, at_poll):
+def test_a_name_that_starts_with_a_bracket_is_a_name_and_gives_one_run(airflow, quickbi, sensor, run_of, at_poll):
     for mail_id, name in {"daily": "[日报] 销售", "year": "[2024]", "quoted": "['a', 'b']"}.items():
         quickbi.add_mail_task(name, mail_id=mail_id)
         quickbi.add_run(mail_id)

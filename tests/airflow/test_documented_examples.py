@@ -168,7 +168,7 @@ def test_a_dag_of_the_documentation_succeeds(block, airflow, airflow_version, de
     assert ran.states, "it has no tasks"
     assert set(ran.states.values()) == {"success"}, ran.log
     assert ran.errors == {}
-    assert delivered.calls, "it asked for nothing"
+    assert delivered.calls, "it called nothing"
 
 
 @pytest.mark.parametrize("block", WITH_DEADLINE, ids=str)
@@ -201,11 +201,11 @@ def test_a_dag_of_the_documentation_is_scheduled_by_a_delivery(block, airflow, a
 
 
 async def first_event(watcher: Any, quickbi: Any, action: str, deliver: Any) -> dict[str, Any]:
-    """Let a run succeed while it is watched and return what is told of it."""
-    asked = quickbi.count(action)
+    """Let a run succeed while it is watched and return its event."""
+    before = quickbi.count(action)
 
     async def deliver_later() -> None:
-        while quickbi.count(action) < asked + 2:
+        while quickbi.count(action) < before + 2:
             await asyncio.sleep(0.01)
         deliver()
 

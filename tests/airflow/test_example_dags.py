@@ -93,6 +93,12 @@ def test_the_examples_parse_without_a_network_and_without_quick_bi(airflow, no_n
     assert {dag_id: set(dag.task_ids) for dag_id, dag in bag.dags.items()} == EXPECTED
 
 
+def test_an_example_that_waits_for_a_day_says_why_its_first_scheduled_run_may_be_red(airflow):
+    documented = {dag_id for dag_id, dag in airflow.bag(EXAMPLES).dags.items() if "QuickBIRunMissed" in dag.doc_md}
+
+    assert documented == {"quickbi_list_and_wait", "quickbi_wait_for_scheduled_report", "quickbi_wait_in_a_window"}
+
+
 def test_every_example_describes_itself_and_nothing_else_lies_beside_them(airflow):
     bag = airflow.bag(EXAMPLES)
 

@@ -1,8 +1,9 @@
-"""A delivery that is late: somebody is told once, and the wait goes on."""
+"""A report that is late: one notification, and the wait goes on."""
 
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
@@ -15,9 +16,9 @@ AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
 @pytest.fixture
 def notified(quickbi):
-    """Note what an ``on_late_callback`` is told; the run is sent some looks later."""
+    """Record what an ``on_late_callback`` gets; the run is sent some polls later."""
 
-    class Told(list):
+    class Notified(list):
         looks_until_sent = 3
 
         def __call__(self, context):
@@ -30,7 +31,7 @@ def notified(quickbi):
 
             quickbi.when_called("GetMailTaskStatus", record)
 
-    return Told()
+    return Notified()
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def report(quickbi):
 
 
 def test_a_delivery_that_becomes_late_is_notified_once(airflow, report, sensor, notified, run_of, remembers):
-    # A rescheduled sensor that remembers nothing tells it in the first poke_interval after the deadline.
+    # A rescheduled sensor that remembers nothing notifies in the first poke_interval after the deadline.
     poke_interval, notified.looks_until_sent = (0.05, 3) if remembers else (4, 1)
     deadline = datetime.now(UTC) + timedelta(seconds=1)
 
@@ -83,7 +84,7 @@ def test_a_retry_does_not_notify_again_where_airflow_keeps_what_was_notified(air
 
     assert ran.states == {"report": "success"}
     assert ran.notified("QuickBIUnavailable")
-    # Below 3.3 each try may tell; a rescheduled one knows by the time that the first try has.
+    # Below 3.3 each try may notify; a rescheduled one knows by the time that the first try has.
     assert len(notified) in ((1,) if AIRFLOW >= (3, 3) else (1, 2))
 
 
@@ -113,7 +114,7 @@ def test_nobody_is_notified_of_a_delivery_in_time(airflow, quickbi, report, sens
 
 def test_the_limits_of_the_wait_stay_after_somebody_was_notified(airflow, report, sensor, notified, mode):
     notified.looks_until_sent = 10_000
-    # A rescheduled sensor counts from the begin of its task, and its first look must still be in time.
+    # A rescheduled sensor counts from the start of its task, and its first poll must still be in time.
     timeout = 4 if mode == "reschedule" else 0.8
 
     ran = airflow.run(
@@ -129,7 +130,7 @@ def test_the_limits_of_the_wait_stay_after_somebody_was_notified(airflow, report
     assert len(notified) == 1
 
 
-def test_execution_timeout_stays_after_somebody_was_told(airflow, report, sensor_of, notified):
+def test_execution_timeout_stays_after_a_late_notification(airflow, report, sensor_of, notified):
     notified.looks_until_sent = 10_000
 
     ran = airflow.run(
@@ -138,10 +139,25 @@ def test_execution_timeout_stays_after_somebody_was_told(airflow, report, sensor
             "report",
             deadline=datetime.now(UTC) - timedelta(hours=1),
             on_late_callback=notified,
-            execution_timeout=timedelta(seconds=4),  # the first look must still be in time
+            execution_timeout=timedelta(seconds=4),  # the first poll must still be in time
         )
     )
 
     assert ran.states == {"report": "up_for_retry"}
     assert type(ran.error("report")).__name__ == "AirflowTaskTimeout"
     assert len(notified) == 1
+
+
+def test_a_callback_that_outlasts_the_timeout_takes_no_last_poll_away(airflow, quickbi, report, sensor_of, run_of):
+    """Airflow itself would say that the sensor timed out, without another poll."""
+
+    def notify(context):
+        quickbi.finish_run(report)
+        time.sleep(1.1)
+
+    ran = airflow.run(
+        lambda: sensor_of("poke", "report", deadline=datetime.now(UTC), on_late_callback=notify, timeout=1)
+    )
+
+    assert ran.states == {"report": "success"}, ran.log
+    assert ran.xcoms() == {"report": run_of("report")}

@@ -8,6 +8,8 @@ import pytest
 
 from airflow_provider_quickbi.testing import Fault
 
+from .test_arguments import LIST
+
 MAILS = {
     "a": ("Daily sales", "Li Ming", False),
     "b": ("Daily stock", "Wang Fang", True),
@@ -146,10 +148,8 @@ def test_a_wrong_rendered_argument_is_final_before_any_call(airflow, quickbi, ex
     )
 
     assert ran.states == {"paused": "failed", "size": "failed"}
-    expect.raised(ran, "paused", "QuickBIArgumentError", "paused: paused must be true or false, not 'maybe'")
-    expect.raised(
-        ran, "size", "QuickBIArgumentError", "size: page_size must be a whole number of 1 or more, not 'large'"
-    )
+    expect.raised(ran, "paused", "QuickBIArgumentError", f"paused: {LIST['paused'][1]}, not 'maybe'")
+    expect.raised(ran, "size", "QuickBIArgumentError", f"size: {LIST['page_size'][1]}, not 'large'")
     assert quickbi.calls == []
 
 

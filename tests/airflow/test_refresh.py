@@ -6,6 +6,8 @@ import pytest
 
 from tests.datasets import Datasets
 
+from .test_arguments import RUN
+
 MODES = pytest.mark.parametrize("deferrable", [True, False], ids=["deferred", "held"])
 
 
@@ -107,8 +109,8 @@ def test_the_outlet_of_something_else_is_refused_when_the_dag_is_parsed(airflow,
         ({"workspace_id": "w"}, "workspace_id is only for looking up dataset_name: omit it with dataset_id"),
         ({"dataset_id": None, "dataset_name": "Sales"}, "dataset_name is unique only in a workspace: set workspace_id"),
         ({"dataset_id": " "}, "dataset_id is empty"),
-        ({"on_running": "stop"}, "on_running must be one of wait, attach, skip, fail"),
-        ({"on_failed": "wait"}, "on_failed must be one of fail, retry"),
+        ({"on_running": "stop"}, RUN["on_running"][1]),
+        ({"on_failed": "wait"}, RUN["on_failed"][1]),
     ],
 )
 def test_a_wrong_argument_is_refused_when_the_dag_is_parsed(airflow, cubes, arguments, says):

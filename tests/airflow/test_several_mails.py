@@ -40,7 +40,7 @@ def test_all_of_several_mails_must_be_sent(airflow, quickbi, mails, sensor, at_p
     assert ran.xcoms() == {"wait": [run_of("a"), run_of("b")]}
 
 
-def test_any_of_several_mails_is_enough_if_asked_for(airflow, quickbi, mails, sensor, at_poll, run_of):
+def test_any_of_several_mails_is_enough_with_require_any(airflow, quickbi, mails, sensor, at_poll, run_of):
     runs = mails(a="PROCESSING", b="PROCESSING")
     at_poll("b", 3, lambda: quickbi.finish_run(runs["b"]))
 

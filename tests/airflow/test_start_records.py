@@ -83,7 +83,7 @@ def test_a_hook_that_fails_after_the_mail_was_sent_does_not_send_it_again(
 def test_a_retry_after_a_lost_try_attaches_to_the_run(
     deferrable: bool, parse: Any, airflow: Any, quickbi: Any, has_store: bool
 ) -> None:
-    """The first try ends when it can no longer ask what became of its start."""
+    """The first try ends when it can no longer poll what became of its start."""
     dag = parse(deferrable=deferrable, unreachable_timeout=0)
     seen: list[Any] = []
 

@@ -53,12 +53,12 @@ BAD_EVENTS = {
     "without_delivery": _without(_settled(), "group"),
     "delivery_is_text": _settled(group="SENT"),
     "without_waits": _settled(group={"waits": [], "evaluations": [], "required": 0}),
-    "without_verdicts": _settled(group={**_settled()["group"], "evaluations": []}),
+    "without_evaluations": _settled(group={**_settled()["group"], "evaluations": []}),
     "requires_nothing": _settled(group={**_settled()["group"], "required": 0}),
     "unknown_outcome": _settled(
         group={**_settled()["group"], "evaluations": [{"outcome": "success", "message": "", "run": None}]}
     ),
-    "not_over": _settled(outcome=Outcome.WAITING, status="PROCESSING"),
+    "unfinished": _settled(outcome=Outcome.WAITING, status="PROCESSING"),
     "sent_without_a_run": _settled(
         group={**_settled()["group"], "evaluations": [{"outcome": "succeeded", "message": "", "run": None}]}
     ),
@@ -114,7 +114,7 @@ def test_an_event_that_is_not_understood_is_an_error(event, airflow_session):
 
 
 def test_no_event_but_a_right_one_is_a_success(airflow, deceived):
-    bad = ("lost", "of_another_provider", "of_an_unknown_kind", "not_over", "sent_with_a_run_that_failed")
+    bad = ("lost", "of_another_provider", "of_an_unknown_kind", "unfinished", "sent_with_a_run_that_failed")
 
     ran = airflow.run(
         lambda: [

@@ -10,7 +10,10 @@ import pytest
 from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
 from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 
+from .test_arguments import RENDERED, RUN, SENSOR
+
 OTHER = "quickbi://cn-hangzhou/mail-task/m1"
+UNDEFINED = "{{ no_such_variable }}"
 
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
@@ -36,10 +39,10 @@ def test_a_mapped_value_that_is_wrong_is_not_retried_and_gets_the_same_sentence(
 
     assert set(ran.states.values()) == {"failed"}, ran.log
     for task, said in {
-        "ids[0]": "mail_id is empty (rendered to '')",
-        "ids[1]": "needs either mail_id or subscribe_name",
-        "runs[0]": "quickbi_task_id must be a whole number",
-        "starts[0]": "on_running must be one of wait, attach, skip, fail",
+        "ids[0]": RENDERED["empty_mail"][1],
+        "ids[1]": SENSOR["no mail task"][1],
+        "runs[0]": RENDERED["no_run"][1],
+        "starts[0]": RUN["on_running"][1],
     }.items():
         assert ran.tries[task] == 1
         assert said in ran.log
@@ -155,13 +158,18 @@ def test_an_undefined_variable_in_native_rendering_is_named_with_what_to_write(
         )
     )
 
-    # Airflow 2.11 fails while it renders, before the sensor is asked, and tries again.
+    # Airflow 2.11 fails while it renders, before the sensor runs, and tries again.
     assert ran.states == {"wait": "failed" if airflow_version >= (3,) else "up_for_retry"}, ran.log
     assert "no_such_variable" in ran.log
 
 
-@pytest.mark.parametrize("argument", ["{{ no_such_variable }}", ["m2", "{{ no_such_variable }}"]], ids=["text", "list"])
-@pytest.mark.parametrize("kind", ["sensor", "deferred sensor", "run operator", "list operator"])
+@pytest.mark.parametrize(
+    ("kind", "argument"),
+    [
+        *((kind, UNDEFINED) for kind in ("sensor", "deferred sensor", "run operator", "list operator")),
+        *((kind, ["m2", UNDEFINED]) for kind in ("sensor", "deferred sensor")),
+    ],
+)
 def test_an_undefined_variable_fails_once_with_a_sentence(airflow, kind, argument):
     def task():
         if kind == "run operator":
@@ -170,8 +178,6 @@ def test_an_undefined_variable_fails_once_with_a_sentence(airflow, kind, argumen
             return QuickBIListMailTasksOperator(task_id="t", subscribe_name=argument)
         return QuickBIMailTaskSensor(task_id="t", mail_id=argument, deferrable=kind == "deferred sensor")
 
-    if isinstance(argument, list) and not kind.endswith("sensor"):
-        pytest.skip("takes one value")
     ran = airflow.run_parsed(airflow.parse(task, default_args={"retries": 2}))
 
     assert ran.states == {"t": "failed"}, ran.log

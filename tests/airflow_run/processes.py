@@ -51,7 +51,7 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any]:
     )
     context: Any = {
         "ti": task_instance,
-        "dag_run": SimpleNamespace(start_date=datetime.fromisoformat(job["dag_run_began"]).astimezone(UTC)),
+        "dag_run": SimpleNamespace(start_date=datetime.fromisoformat(job["dag_run_started"]).astimezone(UTC)),
     }
     if job["store"]:
         context["task_state_store"] = FileStore(job["store"])
@@ -91,7 +91,7 @@ def serve() -> None:
         if pid := os.fork():
             print(pid, flush=True)
             continue
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is logged is no answer
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is logged is no result
         os.environ["AIRFLOW_CONN_QUICKBI_DEFAULT"] = job["connection"]
         outcome = run_trigger(job) if job["kind"] == "trigger" else run_worker(job)
         response = Path(job["response"])

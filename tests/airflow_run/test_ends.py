@@ -74,7 +74,7 @@ def test_the_error_of_a_failed_run_has_the_run(case: Case) -> None:
     with pytest.raises(error) as raised:
         case.task().run()
     assert raised.value.run.as_dict() == case.newest()
-    assert ("End of its log: java.sql.SQLException" in str(raised.value)) is (case.kind == "dataset")
+    assert ("java.sql.SQLException" in str(raised.value)) is (case.kind == "dataset")
 
 
 # Clearing

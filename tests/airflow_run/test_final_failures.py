@@ -180,7 +180,7 @@ FAILURES = {
         lambda case: None,
         QuickBIRequestError,
         {"subscribe_name": "Daily sail"},
-        says="not be visible to this AccessKey",
+        says="Daily sail",
         mail_only=True,
     ),
     **{

@@ -48,7 +48,7 @@ def test_a_delivery_in_time_notifies_nobody(case: Case) -> None:
 
 
 @both
-def test_a_deadline_may_be_a_wall_time_of_the_day_on_which_the_dag_run_began(case: Case) -> None:
+def test_a_deadline_may_be_a_wall_time_of_the_day_on_which_the_dag_run_started(case: Case) -> None:
     notified: list[float] = []
     case.task(
         deadline="09:02 Asia/Shanghai", on_late_callback=lambda context: notified.append(case.world.elapsed())

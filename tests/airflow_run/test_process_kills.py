@@ -51,7 +51,7 @@ class Process:
     """A process that can be killed.
 
     :param pid: its id.
-    :param answer: the file into which it writes what it finds out.
+    :param answer: the file into which it writes its result.
     """
 
     def __init__(self, pid: int, response: Path) -> None:
@@ -115,14 +115,14 @@ def processes(server: Processes, quickbi: Any) -> Processes:
     return server
 
 
-@pytest.fixture(params=[True, False], ids=["noted", "unnoted"])
+@pytest.fixture(params=[True, False], ids=["recorded", "unrecorded"])
 def job(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """A try of a task whose waits are short."""
     return {
         "kind": "worker",
         "store": str(tmp_path / "store.json") if request.param else "",
         "try_number": 1,
-        "dag_run_began": datetime.now(UTC).isoformat(),
+        "dag_run_started": datetime.now(UTC).isoformat(),
         "arguments": {
             "mail_id": MAIL, "poll_interval": 0.05, "start_timeout": 1, "timeout": LIMIT, "deferrable": False
         },

@@ -34,7 +34,7 @@ def test_a_scheduled_run_in_the_same_minute_is_accepted_and_the_log_says_that_it
 
 
 @deferred
-def test_the_run_stays_pinned_when_the_triggerer_restarts_after_a_scheduled_one_began(case: Case) -> None:
+def test_the_run_stays_pinned_when_the_triggerer_restarts_after_a_scheduled_one_started(case: Case) -> None:
     """The run is kept as soon as it is seen, before it is waited for, so that a restart cannot lose it."""
     case.start_with(appears_after=70, duration=600)
     times = [case.quickbi.clock.now() + timedelta(seconds=300)]

@@ -1,4 +1,4 @@
-"""Whatever breaks, in whatever order: no sequence of crashes, lost answers and outages starts a second mail."""
+"""Whatever breaks, in whatever order: no sequence of crashes, lost responses and outages starts a second mail."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 MAIL = "daily-sales"
 
-#: What becomes of a start; ``None``: it is answered.
+#: What becomes of a start; ``None``: it gets its response.
 STARTS = {
     "succeeded": None,
     "never arrives": Fault.reset(),
     "carried out, then a reset": Fault.answer_lost("reset"),
     "carried out, then a 503": Fault.answer_lost("unavailable"),
-    "carried out, then half an answer": Fault.half_json(),
+    "carried out, then half a response": Fault.half_json(),
     "no Success": Fault.unsuccessful(),
     "throttled": Fault.throttled(),
     "limited": Fault.error("MailApi.Beyond.ScheduleLimit", "Please Try Again In 3 Minutes."),
@@ -39,7 +39,7 @@ LOOKS = {
     "a 503": Fault.html_503(),
     "a reset": Fault.reset(),
     "throttled": Fault.throttled(),
-    "half an answer": Fault.half_json(),
+    "half a response": Fault.half_json(),
 }
 
 
@@ -134,7 +134,7 @@ def test_no_history_starts_a_second_mail(history: dict[str, Any], quickbi: Any) 
         event(f"{len(task.errors)} tries failed")
         run = next(run for run in quickbi.runs(MAIL) if run["task_id"] == result["task_id"])
         assert run["status"] == result["status"] == "SENT"
-        assert run["origin"] != "added", "yesterday's run is not ours"
+        assert run["origin"] != "added", "yesterday's run is not this task's"
         assert not task.has_unfinished_record
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.errors import QuickBIError
     from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
-#: When the tests begin, in their own time.
+#: When the tests start, in their own time.
 BEGIN = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 #: What Airflow never tries again.
@@ -138,7 +138,7 @@ class Deferral:
 
     :param trigger: name of the trigger's class.
     :param arguments: of the trigger.
-    :param began: when, in seconds since the beginning.
+    :param began: when, in seconds since the start.
     :param timeout: of the framework.
     """
 

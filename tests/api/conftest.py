@@ -170,8 +170,8 @@ class StandIn:
         self.requests: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
         self.issued = 0
         self.response: tuple[int, str] | None = None
-        self.may_answer = threading.Event()
-        self.may_answer.set()
+        self.may_respond = threading.Event()
+        self.may_respond.set()
         self._guard = threading.Lock()
         outer = self
 
@@ -195,7 +195,7 @@ class StandIn:
         with self._guard:
             headers = {name.lower(): value for name, value in request.headers.items()}
             self.requests.append((request.command, parts.path, dict(parse_qsl(parts.query)), headers))
-        self.may_answer.wait(2.0)
+        self.may_respond.wait(2.0)
         status, body = self.response or (200, self.regular(request.command, parts.path, dict(parse_qsl(parts.query))))
         raw = body.encode()
         request.send_response(status)
@@ -225,7 +225,7 @@ class StandIn:
         return [query.get("Action", "") for _, _, query, _ in self.requests]
 
     def close(self) -> None:
-        self.may_answer.set()
+        self.may_respond.set()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join(BOUND)

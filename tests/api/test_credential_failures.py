@@ -31,7 +31,7 @@ FETCHED = sorted(set(AUTH_TYPES) - set(OWN))
 
 # Failures of the credential service
 
-ANSWERS = {
+RESPONSES = {
     "denied": (403, {"Code": "NoPermission", "Message": MARK}, PermanentError),
     "unknown key": (404, {"Code": "InvalidAccessKeyId.NotFound", "Message": MARK}, PermanentError),
     "refused without JSON": (400, MARK, PermanentError),
@@ -51,7 +51,7 @@ ANSWERS = {
     [
         pytest.param(auth_type, *response, id=f"{auth_type}-{name}")
         for auth_type in FETCHED
-        for name, response in ANSWERS.items()
+        for name, response in RESPONSES.items()
         # The provider of the instance metadata does not pass the Code of a refusal on.
         if (auth_type, name) != ("ecs_ram_role", "throttled")
     ],

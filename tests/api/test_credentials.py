@@ -118,7 +118,7 @@ def test_clients_share_one_provider_so_that_none_leaves_a_thread_behind(stand_in
 
 def test_concurrent_callers_fetch_once_without_blocking_the_event_loop(stand_in: Any, spec_of: Callable[..., Any]):
     source = CredentialSource(spec_of("credentials_uri"))
-    stand_in.may_answer.clear()
+    stand_in.may_respond.clear()
 
     async def main() -> list[Credentials]:
         waiting = [asyncio.create_task(source.get_async()) for _ in range(10)]
@@ -127,7 +127,7 @@ def test_concurrent_callers_fetch_once_without_blocking_the_event_loop(stand_in:
         for _ in range(100):
             await asyncio.sleep(0)
         assert not any(task.done() for task in waiting)
-        stand_in.may_answer.set()
+        stand_in.may_respond.set()
         return list(await asyncio.gather(*waiting))
 
     assert set(asyncio.run(asyncio.wait_for(main(), BOUND))) == {RENEWED}
@@ -136,7 +136,7 @@ def test_concurrent_callers_fetch_once_without_blocking_the_event_loop(stand_in:
 
 def test_cancelling_one_waiter_does_not_cancel_the_others(stand_in: Any, spec_of: Callable[..., Any]):
     source = CredentialSource(spec_of("credentials_uri"))
-    stand_in.may_answer.clear()
+    stand_in.may_respond.clear()
 
     async def main() -> Credentials:
         impatient = asyncio.create_task(source.get_async())
@@ -146,7 +146,7 @@ def test_cancelling_one_waiter_does_not_cancel_the_others(stand_in: Any, spec_of
         impatient.cancel()
         with pytest.raises(asyncio.CancelledError):
             await impatient
-        stand_in.may_answer.set()
+        stand_in.may_respond.set()
         return await patient
 
     assert asyncio.run(asyncio.wait_for(main(), BOUND)) == RENEWED

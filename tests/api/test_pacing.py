@@ -183,7 +183,7 @@ def test_a_shorter_retry_after_does_not_shorten_a_longer_one():
 
 @pytest.mark.parametrize("processes", [2, 4, 8])
 def test_processes_that_do_not_communicate_share_one_limit(processes: int):
-    """The service allows one call a second; each process calls whenever its own limiter allows it."""
+    """The service allows one call per second; each process calls whenever its own limiter allows it."""
     clock = Clock()
     random = Random(processes)
     limiters = [RateLimiter(1.0, clock=clock, wall_clock=clock, uniform=random.uniform) for _ in range(processes)]

@@ -24,7 +24,7 @@ def ids(mail_tasks: Any) -> list[str]:
     return [mail_task.mail_id for mail_task in mail_tasks]
 
 
-def pages_asked(quickbi: LocalQuickBI) -> list[int]:
+def pages_requested(quickbi: LocalQuickBI) -> list[int]:
     return [int(call.params["PageNum"]) for call in quickbi.calls]
 
 

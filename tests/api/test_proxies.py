@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
+from airflow_provider_quickbi.api import proxies
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.errors import QuickBIError, TransientError
 from airflow_provider_quickbi.api.proxies import proxy_for
@@ -125,6 +126,14 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def ipv6_works() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 # The local Quick BI accepts requests in the form that a proxy receives, so it can stand in for one.
 
 
@@ -196,6 +205,43 @@ def test_hosts_of_no_proxy_are_connected_directly(
     monkeypatch.setenv("NO_PROXY", no_proxy.format(port=quickbi.port))
     assert connect(endpoint=named).get_mail_task_list().total_num == 0
     assert (quickbi.count(), proxy.count()) == (1, 0)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let addresses of this machine stand for addresses of a network."""
+    monkeypatch.setattr(proxies, "is_loopback", lambda host: False)
+
+
+@pytest.mark.parametrize(
+    ("address", "no_proxy", "direct"),
+    [
+        ("127.0.0.1", "127.0.0.0/8", True),
+        ("127.0.0.1", "bi.corp.example,  10.0.0.0/8 , 127.0.0.0/30", True),
+        ("127.0.0.1", "127.0.0.1:{port}", True),
+        ("127.0.0.1", "10.0.0.0/8,::1,fd00::/8", False),
+        ("[::1]", "::1", True),
+        ("[::1]", "10.0.0.0/8, ::/64", True),
+        ("[::1]", "[::1]:{port}", True),
+        ("[::1]", "127.0.0.0/8,fd00::/8,::2", False),
+    ],
+)
+def test_addresses_and_ranges_of_no_proxy_are_connected_directly(
+    elsewhere: None,
+    proxy: LocalQuickBI,
+    connect: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    no_proxy: str,
+    direct: bool,
+):
+    if address == "[::1]" and not ipv6_works():
+        pytest.skip("this machine has no IPv6")
+    with LocalQuickBI(host=address.strip("[]")) as there:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", no_proxy.format(port=there.port))
+        connect(endpoint=Endpoint(address, "http", there.port)).get_mail_task_list()
+        assert (there.count(), proxy.count()) == ((1, 0) if direct else (0, 1))
 
 
 @pytest.mark.parametrize("no_proxy", ["", "other.example", "corp", "bi.corp.example:1", "10.0.0.0/8,::1"])

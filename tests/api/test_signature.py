@@ -145,7 +145,7 @@ def test_a_signature_depends_on_everything_that_matters(change: str):
     assert signature(change) != signature("")
 
 
-def test_every_header_that_the_specification_asks_for_is_signed():
+def test_every_header_that_the_specification_requires_is_signed():
     request = sign(
         "GetMailTaskList", {}, endpoint=ENDPOINT, credentials=Credentials("the-id", "the-secret", "the-token")
     )

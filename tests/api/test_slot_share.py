@@ -1,4 +1,4 @@
-"""Which slots a process takes, as far as throttling tells it."""
+"""Which slots a process takes, as far as throttling shows."""
 
 from __future__ import annotations
 

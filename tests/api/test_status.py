@@ -224,7 +224,7 @@ def test_a_zone_without_daylight_saving_is_read_the_same_at_any_time():
         assert read_at(now, "2026-11-01 01:10:00", zone=shanghai) == ["31 17:10"]
 
 
-def test_the_mail_id_is_read_in_the_case_in_which_it_was_asked_for():
+def test_the_mail_id_is_read_in_the_case_of_the_request():
     requested, utc = "03EC3D4E-straSSe", ZoneInfo("UTC")
     for returned in ("03ec3d4e-strasse", "03EC3D4E-STRASSE", 7, "other"):
         found = MailTaskRun.from_json(run(mailId=returned), mail_id=requested, timezone=utc)

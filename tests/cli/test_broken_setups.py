@@ -156,7 +156,7 @@ SETUPS: dict[str, Setup] = {
     "the endpoint redirects": Setup(
         "region", ("redirects", "not Quick BI"), breaks=answer(Fault.redirect("https://login.example/"))
     ),
-    "a web page answers": Setup(
+    "a web page responds": Setup(
         "region", ("not Quick BI", "proxy"), breaks=answer(Fault.custom(200, "<html>Log in</html>"))
     ),
     "the instance has expired": Setup("service", ("Instance.Expired", "renew"), breaks=refuse("Instance.Expired")),
@@ -270,7 +270,7 @@ def test_sending_starts_the_mail_task_once_and_learns_from_its_run(
     assert (behaviour.outcome, behaviour.keeps_runs) == ("SENT", True)
 
 
-def test_asking_for_the_grant_to_start_starts_nothing(servers: Callable[[bool], LocalQuickBI], check: Check) -> None:
+def test_checking_the_grant_to_start_starts_nothing(servers: Callable[[bool], LocalQuickBI], check: Check) -> None:
     quickbi = servers(False)
     prepare(quickbi)
     report = check(quickbi, probe_send=True)

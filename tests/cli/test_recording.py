@@ -1,4 +1,4 @@
-"""A recording holds the shapes of the responses and nothing that tells whose they are; the simulator can be like it."""
+"""A recording holds the shapes of the responses and nothing that identifies the account; the simulator can load it."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_equal_values_stay_equal_and_the_distance_between_times_stays(report: Re
     bodies = [exchange["body"] for exchange in written["exchanges"]]
     listed = [task["MailId"] for task in bodies[0]["Result"]["Data"]]
     assert len(set(listed)) == len(MAILS)
-    asked = [exchange["parameters"]["MailId"] for exchange in written["exchanges"][1:]]
-    assert set(asked) == set(listed)
+    polled = [exchange["parameters"]["MailId"] for exchange in written["exchanges"][1:]]
+    assert set(polled) == set(listed)
     assert [len(stand_in) for stand_in in listed] == [len(mail_id) for mail_id in MAILS]
     first = next(exchange for exchange in report.exchanges if len(exchange.result or ()) == 3)
     body = next(body for body in bodies if isinstance(body.get("Result"), list) and len(body["Result"]) == 3)

@@ -52,7 +52,7 @@ def test_a_refresh_in_the_future_proves_another_zone(check: Check, account: Loca
     account.datasets.add_run("sales-cube-id")
     level, seen = lines(check, account, timezone="UTC")["refresh times"]
     assert level is Level.FAILED
-    assert "8.0 h in the future" in seen
+    assert "in the future" in seen
 
 
 def test_nothing_of_a_dataset_is_recorded(check: Check, account: LocalQuickBI) -> None:

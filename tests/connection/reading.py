@@ -1,4 +1,4 @@
-"""Reads connections, and says what a refused one is told."""
+"""Reads connections, and returns the message of a refused one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks: the fields of each credential type."""
+"""Who calls: the fields of each credential type."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_each_credential_type_takes_its_optional_fields(auth_type: str):
 
 
 @pytest.mark.parametrize("auth_type", AUTH_TYPES)
-def test_each_required_field_is_asked_for(auth_type: str):
+def test_each_required_field_is_required(auth_type: str):
     for missing in AUTH_TYPES[auth_type].required:
         standard = {"access_key_id": "login", "access_key_secret": "password"}
         raw = plain(**{standard[missing]: None}) if missing in standard else PLAIN
@@ -76,7 +76,7 @@ def test_an_empty_accesskey_is_never_filled_from_the_environment(monkeypatch: py
 
 
 @pytest.mark.parametrize("written", ["AK", "ak", "access_key", " access_key ", "", None])
-def test_an_accesskey_may_be_asked_for_by_its_aliases(written: str | None):
+def test_an_accesskey_may_be_selected_by_its_aliases(written: str | None):
     assert read(auth_type=written).settings.credentials.auth_type == "access_key"
 
 

@@ -77,9 +77,9 @@ class Cluster(Airflow):
                 "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{sqlalchemy_url}",
                 "AIRFLOW__CELERY__EXTRA_CELERY_CONFIG": json.dumps({"imports": _PRELOADED}),
                 "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
-                # The API server's first answer to a worker takes long where the machine is busy.
+                # The API server's first response to a worker takes long where the machine is busy.
                 "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
-                # A worker that was killed: its tasks are given up soon, and so is what it had fetched and not begun.
+                # A worker that was killed: its tasks are given up soon, and so is what it had fetched and not started.
                 "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "45",
                 "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
                 "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "60",
@@ -93,7 +93,7 @@ class Cluster(Airflow):
         self._database_url = database_url
         self._parts: dict[str, Program] = {}
 
-    def begin(self) -> None:
+    def start_all(self) -> None:
         """Create the tables, start every part and wait until all of them are at work."""
         self.run("db", "migrate")
         self._start_wait("api-server")
@@ -114,7 +114,7 @@ class Cluster(Airflow):
         self.programs.remove(self._parts[name])
 
     def stop(self, timeout: float = _STOP_SECONDS) -> list[str]:
-        """Ask every part to end at once, and kill what does not."""
+        """Terminate every part at once, and kill what does not end."""
         for program in self.programs:
             if program.running:
                 os.kill(program.pid, signal.SIGTERM)
@@ -160,7 +160,7 @@ class Cluster(Airflow):
         return sorted(index for (index,) in self.query(statement, worker, dag_id))
 
     def until(self, poll_once: Callable[[], T], what: str) -> T:
-        """Look again and again until there is something, which must be before a task fails or a part ends."""
+        """Poll until there is something, which must be before a task fails or a part ends."""
         deadline = time.monotonic() + PATIENCE
         while not (found := poll_once()):
             assert not (failed := self._failed()), f"Failed before {what}:\n{failed}"

@@ -65,7 +65,7 @@ def cluster(
             with Cluster(
                 home, database_url=database, broker_url=broker, connection=connection, pacing_url=pacing_url
             ) as cluster:
-                cluster.begin()
+                cluster.start_all()
                 notify("scheduler, DAG processor, API server, two triggerers and two workers are at work")
                 yield cluster
                 late = cluster.stop()

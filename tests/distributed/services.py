@@ -17,8 +17,8 @@ POSTGRES_VARIABLE = "QUICKBI_TEST_POSTGRES"
 REDIS_VARIABLE = "QUICKBI_TEST_REDIS"
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 _REDIS = "redis://127.0.0.1:6379"
-#: How many seconds a service may take to answer before it counts as missing.
-_ANSWER_TIMEOUT = 5
+#: Seconds that a service may take to respond before it counts as missing.
+_RESPONSE_TIMEOUT = 5
 #: Shows that a Redis database number is taken; it outlives a test that was killed by this many seconds at the most.
 _MARK, _MARK_SECONDS = "airflow-provider-quickbi-tests", 3600
 
@@ -70,7 +70,7 @@ def own_redis_number() -> Iterator[str]:
         url = f"{redis_url()}/{number}"
         # A number that Redis does not have is an error of its own.
         with (
-            closing(redis.Redis.from_url(url, socket_timeout=_ANSWER_TIMEOUT)) as client,
+            closing(redis.Redis.from_url(url, socket_timeout=_RESPONSE_TIMEOUT)) as client,
             suppress(redis.ResponseError),
         ):
             if client.dbsize() == 0 and client.set(_MARK, os.getpid(), nx=True, ex=_MARK_SECONDS):
@@ -80,7 +80,7 @@ def own_redis_number() -> Iterator[str]:
     try:
         yield url
     finally:
-        with closing(redis.Redis.from_url(url, socket_timeout=_ANSWER_TIMEOUT)) as client:
+        with closing(redis.Redis.from_url(url, socket_timeout=_RESPONSE_TIMEOUT)) as client:
             client.flushdb()
 
 
@@ -91,13 +91,13 @@ def exists(database_url: str) -> bool:
 
 def keys(number_url: str) -> int:
     """Return how many keys a Redis database number holds."""
-    with closing(redis.Redis.from_url(number_url, socket_timeout=_ANSWER_TIMEOUT)) as client:
+    with closing(redis.Redis.from_url(number_url, socket_timeout=_RESPONSE_TIMEOUT)) as client:
         return int(client.dbsize())
 
 
 def connect(url: str) -> psycopg2.extensions.connection:
     """Connect to PostgreSQL; each statement is a transaction of its own."""
-    connection = psycopg2.connect(url, connect_timeout=_ANSWER_TIMEOUT)
+    connection = psycopg2.connect(url, connect_timeout=_RESPONSE_TIMEOUT)
     connection.autocommit = True
     return connection
 
@@ -123,7 +123,7 @@ def _why_no_postgres(url: str) -> str | None:
 
 def _why_no_redis(url: str) -> str | None:
     try:
-        with closing(redis.Redis.from_url(url, socket_connect_timeout=_ANSWER_TIMEOUT)) as client:
+        with closing(redis.Redis.from_url(url, socket_connect_timeout=_RESPONSE_TIMEOUT)) as client:
             client.ping()
             return None
     except (redis.RedisError, ValueError) as error:

@@ -110,7 +110,7 @@ def test_waits_end_and_mails_go_out_once_although_redis_a_triggerer_and_a_worker
 
 
 def test_what_is_missing_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:  # bound and not listening: nobody answers here
+    with socket.socket() as taken:  # bound and not listening: no service here
         taken.bind(("127.0.0.1", 0))
         nobody = f"127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv(services.POSTGRES_VARIABLE, f"postgresql://somebody:secret@{nobody}/postgres")

@@ -85,6 +85,7 @@ def test_a_network_failure_shows_nothing_of_the_http_library(
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
+        ({"password": "***"}, "password holds Airflow's mask"),
         ({"login": ""}, "login (AccessKey ID) is missing. auth_type access_key requires it."),
         ({"extra": {"region": "mars-1"}}, "region is 'mars-1'. It must be one of"),
         ({"extra": {"read_timeout": -1}}, "read_timeout is -1. It must be a number from 0.001 to 300."),
@@ -241,7 +242,7 @@ def test_secrets_are_masked_before_anything_else_happens(
     masked: list[str] = []
 
     def mask(secret: str) -> None:
-        """Do as in the triggerer of Airflow 3.0, which cannot be told of a secret from its event loop."""
+        """Do as in the triggerer of Airflow 3.0, which cannot mask a secret from its event loop."""
         with pytest.raises(RuntimeError, match="no running event loop"):
             asyncio.get_running_loop()
         masked.append(secret)

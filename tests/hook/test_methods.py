@@ -126,7 +126,7 @@ def test_names_are_looked_up_in_their_order_with_one_listing(
     assert f"WARNING Mail task 'Weekly' (MailId {second}) is paused: its schedule starts no runs." in logged
 
 
-def test_an_owner_tells_two_of_the_same_name_apart(hook: QuickBIHook, quickbi: LocalQuickBI):
+def test_an_owner_distinguishes_two_of_the_same_name(hook: QuickBIHook, quickbi: LocalQuickBI):
     quickbi.add_mail_task("Daily sales", owner="Wang Fang")
     wanted = quickbi.add_mail_task("Daily sales", owner="Li Na", owner_id="u-2")
     assert [task.mail_id for task in hook.find_mail_tasks(["Daily sales"], "Li Na")] == [wanted]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _DAGS = Path(__file__).parent / "dags"
 _EXAMPLES = Path(__file__).parents[2] / "example_dags"
 EXAMPLES = {path.stem for path in _EXAMPLES.glob("*.py")}
-#: What the ids of the examples begin with whose schedule is an asset instead of a time.
+#: What the ids of the examples start with whose schedule is an asset instead of a time.
 BY_ASSET = "by_asset_"
 _SETTINGS = {
     # So that XComs are what they were before they were stored; Airflow 3.0 has it off by default.
@@ -98,11 +98,11 @@ def trigger(airflow: Airflow, api: Api) -> Callable[..., Run]:
 
 @pytest.fixture(scope="session")
 def watched(quickbi: LocalQuickBI, trigger: Callable[..., Run]) -> Watched:
-    """A run with a sensor of each mode, once it is over."""
+    """A run with a sensor of each mode, once it has finished."""
     mails = {mode: RunWhileWatched(quickbi, f"live-{mode}") for mode in WAITING}
     began = datetime.now(UTC).replace(microsecond=0)
     run = trigger("live_modes", {"executed_after": began.isoformat()})
-    return Watched(run, mails, run.states_until_over())
+    return Watched(run, mails, run.states_until_finished())
 
 
 class Component:

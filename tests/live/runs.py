@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: How many seconds a run, or a step of it, may take on a slow machine.
 PATIENCE = 150.0
-_OVER = ("success", "failed")
+_FINISHED = ("success", "failed")
 #: Which state shows that a task waits in its mode.
 WAITING = {"poke": "running", "reschedule": "up_for_reschedule", "deferrable": "deferred"}
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def until(poll_once: Callable[[], T], what: str, *, timeout: float = PATIENCE, explain: Callable[[], str] = str) -> T:
-    """Look again and again until there is something, and return it."""
+    """Poll until there is something, and return it."""
     deadline = time.monotonic() + timeout
     while not (found := poll_once()):
         if time.monotonic() > deadline:
@@ -75,35 +75,35 @@ class Run:
         self.sees(lambda: self.states().get(task_id) == state, f"{task_id} is {state}")
 
     def sees(self, poll_once: Callable[[], T], what: str) -> T:
-        """Wait until there is something, which must be before the run is over."""
+        """Wait until there is something, which must be before the run has finished."""
 
-        def look_while_it_runs() -> T:
-            over = self.state in _OVER
+        def poll_while_it_runs() -> T:
+            finished = self.state in _FINISHED
             found = poll_once()
-            assert found or not over, f"The run ended without: {what}\n{self.describe()}"
+            assert found or not finished, f"The run finished without: {what}\n{self.describe()}"
             return found
 
-        return until(look_while_it_runs, what, explain=self.describe)
+        return until(poll_while_it_runs, what, explain=self.describe)
 
-    def states_until_over(self) -> dict[str, set[str]]:
-        """Wait until the run is over and return every state in which each task was seen."""
+    def states_until_finished(self) -> dict[str, set[str]]:
+        """Wait until the run has finished and return every state in which each task was seen."""
         seen: dict[str, set[str]] = {}
 
         def poll_once() -> bool:
             for task, state in self.states().items():
                 seen.setdefault(task, set()).add(state)
-            return self.state in _OVER
+            return self.state in _FINISHED
 
-        until(poll_once, f"{self.dag_id} is over", explain=self.describe)
+        until(poll_once, f"{self.dag_id} has finished", explain=self.describe)
         return seen
 
     def finish(self, timeout: float = PATIENCE) -> str:
-        """Wait until the run is over and return its state."""
-        until(lambda: self.state in _OVER, f"{self.dag_id} is over", timeout=timeout, explain=self.describe)
+        """Wait until the run has finished and return its state."""
+        until(lambda: self.state in _FINISHED, f"{self.dag_id} has finished", timeout=timeout, explain=self.describe)
         return self.state
 
     def succeed(self, timeout: float = PATIENCE) -> None:
-        """Wait until the run is over; it must have succeeded."""
+        """Wait until the run has finished; it must have succeeded."""
         assert self.finish(timeout) == "success", self.describe()
 
     def xcom(self, task_id: str, map_index: int = -1, key: str = "return_value") -> Any:
@@ -143,20 +143,20 @@ def _name(task: dict[str, Any]) -> str:
 
 
 def status_calls(quickbi: LocalQuickBI, mail_id: str) -> list[Call]:
-    """Return the calls for a mail task's status that were answered, in the order of their numbers."""
+    """Return the successful status calls of a mail task, in the order of their numbers."""
     found = [call for call in quickbi.calls if call.action == "GetMailTaskStatus" and call.mail_id == mail_id]
     return sorted((call for call in found if call.code == "OK"), key=lambda call: call.number)
 
 
 def start_calls(quickbi: LocalQuickBI, mail_id: str) -> list[Call]:
-    """Return the calls that asked for a mail to be sent, whatever was answered."""
+    """Return the calls that were to send a mail, whatever the response."""
     return [call for call in quickbi.calls if call.action == "ManualRunMailTask" and call.mail_id == mail_id]
 
 
 class RunWhileWatched:
-    """A mail task's run that begins after one answer about the mail task and ends after two.
+    """A mail task's run that starts after one response about the mail task and ends after two.
 
-    Before, there is only yesterday's run, which must not count. What is throttled is no answer.
+    Before, there is only yesterday's run, which must not count. A throttled call does not count.
     """
 
     def __init__(self, quickbi: LocalQuickBI, mail_id: str) -> None:
@@ -178,9 +178,9 @@ class RunWhileWatched:
             self._sent_with = call.number
 
     @property
-    def answers_since_sent(self) -> int:
-        """How often the status was answered since the run was ``SENT``."""
-        assert self._sent_with is not None, f"Nobody looked at {self._mail_id} often enough"
+    def responses_since_sent(self) -> int:
+        """How many status responses there were since the run was ``SENT``."""
+        assert self._sent_with is not None, f"{self._mail_id} was not polled often enough"
         return sum(call.number >= self._sent_with for call in status_calls(self._quickbi, self._mail_id))
 
 

@@ -42,7 +42,7 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture(scope="module", autouse=True)
 def report(quickbi: LocalQuickBI, trigger: Callable[..., Run]) -> Run:
-    """A DAG run that sends a report while the other tests look at something else."""
+    """A DAG run that sends a report while the other tests check something else."""
     quickbi.add_mail_task("Daily report", mail_id="daily-report", owner="Wang Fang", run_duration=3)
     return trigger("daily_report")
 
@@ -146,9 +146,8 @@ def test_a_connection_is_filled_in_saved_and_tested(
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
 
     visible = len(quickbi.mail_tasks())
-    assert notified == (
-        f"Reached Quick BI at 127.0.0.1:{quickbi.port} as access_key loca***y-id; mail tasks visible: {visible}."
-    )
+    assert f"127.0.0.1:{quickbi.port}" in notified
+    assert notified.endswith(f"mail tasks visible: {visible}.")
     saved = api.get("/connections/quickbi_reports")
     assert (saved["conn_type"], saved["host"], saved["port"], saved["schema"]) == (
         "quickbi",

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from dev.standalone import Airflow, Api
     from tests.live.conftest import Component
 
-WATCHED = {"live_event_by_id": "watched-by-id", "live_event_by_name": "watched-by-name"}
+WATCHED = {
+    "live_event_by_id": "watched-by-id",
+    "live_event_by_name": "watched-by-name",
+    "live_event_by_two_assets": "watched-by-two",
+}
+#: With how many assets a DAG watches, if not with one.
+ASSETS = {"live_event_by_two_assets": 2}
 #: Airflow 3.3 and later keeps with the asset what was seen; before, what ends without a triggerer is missed.
 SEEN_IS_KEPT = tuple(int(part) for part in version("apache-airflow").split(".")[:2]) >= (3, 3)
-#: So many further answers show that nothing more is told of.
-FURTHER_ANSWERS = 2
+#: So many further responses show that nothing more is emitted.
+FURTHER_RESPONSES = 2
 
 
 @dataclass
@@ -37,9 +43,9 @@ class Subscription:
     payloads: list[dict[str, Any]] = field(default_factory=list)
 
     def deliver(self, status: str = "SENT", *, missed: bool = False) -> None:
-        """Let a run of the mail task begin and end.
+        """Let a run of the mail task start and finish.
 
-        :param missed: whether nobody will be told of it.
+        :param missed: whether no event will be emitted for it.
         """
         task_id = self.quickbi.add_run(self.mail_id, status="PROCESSING")
         self.quickbi.finish_run(task_id, status)
@@ -49,12 +55,12 @@ class Subscription:
             named = {"subscribe_name": "Watched by name"} if self.mail_id == "watched-by-name" else {}
             self.payloads.append(payload | named)
 
-    def is_looked_at(self, responses: int = FURTHER_ANSWERS) -> None:
-        """Wait until the status was answered so many times more."""
+    def is_polled(self, responses: int = FURTHER_RESPONSES) -> None:
+        """Wait for so many further responses with the status."""
         enough = len(status_calls(self.quickbi, self.mail_id)) + responses
         until(
             lambda: len(status_calls(self.quickbi, self.mail_id)) >= enough,
-            f"{self.mail_id} is looked at",
+            f"{self.mail_id} is polled",
             explain=self.airflow.programs[0].log_tail,
         )
 
@@ -65,22 +71,23 @@ class Subscription:
     def has_run_once_for_each(self) -> None:
         """Wait until there is a run for each delivery, and then make sure that there are no more."""
         until(lambda: len(self.runs()) >= len(self.payloads), f"{self.dag_id} ran {len(self.payloads)} times")
-        self.is_looked_at()
+        self.is_polled()
         for run in self.runs():
             run.succeed()
         notified = [run.xcom("notify") for run in self.runs()]
-        assert notified == [[{"from_trigger": True, "payload": payload}] for payload in self.payloads]
+        each = ASSETS.get(self.dag_id, 1)
+        assert notified == [[{"from_trigger": True, "payload": payload}] * each for payload in self.payloads]
 
 
 @pytest.fixture
 def watches(airflow: Airflow, api: Api, quickbi: LocalQuickBI) -> Iterator[list[Subscription]]:
-    """Both DAGs, watching for deliveries."""
+    """All DAGs, watching for deliveries."""
 
     def watch_dags(*, paused: bool) -> None:
         for dag_id in WATCHED:
             api.request("PATCH", f"/dags/{dag_id}?update_mask=is_paused", {"is_paused": paused})
         token = api.get(f"/dags/{dag_id}")["file_token"]
-        api.request("PUT", f"/parseDagFile/{token}")  # Airflow begins to watch when it parses the file
+        api.request("PUT", f"/parseDagFile/{token}")  # Airflow starts to watch when it parses the file
 
     watches = [Subscription(airflow, api, quickbi, dag_id, mail_id) for dag_id, mail_id in WATCHED.items()]
     for watch in watches:
@@ -89,7 +96,7 @@ def watches(airflow: Airflow, api: Api, quickbi: LocalQuickBI) -> Iterator[list[
         quickbi.add_run(watch.mail_id, exec_time=datetime.now(UTC) - timedelta(days=1))  # yesterday's is no news
     watch_dags(paused=False)
     for watch in watches:
-        watch.is_looked_at(1)
+        watch.is_polled(1)
     yield watches
     watch_dags(paused=True)
 
@@ -104,10 +111,10 @@ def test_each_delivery_schedules_one_run_although_the_triggerer_is_killed_in_bet
 
     for watch in watches:
         watch.deliver("FAILED")
-        watch.is_looked_at(1)
+        watch.is_polled(1)
     triggerer.kill()
     for watch in watches:
-        watch.deliver(missed=not SEEN_IS_KEPT)  # while nobody looks
+        watch.deliver(missed=not SEEN_IS_KEPT)  # while nothing polls
     triggerer.start()
     for watch in watches:
         watch.has_run_once_for_each()

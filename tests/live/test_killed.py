@@ -48,7 +48,7 @@ def test_waits_end_rightly_although_the_triggerer_is_killed_and_their_runs_end_m
     send = trigger("live_send", {"mail_id": sent})
     wait.reaches("wait", "deferred")
     send.reaches("send", "deferred")
-    wait.sees(lambda: len(status_calls(quickbi, waited)) > 1, "the triggerer asks")
+    wait.sees(lambda: len(status_calls(quickbi, waited)) > 1, "the triggerer polls")
 
     triggerer.kill()
     started = quickbi.runs(sent)[0]["task_id"]
@@ -56,12 +56,12 @@ def test_waits_end_rightly_although_the_triggerer_is_killed_and_their_runs_end_m
     quickbi.finish_run(started)
     quickbi.add_run(waited, exec_time=datetime.now(UTC) + timedelta(seconds=1))  # later ones, which do not count
     quickbi.add_run(sent, exec_time=datetime.now(UTC) + timedelta(seconds=1))
-    asked = quickbi.count("GetMailTaskStatus")
+    before = quickbi.count("GetMailTaskStatus")
     triggerer.start()
     wait.succeed()
     send.succeed()
 
-    assert quickbi.count("GetMailTaskStatus") > asked
+    assert quickbi.count("GetMailTaskStatus") > before
     assert wait.xcom("wait")["task_id"] == counts
     assert send.xcom("send")["task_id"] == started
     assert [task["try_number"] for task in wait.tasks() + send.tasks()] == [1, 1]

@@ -18,11 +18,11 @@ STATUS, START = "GetMailTaskStatus", "ManualRunMailTask"
 #: What stands for them with a dataset.
 LIKE = {action: mails for mails, action in ACTIONS.items()}
 
-#: A little more than a client reads of an answer.
+#: A little more than a client reads of a response.
 TOO_LARGE = 9 * 1024 * 1024
 _DEEP = b'{"Success":true,"Result":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 
-#: How a question can go wrong for a while: weight, name, and the fault for a random number generator.
+#: How a query can go wrong for a while: weight, name, and the fault for a random number generator.
 TROUBLES: tuple[tuple[int, str, Callable[[random.Random], Fault]], ...] = (
     (6, "throttled", lambda _: Fault.throttled()),
     (3, "throttled with a time", lambda rng: Fault.throttled("Throttling.Api", rng.choice((1, 50, 150)))),
@@ -44,19 +44,19 @@ TROUBLES: tuple[tuple[int, str, Callable[[random.Random], Fault]], ...] = (
     (1, "NaN and Infinity", lambda _: Fault.custom(200, b'{"Success":true,"Result":[NaN,-Infinity]}')),
     (1, "nested 20,000 deep", lambda _: Fault.custom(200, _DEEP)),
     (1, "9 MiB", lambda _: Fault.oversized(TOO_LARGE)),
-    (3, "late answer", lambda rng: Fault.delay(rng.choice((0.02, 0.1)))),
+    (3, "late response", lambda rng: Fault.delay(rng.choice((0.02, 0.1)))),
 )
 
-#: Those that end without an answer that can be read.
-UNANSWERED = tuple(trouble for trouble in TROUBLES if trouble[1] != "late answer")
-#: Those among them that count as not being able to ask.
-SILENCES = tuple(trouble for trouble in UNANSWERED if "throttled" not in trouble[1])
+#: Those that end without a response that can be read.
+WITHOUT_RESPONSE = tuple(trouble for trouble in TROUBLES if trouble[1] != "late response")
+#: Those among them that count as an outage.
+SILENCES = tuple(trouble for trouble in WITHOUT_RESPONSE if "throttled" not in trouble[1])
 
-#: How a start can go wrong; some of them send the mail, some do not, and the client cannot tell.
+#: How a start can go wrong; some of them send the mail, some do not, and the client cannot know.
 START_TROUBLES: tuple[tuple[int, str, Callable[[random.Random], Fault]], ...] = (
     (4, "throttled start", lambda _: Fault.throttled()),
-    (3, "start sent, answer reset", lambda _: Fault.answer_lost("reset")),
-    (3, "start sent, answer never comes", lambda _: Fault.answer_lost("hang")),
+    (3, "start sent, response reset", lambda _: Fault.answer_lost("reset")),
+    (3, "start sent, response never comes", lambda _: Fault.answer_lost("hang")),
     (3, "start sent, HTML 503", lambda _: Fault.answer_lost("unavailable")),
     (2, "start sent, half of the body", lambda _: Fault.half_body()),
     (2, "start sent, half of the JSON", lambda _: Fault.half_json()),
@@ -75,7 +75,7 @@ REFRESH_TROUBLES = tuple(trouble for trouble in START_TROUBLES if trouble[1] != 
 
 
 class Seen(NamedTuple):
-    """A run as the service truly answered, before anything went wrong with the answer."""
+    """A run as the service truly responded, before anything went wrong with the response."""
 
     task_id: str
     exec_time: datetime
@@ -87,12 +87,12 @@ class Profile:
     """How calls for one mail task or dataset go.
 
     :param trouble: the share of status calls that go wrong.
-    :param silent: whether no status call is ever answered.
-    :param refusal: what every status call is answered with that does not go wrong otherwise.
+    :param silent: whether no status call ever gets a response.
+    :param refusal: the response to every status call that does not go wrong otherwise.
     :param start_trouble: the share of starts that go wrong.
-    :param odd: the share of status answers that are true, but of an odd shape.
-    :param listed: how many of the latest runs a status answer holds.
-    :param told: every true answer to the question for the latest runs.
+    :param odd: the share of status responses that are true, but of an odd shape.
+    :param listed: how many of the latest runs a status response holds.
+    :param notified: every true response to the query for the latest runs.
     """
 
     trouble: float = 0.35
@@ -125,12 +125,12 @@ class FaultyQuickBI(LocalQuickBI):
         self.as_mail_tasks = Datasets(self)
 
     def profile(self, mail_id: str) -> Profile:
-        """Return how calls for a mail task go, to be changed before it is asked for."""
+        """Return how calls for a mail task go, to be changed before it is polled."""
         with self._profiles_guard:
             return self._profiles[mail_id]
 
     def forget(self, mail_id: str) -> None:
-        """Drop all that is known of a mail task whose story is over."""
+        """Drop all that is known of a mail task whose story has ended."""
         with self._profiles_guard:
             self._profiles.pop(mail_id, None)
         for action in (STATUS, START, *LIKE, "shape"):
@@ -168,7 +168,7 @@ class FaultyQuickBI(LocalQuickBI):
         elif action == STATUS and profile.silent:
             chosen = _draw(dice, SILENCES)
         elif action == STATUS and not self.calm and dice.random() < profile.trouble:
-            chosen = _draw(dice, TROUBLES if profile.refusal is None else UNANSWERED)
+            chosen = _draw(dice, TROUBLES if profile.refusal is None else WITHOUT_RESPONSE)
         else:
             chosen = None
         if chosen is None:
@@ -196,7 +196,7 @@ class FaultyQuickBI(LocalQuickBI):
         if dice.random() >= profile.odd:
             return runs
         if params.get("TaskId") and dice.random() < 0.3:
-            self.oddities["other runs than the one asked for"] += 1
+            self.oddities["other runs than the requested one"] += 1
             runs = runs + self.get_mail_task_status({"MailId": mail_id})
         return self._make_odd(runs, dice)
 
@@ -251,7 +251,7 @@ def _without_mail_id(runs: list[dict[str, object]], _dice: random.Random) -> lis
 
 _ODDITIES: tuple[tuple[str, Callable[[list[dict[str, object]], random.Random], list[dict[str, object]]]], ...] = (
     ("a status nobody knows", _unknown_status),
-    ("no mailId in the answer", _without_mail_id),
+    ("no mailId in the response", _without_mail_id),
     ("a run of another mail task", _with_a_stranger),
     ("runs given twice", _duplicated),
     ("runs in another order", _reordered),

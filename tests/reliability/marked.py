@@ -23,13 +23,13 @@ _VARIABLE = f"AIRFLOW_CONN_{CONN_ID.upper()}"
 
 
 class Quiet(BaseHTTPRequestHandler):
-    """Answers without a word in the log."""
+    """Responds without a word in the log."""
 
     def log_message(self, *args: Any) -> None:
         """Keep quiet."""
 
     def give(self, status: int, body: bytes) -> None:
-        """Answer."""
+        """Respond."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -69,7 +69,7 @@ def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
 
 
 class Services:
-    """What is there to be asked, each with marked secrets."""
+    """The services to call, each with marked secrets."""
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
         from airflow_provider_quickbi.testing import LocalQuickBI

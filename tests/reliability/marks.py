@@ -18,7 +18,7 @@ MARKS = {
     "metadata token": "Xg3hMetAv7toKe4b",
     "URI password": "Tf7jUriPk2paSs9c",
 }
-#: So many characters of a secret already tell something.
+#: So many characters of a secret already reveal something.
 TELLING = 8
 
 

@@ -37,7 +37,7 @@ from tests.xcoms import XComs
 from .faulty import FaultyQuickBI
 from .waits import Triggerer, through_json
 
-#: Tries after which a send that is still not over is taken to be lost.
+#: Tries after which a send that has still not finished is taken to be lost.
 TRIES = 25
 #: Seconds within which a started run is seen; each of them appears within a small part of it.
 APPEAR_TIMEOUT = 3.0
@@ -140,7 +140,7 @@ class SendPlan:
     :param ends: how the task may end: the XCom's status, or the name of an exception.
     :param starts: how many starts Quick BI may have accepted at the end.
     :param duration: seconds of a run.
-    :param other: seconds for which another run is under way at the beginning; ``None`` for no other.
+    :param other: seconds for which another run is active at the start; ``None`` for no other.
     :param denied: the ``Code`` with which every call is refused.
     :param arguments: of the operator.
     """
@@ -161,22 +161,22 @@ def plan_send(number: int, seed: int) -> SendPlan:
     """Make up a send; the same number and seed give the same one."""
     dice = random.Random(f"{seed}/send/{number}")
     name = dice.choice(
-        (*("sent",) * 4, "fails", "fails, then sent", "never over", "denied", "attached", "only started")
+        (*("sent",) * 4, "fails", "fails, then sent", "never finished", "denied", "attached", "only started")
     )
     refreshes = dice.random() < 0.4
     outcomes = {"fails": ("FAILED",), "fails, then sent": ("FAILED", "SENT")}.get(name, ("SENT",))
     ends = {
         "fails": {"QuickBIDatasetRefreshFailed" if refreshes else "QuickBIMailTaskFailed"},
-        "never over": {"AirflowSensorTimeout"},
+        "never finished": {"AirflowSensorTimeout"},
         "denied": {"QuickBIRequestError"},
         "only started": {"RUNNING", "SUCCESS"} if refreshes else {"PROCESSING", "QUEUED", "SENT"},
     }.get(name, {"SUCCESS" if refreshes else "SENT"})
-    starts = {"fails, then sent": {2}, "never over": {0, 1}, "denied": {0}, "attached": {0, 1}}.get(name, {1})
+    starts = {"fails, then sent": {2}, "never finished": {0, 1}, "denied": {0}, "attached": {0, 1}}.get(name, {1})
     arguments: dict[str, Any] = {
         "deferrable": dice.random() < 0.5,
         "poll_interval": 0.2,
         "start_timeout": APPEAR_TIMEOUT,
-        "timeout": 3.0 if name == "never over" else 300.0,
+        "timeout": 3.0 if name == "never finished" else 300.0,
         "on_running": "attach" if name == "attached" else "wait",
         "on_failed": "retry" if name == "fails, then sent" else "fail",
         "wait_for_completion": name != "only started",
@@ -188,7 +188,7 @@ def plan_send(number: int, seed: int) -> SendPlan:
         outcomes,
         frozenset(ends),
         frozenset(starts),
-        float("inf") if name == "never over" else dice.uniform(0.0, 0.8),
+        float("inf") if name == "never finished" else dice.uniform(0.0, 0.8),
         dice.uniform(0.3, 1.0) if name == "attached" or (name == "sent" and dice.random() < 0.3) else None,
         "" if name != "denied" else "User.OperationPermission.Error" if refreshes else "Mail.Forbidden.Access",
         arguments,
@@ -275,7 +275,7 @@ class Senders:
             except (AirflowFailException, AirflowSensorTimeout, AirflowSkipException) as error:
                 return type(error).__name__, None
             return str(result["status"]), result
-        return "never over", None
+        return "never finished", None
 
     def _one_try(
         self, plan: SendPlan, context: Any, dice: random.Random, loop: asyncio.AbstractEventLoop

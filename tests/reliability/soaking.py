@@ -33,14 +33,14 @@ from .sends import Senders, hurried
 from .stories import Oracle, Story, WaitPlan, begin, notify, play, what_is_wrong
 from .waits import Triggerer, Waiters
 
-#: Seconds within which everything is over once nothing goes wrong any more.
+#: Seconds within which everything finishes once nothing goes wrong any more.
 DRAIN = 90.0
 #: Bytes by which a run may leave the process larger, whatever it has done.
 MEMORY_BOUND = 1_500_000
 #: Stories and sends that go on at the same time.
 STORIES = 24
 SENDS = 12
-#: Seconds between two replacements of a secret, the second of which would find the question asked anew.
+#: Seconds between two replacements of a secret, the second of which would find the query made again.
 BETWEEN_SECRETS = 8.0
 #: Waits that can hold a worker at the same time.
 WORKERS = 40
@@ -52,10 +52,10 @@ class Report:
     """What a soak has shown.
 
     :param seed: which repeats its decisions.
-    :param seconds: for which waits and sends began.
+    :param seconds: for which waits and sends were started.
     :param violations: what must not have happened.
     :param survived: faults by kind.
-    :param oddities: true answers of an odd shape, by kind.
+    :param oddities: true responses of an odd shape, by kind.
     :param outcomes: ends of waits and sends.
     :param stories: waits by kind.
     :param counts: what else happened.
@@ -78,7 +78,7 @@ class Report:
         parts = [f"seed {self.seed}, {self.seconds:g} s of new waits and sends"]
         for title, table in (
             ("faults survived", self.survived),
-            ("odd but true answers understood", self.oddities),
+            ("odd but true responses read", self.oddities),
             ("waits and sends", self.stories),
             ("their ends", self.outcomes),
             ("on the way", self.counts),
@@ -93,10 +93,10 @@ class Report:
 
 
 def run(seed: int, seconds: float) -> Report:
-    """Begin waits and sends for some seconds, wait until all of them are over, and look what is left.
+    """Start waits and sends for some seconds, wait until all of them have finished, and check what is left.
 
     :param seed: of every decision.
-    :param seconds: for which new ones begin.
+    :param seconds: for which new ones are started.
     """
     report = Report(seed, seconds)
     with ExitStack() as stack:
@@ -192,7 +192,7 @@ class _Soak:
             self._violated(f"asyncio tasks were left: {sorted(map(repr, others))[:5]}")
 
     def note_unhandled(self, _loop: Any, context: dict[str, Any]) -> None:
-        """Note what nobody has handled in the event loop."""
+        """Record what nobody has handled in the event loop."""
         self._violated(f"unhandled in the event loop: {context.get('message')}: {context.get('exception')!r}")
 
     def _violated(self, what: str) -> None:
@@ -359,7 +359,7 @@ def _connections(reports: FaultyQuickBI, sends: FaultyQuickBI) -> Iterator[None]
 
 @contextmanager
 def _unhandled() -> Iterator[list[str]]:
-    """Note what threads and destructors raise and nobody handles."""
+    """Record what threads and destructors raise and nobody handles."""
     noticed: list[str] = []
 
     def record(kind: str) -> Callable[[Any], None]:

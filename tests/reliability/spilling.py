@@ -31,7 +31,7 @@ from .marked import CONN_ID, Quiet, Services, served, with_connection
 from .marks import secret
 from .saying import say, tried
 
-#: Names the file in which each signature is noted that is sent.
+#: Names the file in which each signature is recorded that is sent.
 SIGNATURES = "QUICKBI_SIGNATURES"
 
 
@@ -69,16 +69,16 @@ def go_well(services: Services, auth_type: str) -> None:
 
 async def _watch(trigger: Any, quickbi: Any) -> Any:
     run = quickbi.add_run("report", status="PROCESSING")
-    asked = quickbi.count("GetMailTaskStatus")
+    before = quickbi.count("GetMailTaskStatus")
     event = asyncio.create_task(first_event(trigger))
-    while quickbi.count("GetMailTaskStatus") == asked and not event.done():
+    while quickbi.count("GetMailTaskStatus") == before and not event.done():
         await asyncio.sleep(0.005)
     quickbi.finish_run(run)
     return await event
 
 
 def go_wrong(services: Services) -> None:
-    """Let everything fail in every way, with answers that quote what they were asked with."""
+    """Let everything fail in every way, with responses that quote the request."""
     from airflow_provider_quickbi.api import rate_limit
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
@@ -101,9 +101,9 @@ def go_wrong(services: Services) -> None:
 
 
 def _faults(quoted: str, token: str) -> dict[str, Any]:
-    """Return every way in which an answer can be bad.
+    """Return every way in which a response can be bad.
 
-    :param quoted: what the answers quote: a service can quote what it was sent, and nothing else.
+    :param quoted: what the responses quote: a service can quote what it was sent, and nothing else.
     :param token: part of it.
     """
     from airflow_provider_quickbi.api.errors import CODES
@@ -117,7 +117,7 @@ def _faults(quoted: str, token: str) -> dict[str, Any]:
         "Unknown.Code": Fault.error("Unknown.Code", quoted),
         "what was signed": Fault.error("SignatureDoesNotMatch", f"no. server string to sign is: {quoted}"),
         "HTML": Fault.custom(502, quoted),
-        "HTML that begins with it": Fault.custom(502, token),
+        "HTML that starts with it": Fault.custom(502, token),
         "code": Fault.custom(400, {"Code": token, "Message": "m", "RequestId": quoted}),
         "no code": Fault.custom(500, {"Message": quoted}),
         "odd run": Fault.custom(200, {"Success": True, "Result": [{"taskId": token, "status": quoted}]}),
@@ -127,7 +127,7 @@ def _faults(quoted: str, token: str) -> dict[str, Any]:
 
 
 def echo(services: Services) -> None:
-    """Ask a gateway that answers with the request's own headers, the signature among them."""
+    """Call a gateway that responds with the request's own headers, the signature among them."""
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
     class Echo(Quiet):
@@ -150,7 +150,7 @@ def echo(services: Services) -> None:
 
 
 def refuse_credentials(services: Services) -> None:
-    """Let the services that give credentials answer with nothing useful, but with secrets."""
+    """Let the services that give credentials respond with nothing useful, but with secrets."""
     from airflow_provider_quickbi.api import credentials
 
     responses = {
@@ -205,7 +205,7 @@ def refuse_connections(services: Services) -> None:
 
 
 def say_what_never_changes() -> None:
-    """Give out what Airflow is told about the provider."""
+    """Return what Airflow knows about the provider."""
     from airflow_provider_quickbi._wait.selector import RunSelector
     from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
     from airflow_provider_quickbi.connection import RawConnection, form_fields
@@ -263,7 +263,7 @@ def run_dags(services: Services, home: Path) -> None:
 
 
 def log_everything() -> None:
-    """Let every logger tell everything to the standard output, whatever its package has set up."""
+    """Let every logger write everything to the standard output, whatever its package has set up."""
     os.environ["DEBUG"] = "sdk"  # what Alibaba Cloud's packages look for
     logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, force=True, format="%(levelname)s %(name)s %(message)s")
     vendors = ("alibabacloud-tea", "darabonba-core", "credentials", "alibabacloud_credentials", "Tea")
@@ -340,7 +340,7 @@ def main() -> int:
             echo(services)
             refuse_credentials(services)
             refuse_connections(services)
-        # Airflow itself logs at DEBUG what it is told to mask.
+        # Airflow itself logs at DEBUG what it is to mask.
         run_dags(services, home)
     print("== all ways gone", flush=True)
     return 0

@@ -22,7 +22,7 @@ from .faulty import FaultyQuickBI, Profile, Seen
 
 #: Seconds that nobody waits for: a wait that ends by the truth never comes near it.
 LONG = 900.0
-#: Seconds by which a last look may be older than the end of the timeout.
+#: Seconds by which a last poll may be older than the end of the timeout.
 STALE = 3.0
 
 #: What every status call of some mail tasks is refused with, and the Code that the outcome must name.
@@ -39,14 +39,14 @@ REFUSALS: tuple[tuple[Fault, str], ...] = (
 
 @dataclass(slots=True)
 class PlannedRun:
-    """A run that will begin.
+    """A run that will start.
 
-    :param begins_after: seconds after the story's begin.
-    :param exec_time: when it says that it began; ``None`` for the server's own time.
-    :param lasts: seconds until it is over; ``None`` for never.
+    :param begins_after: seconds after the story's start.
+    :param exec_time: its own start time; ``None`` for the server's time.
+    :param lasts: seconds until it finishes; ``None`` for never.
     :param status: how it ends.
-    :param task_id: once it has begun.
-    :param over_at: when it was over, seconds since the epoch.
+    :param task_id: once it has started.
+    :param over_at: when it finished, seconds since the epoch.
     """
 
     begins_after: float
@@ -62,8 +62,8 @@ class WaitPlan:
     """Somebody who waits.
 
     :param wait: what the wait is given.
-    :param joins_after: seconds after the story's begin.
-    :param poke_interval: seconds between two looks.
+    :param joins_after: seconds after the story's start.
+    :param poke_interval: seconds between two polls.
     :param holds_worker: whether it waits in a worker and not in the triggerer.
     :param late_after: seconds after which it is late.
     """
@@ -81,7 +81,7 @@ class Story:
 
     :param name: what kind of story it is.
     :param mail_id: the mail task.
-    :param runs: the runs that will begin, in order.
+    :param runs: the runs that will start, in order.
     :param waits: those who wait.
     :param ends: the outcomes that these waits are for; others are never right, whatever the timing.
     :param refusal_code: the ``Code`` of the refusal, for a story of one.
@@ -159,7 +159,7 @@ class _Teller:
         return Story(name, self.mail_id, self.runs, plans, frozenset(ends), code, self.profile)
 
     def other_mail_id(self) -> None:
-        """Let a run begin by the server's own clock, wherever that stands."""
+        """Let a run start by the server's own clock, wherever that stands."""
         if self.dice.random() < 0.3:
             self.runs.append(PlannedRun(self.soon(), None, self.dice.uniform(0.0, 0.5), "SENT"))
 
@@ -202,12 +202,12 @@ class _Teller:
         self.run(self.soon(), None, "SENT")
         return self.story(name, {Outcome.SEEN}, until_seen=True)
 
-    def never_begun(self, name: str) -> Story:
+    def never_started(self, name: str) -> Story:
         if self.dice.random() < 0.5:
             return self.story(name, {Outcome.NOT_STARTED}, start_timeout=self.dice.uniform(0.8, 2.0))
         return self.story(name, {Outcome.TIMED_OUT}, finish_by=self.dice.uniform(0.8, 2.0))
 
-    def never_over(self, name: str) -> Story:
+    def never_finished(self, name: str) -> Story:
         self.run(self.soon() / 2, None, "SENT")
         return self.story(name, {Outcome.TIMED_OUT}, finish_by=self.dice.uniform(1.5, 3.0))
 
@@ -236,11 +236,11 @@ _KINDS: dict[str, Any] = {
     "the run is named": _Teller.named,
     "the latest run counts": _Teller.latest,
     "the run is only to be seen": _Teller.seen,
-    "no run begins": _Teller.never_begun,
-    "the run never ends": _Teller.never_over,
+    "no run starts": _Teller.never_started,
+    "the run never ends": _Teller.never_finished,
     "the run ends about the timeout": _Teller.over_at_the_deadline,
-    "every question is refused": _Teller.refused,
-    "no question is answered": _Teller.silent,
+    "every query is refused": _Teller.refused,
+    "no query gets a response": _Teller.silent,
 }
 
 
@@ -249,13 +249,13 @@ def _with_limits(wait: dict[str, Any], now: float) -> dict[str, Any]:
 
 
 def named_run(story: Story, plan: WaitPlan) -> PlannedRun | None:
-    """Return the run that a wait names, whose TaskId is only known once it has begun."""
+    """Return the run that a wait names, whose TaskId is only known once it has started."""
     written = plan.wait.selector.run_id
     return story.runs[int(written.removeprefix("run "))] if written and written.startswith("run ") else None
 
 
 async def play(story: Story, quickbi: FaultyQuickBI) -> None:
-    """Let the story's runs begin and end.
+    """Let the story's runs start and finish.
 
     :param story: which.
     :param quickbi: where.
@@ -274,7 +274,7 @@ async def play(story: Story, quickbi: FaultyQuickBI) -> None:
 
 
 def begin(story: Story, quickbi: FaultyQuickBI) -> None:
-    """Add the mail task, and those runs that are there from the beginning.
+    """Add the mail task, and those runs that are there from the start.
 
     :param story: which.
     :param quickbi: where.
@@ -289,7 +289,7 @@ class Oracle:
     """What the truth allows, worked out from what the service knew and not by the rules of the client.
 
     :param story: which.
-    :param told: every true answer to the question for the latest runs.
+    :param notified: every true response to the query for the latest runs.
     """
 
     def __init__(self, story: Story, notified: Iterable[tuple[Seen, ...]]) -> None:
@@ -298,7 +298,7 @@ class Oracle:
         self.exec_times = {seen.task_id: seen.exec_time for response in self.notified for seen in response}
 
     def pins(self, selector: RunSelector) -> set[str]:
-        """Return the runs on which a wait may have settled: for each answer, the one that counts in it."""
+        """Return the runs on which a wait may have settled: for each response, the matching run in it."""
         if selector.run_id is not None:
             return {selector.run_id}
         pins = set()
@@ -346,8 +346,8 @@ def _by_age(run: Seen) -> tuple[datetime, int]:
     return run.exec_time, int(run.task_id)
 
 
-def _could_not_look(story: Story, plan: WaitPlan, evaluation: Evaluation, ended_at: float) -> bool:
-    """Whether the timeout was over and no last look was answered: a timeout is not claimed then."""
+def _could_not_poll(story: Story, plan: WaitPlan, evaluation: Evaluation, ended_at: float) -> bool:
+    """Whether the timeout was over and the last poll failed: a timeout is not claimed then."""
     over = ended_at >= (plan.wait.finish_by or math.inf) and Outcome.TIMED_OUT in story.ends
     return over and evaluation.outcome is Outcome.UNAVAILABLE and evaluation.error is not None
 
@@ -367,7 +367,7 @@ def what_is_wrong(
     evaluation: Evaluation = group.evaluation
     outcome, task_id = evaluation.outcome, evaluation.run.run_id if evaluation.run else None
     shown = f"{story.name!r} ({story.mail_id}) ended {outcome.value} with run {task_id}: {evaluation.message}"
-    if outcome not in story.ends and not _could_not_look(story, plan, evaluation, ended_at):
+    if outcome not in story.ends and not _could_not_poll(story, plan, evaluation, ended_at):
         strays = any(run.exec_time is None for run in story.runs)
         if not (strays and outcome is Outcome.SUCCEEDED):
             return f"{shown} It should have ended {', '.join(sorted(story.ends))}."

@@ -186,7 +186,7 @@ def test_tls_is_not_switched_off_silently_and_not_lamented_more_than_once() -> N
     ]
 
 
-def test_the_local_quick_bi_says_nothing_of_who_asks(tried: Counter[str]) -> None:
+def test_the_local_quick_bi_says_nothing_of_the_caller(tried: Counter[str]) -> None:
     """It prints a connection for the secret that it was given, which protects nothing; it must not print another's."""
     command = [sys.executable, "-m", "airflow_provider_quickbi.testing", "--port", "0", "--no-limits"]
     others = json.dumps({"conn_type": "quickbi", "login": "id", "password": secret("AccessKey secret")})

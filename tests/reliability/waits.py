@@ -1,4 +1,4 @@
-"""Waits as they live: a first look in a worker, triggers that are killed and made anew, or a worker that is held."""
+"""Waits as they live: a first poll in a worker, triggers that are killed and made anew, or a worker that is held."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ class Waiters:
             self.counts["waits in the triggerer"] += 1
             group = await self._deferred(group, plan, dice, notified)
         if len(notified) > 1:
-            raise AssertionError(f"{story.mail_id}: somebody was told {len(notified)} times that it is late")
-        self.counts["told that it is late"] += len(notified)
+            raise AssertionError(f"{story.mail_id}: {len(notified)} notifications that it is late")
+        self.counts["late notifications"] += len(notified)
         return group
 
     async def _in_worker(self, work: Callable[..., WaitGroup], *args: Any) -> WaitGroup:
@@ -150,7 +150,7 @@ class Waiters:
         with QuickBIHook(self.steady_conn_id) as hook:
             return wait_until_finished(group, hook.get_conn, interval=plan.poke_interval, log=log, on_late=on_late)
 
-    def _first_look(self, group: WaitGroup) -> WaitGroup:
+    def _first_poll(self, group: WaitGroup) -> WaitGroup:
         with QuickBIHook(self.steady_conn_id) as hook:
             return poll_once(group, hook.get_conn, NO_RETRY)
 
@@ -159,7 +159,7 @@ class Waiters:
     ) -> WaitGroup:
         conn_id = dice.choice((self.steady_conn_id, self.changing_conn_id))
         if conn_id == self.steady_conn_id:
-            group = await self._in_worker(self._first_look, group)
+            group = await self._in_worker(self._first_poll, group)
         while not group.evaluation.outcome.final:
             trigger = QuickBIMailTaskTrigger(
                 quickbi_conn_id=conn_id, group=encode_group(group), poke_interval=plan.poke_interval

@@ -1,4 +1,4 @@
-"""A mail task's runs, waits for them, and what Quick BI can answer."""
+"""A mail task's runs, waits for them, and Quick BI's responses."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ DENIED = PermanentError(
 
 
 def run(status: str = "SENT", minutes: float = 0, task_id: str = "10", mail_id: str = "m") -> MailTaskRun:
-    """A run that began so many minutes after eight."""
+    """A run that started so many minutes after eight."""
     return MailTaskRun(mail_id, task_id, status, EIGHT + timedelta(minutes=minutes))
 
 
 def wait(**changes: Any) -> WaitState:
-    """A wait that began at eight."""
+    """A wait that started at eight."""
     return WaitState(**{"subject": M, "selector": RunSelector(), "since": NOW, "clock_skew": 86400.0, **changes})
 
 
 def poll_once(waiting: WaitState, *responses: Any, every: float = 60.0) -> tuple[WaitState, Evaluation]:
-    """Judge one answer after the other, a minute apart, the first one at eight."""
+    """Evaluate one response after the other, a minute apart, the first one at eight."""
     evaluation = None
     for number, response in enumerate(responses):
         waiting, evaluation = evaluate(waiting, response, NOW + number * every)
@@ -58,7 +58,7 @@ def poll_once(waiting: WaitState, *responses: Any, every: float = 60.0) -> tuple
 
 
 def several(*outcomes: Any, required: int | None = None) -> WaitGroup:
-    """A delivery of one mail task for each answer, each judged once."""
+    """A wait group with one mail task for each response, each evaluated once."""
     waits = [wait(subject=MailTaskSubject(f"m-{number}")) for number in range(len(outcomes))]
     group = WaitGroup.of(waits, required=required)
     for number, response in enumerate(outcomes):

@@ -32,7 +32,7 @@ from .cases import BROKEN, DENIED, EIGHT, NOW, THROTTLED, M, poll_once, run, sev
 STATES = {
     "new": wait(),
     "named run": wait(selector=RunSelector(run_id="7218865303929605212")),
-    "after the fence": wait(selector=RunSelector(executed_after=EIGHT), start_timeout=60.0, finish_by=NOW + 600),
+    "in a window": wait(selector=RunSelector(executed_after=EIGHT), start_timeout=60.0, finish_by=NOW + 600),
     "pinned": poll_once(wait(), [run("PROCESSING")])[0],
     "odd status": poll_once(wait(), [run("QUEUED")])[0],
     "ignored_run": poll_once(wait(selector=RunSelector(executed_after=EIGHT)), [run("SENT", -5)])[0],
@@ -50,10 +50,10 @@ def test_every_state_of_a_wait_survives_json(waiting: WaitState):
     assert replace(copy, error=None) == replace(waiting, error=None)
     for response in ([], [run("SENT", 10, "99")], BROKEN, THROTTLED, None):
         after, evaluation = evaluate(waiting, response, NOW + 90)
-        after_copy, verdict_copy = evaluate(copy, response, NOW + 90)
+        after_copy, evaluation_copy = evaluate(copy, response, NOW + 90)
         assert (encode_wait(after), encode_evaluation(evaluation)) == (
             encode_wait(after_copy),
-            encode_evaluation(verdict_copy),
+            encode_evaluation(evaluation_copy),
         )
 
 

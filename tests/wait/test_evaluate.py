@@ -33,7 +33,7 @@ def test_a_run_that_is_sent_is_the_success():
     assert evaluation.message == "Mail task m: run 10 of 2026-07-01T08:00:00+08:00 is SENT."
 
 
-def test_an_answer_with_runs_of_other_mail_tasks_only_is_logged():
+def test_a_response_with_runs_of_other_mail_tasks_only_is_logged():
     waiting, evaluation = poll_once(wait(), [run("SENT", mail_id="0815")])
     assert evaluation.outcome is Outcome.WAITING
     assert "Quick BI returned runs of other mail tasks, such as '0815'" in evaluation.message
@@ -54,7 +54,7 @@ def test_a_run_that_failed_ends_the_wait():
 
 
 @pytest.mark.parametrize("status", ["PROCESSING", "QUEUED", "SENDING", "???"])
-def test_a_run_that_is_not_over_is_waited_for(status: str):
+def test_a_run_that_has_not_finished_is_waited_for(status: str):
     waiting, evaluation = poll_once(wait(), [run(status)])
     assert (evaluation.outcome, evaluation.run) == (Outcome.WAITING, run(status))
     assert waiting.run == run(status)
@@ -68,7 +68,7 @@ def test_no_run_is_waited_for():
     assert evaluation.message == "Mail task m: No run yet."
 
 
-def test_nothing_asked_is_nothing_learnt():
+def test_without_a_response_nothing_is_learnt():
     before = wait(run=run("PROCESSING"), start_timeout=60.0)
     after, evaluation = evaluate(before, None, NOW + 10)
     assert (after, evaluation.outcome) == (before, Outcome.WAITING)
@@ -93,7 +93,7 @@ def test_a_refusal_ends_the_wait_and_is_passed_on(error: QuickBIError):
 @pytest.mark.parametrize(
     "error", [THROTTLED, BROKEN, NotStartedError("x"), AlreadyRunningError("x")], ids=lambda error: type(error).__name__
 )
-def test_what_may_be_over_later_is_waited_for(error: QuickBIError):
+def test_what_may_finish_later_is_waited_for(error: QuickBIError):
     _, evaluation = poll_once(wait(), error)
     assert (evaluation.outcome, evaluation.error) == (Outcome.WAITING, error)
 
@@ -104,10 +104,10 @@ def test_throttling_is_never_a_failure():
     assert evaluation.message == "Mail task m: Rate limited; backing off."
 
 
-# Quick BI cannot be asked
+# Quick BI cannot be reached
 
 
-def test_nothing_but_failed_attempts_to_ask_ends_the_wait_after_unreachable_timeout():
+def test_a_continuous_outage_ends_the_wait_after_unreachable_timeout():
     waiting = wait(unreachable_timeout=180.0)
     waiting, evaluation = poll_once(waiting, BROKEN, BROKEN, BROKEN)
     assert evaluation.outcome is Outcome.WAITING
@@ -117,13 +117,13 @@ def test_nothing_but_failed_attempts_to_ask_ends_the_wait_after_unreachable_time
     assert "was unreachable for 180 s (unreachable_timeout). This says nothing about the report." in evaluation.message
 
 
-def test_it_is_counted_from_the_first_failed_attempt_and_not_from_the_begin_of_the_wait():
+def test_it_is_counted_from_the_first_failed_attempt_and_not_from_the_start_of_the_wait():
     waiting, _ = poll_once(wait(unreachable_timeout=180.0), *[[]] * 10, BROKEN, BROKEN)
     assert waiting.unreachable_since == NOW + 600
 
 
 @pytest.mark.parametrize("response", [[], [run("PROCESSING")], [run(mail_id="other")], THROTTLED])
-def test_any_answer_begins_to_count_anew(response: Any):
+def test_any_response_restarts_the_count(response: Any):
     waiting, evaluation = poll_once(
         wait(unreachable_timeout=120.0), BROKEN, response, BROKEN, response, BROKEN, response
     )
@@ -178,7 +178,7 @@ def test_a_run_that_was_seen_stops_the_clock_of_the_start_for_good():
     assert evaluate(waiting, [], NOW + 10_000)[1].outcome is Outcome.WAITING
 
 
-def test_what_could_not_be_asked_is_not_known_not_to_have_started():
+def test_what_could_not_be_polled_is_not_known_not_to_have_started():
     waiting, evaluation = poll_once(wait(start_timeout=300.0), *[BROKEN] * 10)
     assert evaluation.outcome is Outcome.WAITING
     assert evaluate(waiting, [run("SENT")], NOW + 3600)[1].outcome is Outcome.SUCCEEDED
@@ -203,7 +203,7 @@ def test_a_timeout_says_what_the_run_was_doing(response: Any, said: str):
 
 
 @pytest.mark.parametrize("error", [BROKEN, THROTTLED])
-def test_a_timeout_says_nothing_about_a_report_that_could_not_be_asked_for(error: Any):
+def test_a_timeout_says_nothing_about_a_report_that_could_not_be_polled(error: Any):
     waiting, _ = poll_once(wait(finish_by=NOW + 600, unreachable_timeout=1e6), [run("PROCESSING")])
     assert evaluate(waiting, error, NOW + 599)[1].outcome is Outcome.WAITING
     _, evaluation = evaluate(waiting, error, NOW + 600)
@@ -214,7 +214,7 @@ def test_a_timeout_says_nothing_about_a_report_that_could_not_be_asked_for(error
     assert evaluate(waiting, [run("PROCESSING")], NOW + 600)[1].outcome is Outcome.TIMED_OUT
 
 
-def test_a_clock_that_is_set_back_does_not_keep_a_wait_from_asking():
+def test_a_clock_that_is_set_back_does_not_keep_a_wait_from_polling():
     before = NOW - 3600
     assert wait().status_query(before) is not None
     fenced = wait(selector=RunSelector(executed_after=datetime.fromtimestamp(NOW - 60, UTC)))

@@ -1,4 +1,4 @@
-"""Whatever Quick BI answers in whatever order: nothing counts that does not match the selector, and nothing breaks."""
+"""Whatever Quick BI responds in whatever order: nothing counts that does not match the selector, and nothing breaks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ minutes = st.integers(-30, 30)
 
 @st.composite
 def runs(draw: st.DrawFn, kind: type[Subject]) -> Run:
-    """A run. Its id stands for its subject and the time at which it began, as with the service."""
+    """A run. Its id stands for its subject and its start, as with the service."""
     number = draw(st.integers(0, 9))
     began = (BEGIN + timedelta(minutes=(number * 7) % 13 - 6, seconds=number % 3)).astimezone(draw(zones))
     status = draw(st.sampled_from(STATUSES[kind]))
@@ -109,7 +109,7 @@ State = list[tuple[Any, int]]
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[WaitState, State]:
-    """A wait of either kind, and what is answered to it in seconds after each other."""
+    """A wait of either kind, and its responses, seconds apart."""
     kind = draw(st.sampled_from(KINDS))
     state = st.lists(st.tuples(responses(kind), st.integers(0, 600)), min_size=1, max_size=8)
     return draw(waits(kind)), draw(state)
@@ -180,7 +180,7 @@ def test_once_seen_only_that_run_decides_unless_a_failed_one_is_waited_out(case:
 
 @given(case=cases())
 @settings(max_examples=100, deadline=None)
-def test_an_end_for_want_of_an_answer_or_of_time_has_its_reason(case: tuple[WaitState, State]):
+def test_an_end_without_a_response_or_by_timeout_has_its_reason(case: tuple[WaitState, State]):
     wait, state = case
     for after, evaluation, response, now in followed(wait, state):
         if evaluation.outcome is Outcome.REFUSED:
@@ -212,9 +212,9 @@ def test_what_is_kept_goes_on_as_if_it_had_never_been_kept(case: tuple[WaitState
     for response, pause in state:
         now += pause
         wait, evaluation = evaluate(wait, response, now)
-        kept, kept_verdict = evaluate(decode_wait(json.loads(json.dumps(encode_wait(kept)))), response, now)
+        kept, kept_evaluation = evaluate(decode_wait(json.loads(json.dumps(encode_wait(kept)))), response, now)
         assert encode_wait(kept) == encode_wait(wait)
-        assert encode_evaluation(kept_verdict) == encode_evaluation(evaluation)
+        assert encode_evaluation(kept_evaluation) == encode_evaluation(evaluation)
         assert encode_evaluation(
             decode_evaluation(json.loads(json.dumps(encode_evaluation(evaluation))), wait.subject)
         ) == encode_evaluation(evaluation)

@@ -49,7 +49,7 @@ class Redis:
             self._process = None
 
     def suspend(self) -> None:
-        """Let it accept connections and answer nothing."""
+        """Let it accept connections and send nothing."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -86,7 +86,7 @@ def _shared_redis(redis_program: str, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def redis(_shared_redis: Redis) -> Redis:
-    """A Redis that answers and is empty."""
+    """A Redis that works and is empty."""
     from redis import Redis as Client
 
     _shared_redis.stop()

@@ -14,7 +14,7 @@ from tests.api.shared.conftest import Redis
 
 
 class Time:
-    """Time that passes only when it is told to."""
+    """Time that passes only when advanced."""
 
     def __init__(self) -> None:
         self.now = 1e9
@@ -57,7 +57,7 @@ class ControlledServer(RedisServer):
 
 
 class Simulated(SharedRateLimiter):
-    """Asks Redis within the event loop, whose time does not pass meanwhile; each one is a process of its own."""
+    """Calls Redis within the event loop, whose time does not pass meanwhile; each one is a process of its own."""
 
     async def _try_acquire(self) -> float:
         return self.try_acquire()

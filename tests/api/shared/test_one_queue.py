@@ -82,26 +82,26 @@ def test_a_process_whose_waits_have_become_many_need_not_wait_for_the_slot_it_go
 def test_a_process_that_dies_costs_one_slot(redis: Redis):
     async def main() -> list[float]:
         morning = SharedMorning(redis, 1, 3)
-        asked: list[float] = []
+        called: list[float] = []
 
-        async def ask(process: Process) -> None:
+        async def call(process: Process) -> None:
             while True:
                 await morning.poll(process)
-                asked.append(morning.loop.time())
+                called.append(morning.loop.time())
 
-        tasks = [[asyncio.create_task(ask(process)) for _ in range(20)] for process in morning.processes]
+        tasks = [[asyncio.create_task(call(process)) for _ in range(20)] for process in morning.processes]
         await asyncio.sleep(60)
         for task in tasks[0]:
             task.cancel()  # and the slot that it holds in Redis stays there
         await asyncio.sleep(60)
         for task in tasks[1] + tasks[2]:
             task.cancel()
-        return asked
+        return called
 
-    asked = simulate(main())
+    called = simulate(main())
     slot = RateLimiter(1).slot
-    gaps = [later - earlier for earlier, later in pairwise(asked)]
-    assert len(asked) >= 100
+    gaps = [later - earlier for earlier, later in pairwise(called)]
+    assert len(called) >= 100
     assert sum(gap > 1.5 * slot for gap in gaps) == 1
     assert max(gaps) <= 2.2 * slot
 
@@ -114,7 +114,7 @@ def test_a_call_alone_need_not_wait(redis: Redis):
         clock.now += 7.3
 
 
-def test_what_the_service_asks_for_is_waited(redis: Redis):
+def test_the_pause_that_the_service_requests_is_made(redis: Redis):
     clock = Time()
     limiter = Simulated(10, "queue", ControlledServer(redis.settings, clock), clock=clock, wall_clock=clock)
     limiter.try_acquire()
@@ -151,7 +151,7 @@ def test_a_server_whose_clock_was_set_back_holds_nobody_up(redis: Redis):
         assert clock.now - begin <= 3
 
 
-def test_what_redis_keeps_tells_nothing_of_the_account_and_expires(redis: Redis):
+def test_what_redis_keeps_reveals_nothing_of_the_account_and_expires(redis: Redis):
     from redis import Redis as Client
 
     limiter = rate_limiter(ACCOUNT, ACTION, 1.0, redis.settings)

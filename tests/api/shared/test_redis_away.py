@@ -57,7 +57,7 @@ def acquire_some(limiter: SharedRateLimiter, number: int) -> float:
 
 
 @pytest.mark.parametrize("what", ["away", "slow", "wrong", "denied", "foreign"])
-def test_without_a_redis_that_answers_rightly_a_process_paces_itself_and_says_so_once(
+def test_without_a_working_redis_a_process_paces_itself_and_says_so_once(
     what: str, redis: Redis, caplog: pytest.LogCaptureFixture
 ):
     from redis import Redis as Client

@@ -1,4 +1,4 @@
-"""A Quick BI and a client that asks it, for hostile input."""
+"""A Quick BI and its clients, for hostile input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_quickbi.testing import LocalQuickBI
 
-from .inputs import Asking, asking, settings_for
+from .inputs import BothClients, both_clients, settings_for
 
 
 @pytest.fixture
@@ -34,6 +34,6 @@ def server() -> Iterator[LocalQuickBI]:
 
 
 @pytest.fixture(scope="module")
-def asked(server: LocalQuickBI) -> Iterator[Asking]:
-    with asking(settings_for(server)) as both:
+def clients(server: LocalQuickBI) -> Iterator[BothClients]:
+    with both_clients(settings_for(server)) as both:
         yield both

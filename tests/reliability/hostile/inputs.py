@@ -25,7 +25,7 @@ M = MailTaskSubject("m")
 #: Seconds that anything here may take on a machine that is very busy.
 BOUND = 60.0
 
-#: Bytes that reading any answer may take: the most that is read, once in parts and once as a whole, and some more.
+#: Bytes that reading any response may take: the most that is read, once in parts and once as a whole, and some more.
 MEMORY = 4 * responses.MAX_RESPONSE_BYTES
 
 #: Inputs that are made up for each parser. By default they are the same each time; with another number, which may be
@@ -142,8 +142,8 @@ def settings_for(quickbi: LocalQuickBI, **changes: Any) -> ClientSettings:
     return replace(plain, **changes)
 
 
-class Asking:
-    """Both clients, asked in the same way.
+class BothClients:
+    """Both clients, called in the same way.
 
     :param settings: of the clients.
     """
@@ -155,10 +155,10 @@ class Asking:
         self._asyncio = AsyncQuickBIClient(settings)
 
     def each(self, operation: operations.Operation[Any]) -> Iterator[Any]:
-        """Ask with one client after the other; give the result, or the error that it raised."""
-        for ask in (self._ask_blocking, self._ask_asyncio):
+        """Call with one client after the other; yield the result, or the error that it raised."""
+        for call in (self._call_blocking, self._call_asyncio):
             try:
-                yield ask(operation)
+                yield call(operation)
             except errors.QuickBIError as error:
                 yield error
 
@@ -166,10 +166,10 @@ class Asking:
         """Return what the two got."""
         return list(self.each(operation))
 
-    def _ask_blocking(self, operation: operations.Operation[Any]) -> Any:
+    def _call_blocking(self, operation: operations.Operation[Any]) -> Any:
         return self._blocking.do(operation, retries=NO_RETRY)
 
-    def _ask_asyncio(self, operation: operations.Operation[Any]) -> Any:
+    def _call_asyncio(self, operation: operations.Operation[Any]) -> Any:
         async def bounded() -> Any:
             async with asyncio.timeout(BOUND):
                 return await self._asyncio.do(operation, retries=NO_RETRY)
@@ -184,9 +184,9 @@ class Asking:
 
 
 @contextlib.contextmanager
-def asking(settings: ClientSettings) -> Iterator[Asking]:
-    asked = Asking(settings)
+def both_clients(settings: ClientSettings) -> Iterator[BothClients]:
+    clients = BothClients(settings)
     try:
-        yield asked
+        yield clients
     finally:
-        asked.close()
+        clients.close()

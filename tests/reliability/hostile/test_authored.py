@@ -155,7 +155,7 @@ NOTHING_IN_A_LIST = ("[]", "[None]", "['']")
     + [(QuickBIRunMailTaskOperator, nothing) for nothing in NOTHING],
 )
 @pytest.mark.parametrize("argument", ["mail_id", "subscribe_name"])
-def test_a_template_that_renders_to_nothing_asks_nothing_and_sends_nothing(
+def test_a_template_that_renders_to_nothing_calls_nothing_and_sends_nothing(
     quickbi: LocalQuickBI, cls: Any, argument: str, nothing: Any, tried: Counter[str]
 ) -> None:
     tried["arguments read"] += 1
@@ -169,7 +169,7 @@ def test_a_template_that_renders_to_nothing_asks_nothing_and_sends_nothing(
 @pytest.mark.parametrize(
     "written", ["{}", "yesterday", "[]", "1e999", "\x00", "\ud800", "x" * 10_000_000], ids=lambda text: ascii(text[:9])
 )
-def test_a_template_that_renders_to_nonsense_asks_nothing(
+def test_a_template_that_renders_to_nonsense_calls_nothing(
     quickbi: LocalQuickBI, argument: str, written: str, tried: Counter[str]
 ) -> None:
     tried["arguments read"] += 1

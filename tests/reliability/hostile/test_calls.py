@@ -14,7 +14,7 @@ from airflow_provider_quickbi.api import errors, operations, rate_limit, signing
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.testing import LocalQuickBI
 
-from .inputs import Asking, asking, examples, settings_for
+from .inputs import BothClients, both_clients, examples, settings_for
 
 # Airflow and its dependencies warn about each other when a connection is read first.
 pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_quickbi")
@@ -36,19 +36,19 @@ def clean_headers(quickbi: LocalQuickBI) -> bool:
 @examples(80)
 @given(text=st.text(st.characters(), max_size=60))
 def test_any_text_arrives_as_it_is_with_a_good_signature_or_is_not_sent(
-    tried: Counter[str], server: LocalQuickBI, asked: Asking, text: str
+    tried: Counter[str], server: LocalQuickBI, clients: BothClients, text: str
 ) -> None:
-    _sent_or_not(tried, server, asked, text)
+    _sent_or_not(tried, server, clients, text)
 
 
 @pytest.mark.parametrize("text", WEIRD, ids=lambda text: ascii(text[:20]))
 def test_weird_text_arrives_as_it_is_with_a_good_signature_or_is_not_sent(
-    tried: Counter[str], server: LocalQuickBI, asked: Asking, text: str
+    tried: Counter[str], server: LocalQuickBI, clients: BothClients, text: str
 ) -> None:
-    _sent_or_not(tried, server, asked, text)
+    _sent_or_not(tried, server, clients, text)
 
 
-def _sent_or_not(tried: Counter[str], server: LocalQuickBI, asked: Asking, text: str) -> None:
+def _sent_or_not(tried: Counter[str], server: LocalQuickBI, clients: BothClients, text: str) -> None:
     for name, operation in (
         ("MailId", operations.get_mail_task_status(text, None, UTC)),
         ("MailId", operations.manual_run_mail_task(text)),
@@ -56,7 +56,7 @@ def _sent_or_not(tried: Counter[str], server: LocalQuickBI, asked: Asking, text:
     ):
         tried["requests tried"] += 2
         before = server.count()
-        for response in asked.each(operation):
+        for response in clients.each(operation):
             if server.count() == before:
                 assert isinstance(response, errors.PermanentError)
                 assert response.hint == "No request was sent"
@@ -71,24 +71,24 @@ def _sent_or_not(tried: Counter[str], server: LocalQuickBI, asked: Asking, text:
 
 @pytest.fixture(autouse=True)
 def _starts_are_not_paced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Allow any number of starts a second; pacing is tried elsewhere."""
+    """Allow any number of starts per second; pacing is tried elsewhere."""
     monkeypatch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
 
 
 @pytest.mark.parametrize(
     "action", ["", "Get MailTaskList", "A\r\nX-Evil: 1", "日本", "A" * 200, "../x", "A\x00", "A&B=C"]
 )
-def test_what_is_no_name_of_an_operation_is_not_sent(server: LocalQuickBI, asked: Asking, action: str) -> None:
+def test_what_is_no_name_of_an_operation_is_not_sent(server: LocalQuickBI, clients: BothClients, action: str) -> None:
     before = server.count()
-    for response in asked(operations.any_operation(action, {}, repeatable=True)):
+    for response in clients(operations.any_operation(action, {}, repeatable=True)):
         assert isinstance(response, errors.PermanentError)
     assert server.count() == before
 
 
 @pytest.mark.parametrize("name", ["", "Mail Id", "MailId&x", "a\r\nb", "日本", "A" * 200, 7, None])
-def test_what_is_no_name_of_a_parameter_is_not_sent(server: LocalQuickBI, asked: Asking, name: Any) -> None:
+def test_what_is_no_name_of_a_parameter_is_not_sent(server: LocalQuickBI, clients: BothClients, name: Any) -> None:
     before = server.count()
-    for response in asked(operations.any_operation("GetMailTaskList", {name: "x"}, repeatable=True)):
+    for response in clients(operations.any_operation("GetMailTaskList", {name: "x"}, repeatable=True)):
         assert isinstance(response, errors.PermanentError)
     assert server.count() == before
 
@@ -103,7 +103,7 @@ def test_a_credential_that_would_end_a_header_is_not_sent(server: LocalQuickBI, 
     if kind == "bearer_token":
         spec = CredentialSpec.of("bearer", bearer_token=f"a{piece}b")
     before = server.count()
-    with asking(settings_for(server, credentials=spec)) as both:
+    with both_clients(settings_for(server, credentials=spec)) as both:
         for response in both(operations.get_mail_task_list()):
             assert isinstance(response, errors.PermanentError)
             assert "characters that cannot be sent" in str(response)

@@ -36,10 +36,10 @@ pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_qui
 @example(status=200, headers={}, body=b'{"Success": true, "Result": ' + b"9" * 5000 + b"}")
 @example(status=400, headers={"x-acs-retry-after": "1e400"}, body={"Code": "Throttling", "Message": "\x1b[2J\ud800"})
 @example(status=302, headers={"location": "http://[::1/"}, body=b"")
-def test_an_answer_is_a_result_or_one_of_the_documented_errors(
+def test_a_response_is_a_result_or_one_of_the_documented_errors(
     tried: Counter[str], status: int, headers: dict[str, str], body: Any
 ) -> None:
-    tried["answers parsed"] += 1
+    tried["responses parsed"] += 1
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     read = partial(responses.read_response, "GetMailTaskStatus", status, headers, raw)
     _, error = attempt(read, errors.QuickBIError)

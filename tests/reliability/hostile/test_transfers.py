@@ -23,7 +23,7 @@ from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 
-from .inputs import BOUND, MEMORY, asking, settings_for
+from .inputs import BOUND, MEMORY, both_clients, settings_for
 
 # Airflow and its dependencies warn about each other when a connection is read first.
 pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_quickbi")
@@ -35,7 +35,7 @@ def test_a_redirect_is_not_followed_and_the_other_host_gets_nothing(
     quickbi: LocalQuickBI, dialled: list[Any], status: int, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
-    with socket.create_server(("127.0.0.1", 0)) as elsewhere, asking(settings_for(quickbi)) as both:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere, both_clients(settings_for(quickbi)) as both:
         elsewhere.setblocking(False)
         location = target.format(port=elsewhere.getsockname()[1])
         for action, operation in (
@@ -66,7 +66,7 @@ def test_nothing_but_the_endpoint_is_ever_connected_to(
         Fault.custom(200, b'{"Success":true,"Result":[]}', {"Set-Cookie": "a=b; Domain=127.0.0.1"}),
         Fault.error("InternalError", "see http://127.0.0.1:9/"),
     )
-    with asking(settings_for(quickbi)) as both:
+    with both_clients(settings_for(quickbi)) as both:
         for fault in responses:
             quickbi.fail("GetMailTaskStatus", fault, times=2)
             both(operations.get_mail_task_status(mail_id, None, UTC))
@@ -76,7 +76,7 @@ def test_nothing_but_the_endpoint_is_ever_connected_to(
 
 
 def serve(response: Callable[[socket.socket], None]) -> contextlib.AbstractContextManager[int]:
-    """Listen, and let a function answer each connection; gives the port."""
+    """Listen, and let a function serve each connection; yields the port."""
 
     @contextlib.contextmanager
     def serving() -> Iterator[int]:
@@ -108,13 +108,13 @@ def serve(response: Callable[[socket.socket], None]) -> contextlib.AbstractConte
 
 
 def received_at(port: int, **changes: Any) -> tuple[list[Any], float, int]:
-    """Ask both clients at a port; return the answers, the seconds that it took and the most memory."""
+    """Call a port with both clients; return the responses, the seconds that it took and the most memory."""
     plain = ClientSettings(
         Endpoint("127.0.0.1", "http", port),
         CredentialSpec.of("access_key", access_key_id="k", access_key_secret="s"),
         status_calls_per_second=1000.0,
     )
-    with asking(replace(plain, **changes)) as both:
+    with both_clients(replace(plain, **changes)) as both:
         both(operations.any_operation("-", {}, repeatable=True))  # imports what is imported late
         tracemalloc.start()
         try:
@@ -145,7 +145,7 @@ def test_a_hundred_megabytes_are_not_read() -> None:
 
 @pytest.mark.parametrize("levels", [500, 900, 990, 1_000, 5_000, 100_000])
 @pytest.mark.parametrize("brackets", [b"[]", b'{"a":}'])
-def test_an_answer_that_is_nested_deep_is_not_understood_and_does_no_harm(levels: int, brackets: bytes) -> None:
+def test_a_response_that_is_nested_deep_is_not_read_and_does_no_harm(levels: int, brackets: bytes) -> None:
     half = len(brackets) - 1
     body = b'{"Success":true,"Result":' + brackets[:half] * levels + b"1" + brackets[half:] * levels + b"}"
 
@@ -221,8 +221,8 @@ def test_a_response_that_trickles_in_is_given_up_after_the_response_timeout(fram
     ],
     ids=lambda raw: ascii(raw[:30]),
 )
-def test_what_is_hardly_http_is_an_answer_that_cannot_be_read(raw: bytes, tried: Counter[str]) -> None:
-    tried["answers parsed"] += 2
+def test_what_is_hardly_http_is_a_response_that_cannot_be_read(raw: bytes, tried: Counter[str]) -> None:
+    tried["responses parsed"] += 2
     with serve(lambda connection: connection.sendall(raw)) as port:
         responses, _, memory = received_at(port, read_timeout=0.5)
     assert all(isinstance(response, errors.TransientError) for response in responses)

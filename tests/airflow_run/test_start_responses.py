@@ -1,4 +1,4 @@
-"""What a service that is busy costs: pauses without a worker, slower requests; and which answers are ambiguous."""
+"""What a service that is busy costs: pauses without a worker, slower requests; and which responses are ambiguous."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ def test_an_ambiguous_start_is_logged_and_explained(case: Case, log: Any) -> Non
         match=r"None appeared within start_timeout \(300 s\)\. It is not known whether Quick BI accepted",
     ):
         task.run()
-    assert "daily-sales: it is not known whether it was started" in log.text
+    assert "daily-sales: it is not known" in log.text
 
 
 def test_a_tls_connection_that_breaks_off_may_have_carried_the_start(tmp_path: Any) -> None:
-    """A device on the way that answers in the clear makes the same error as a handshake that fails."""
+    """A device on the way that responds in the clear makes the same error as a handshake that fails."""
 
     authority = trustme.CA()
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
