@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 AIRFLOW ?= 3.3
-# Processes that run tests; JOBS=0 runs them all in one, as a debugger needs it.
-JOBS ?= auto
+# Processes that run tests, three for two cores since some tests wait; JOBS=0 runs them all in one, as a debugger needs it.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print((3 * (os.cpu_count() or 1) + 1) // 2)')
 VERSIONS := 2.11 3.0 3.1 3.2 3.3
 
 # The newest Airflow lives in .venv, the others in .venvs/airflow-<version>.
