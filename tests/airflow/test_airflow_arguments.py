@@ -11,7 +11,7 @@ from airflow_provider_quickbi.testing import Fault
 from tests.datasets import both, dataset_in
 
 
-@dataset_in("reschedule")
+@dataset_in("deferrable")
 def test_never_fail_skips_whatever_happens(airflow, quickbi, mode, remembers, sensor):
     for mail_id in ("failed", "gone"):
         quickbi.add_mail_task(mail_id, mail_id=mail_id)
