@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 AIRFLOW ?= 3.3
-# Processes that run tests; JOBS=0 runs them all in one, as a debugger needs it.
-JOBS ?= auto
+# Processes that run tests, three for two cores since some tests wait; JOBS=0 runs them all in one, as a debugger needs it.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print((3 * (os.cpu_count() or 1) + 1) // 2)')
 VERSIONS := 2.11 3.0 3.1 3.2 3.3
 
 # The newest Airflow lives in .venv, the others in .venvs/airflow-<version>.
@@ -41,6 +41,8 @@ demo: $(VENV)/.installed ## run one DAG against a local Quick BI and explain eac
 # What depends on the environment that CONDITIONS changes; see tests/conditions.py.
 IN_CONDITIONS := tests/api tests/hook tests/airflow tests/airflow_run tests/test_event_trigger.py tests/test_sharing_waits.py
 export CONDITIONS
+# Tests start many processes, each of which would compile this project anew, as pytest would rewrite its tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 test: $(VENV)/.installed ## run the test suite (AIRFLOW=2.11 for another version, TESTS=... for a part, CONDITIONS=proxies or database for users' environments, JOBS=0 in one process)
 	@$(if $(COVERAGE),$(BIN)/python -m coverage erase)

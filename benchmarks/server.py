@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +42,7 @@ class Server:
     ) -> None:
         self._order: dict[str, Any] = {"mails": mails, "durations": durations or [_LONG] * mails, "settings": settings}
         self._tls = tls
+        self._ended = 0
         self._stack = ExitStack()
         self.ca_bundle: Path | None = None
         self.remote: RemoteQuickBI
@@ -83,11 +85,14 @@ class Server:
     def end_all_runs(self) -> None:
         """Let every active run be ``SENT`` from now on."""
         self.remote.clock.advance(2 * _LONG)
+        self._ended += 1
 
     def restart_runs(self) -> None:
         """Let every mail task have another run, which is active until :meth:`end_all_runs`."""
-        for mail_id in mail_ids(self._order["mails"]):
-            self.remote.add_run(mail_id, status="PROCESSING", duration=_LONG)
+        for mail_id in mail_ids(self._order["mails"]):  # the server's clock is ahead since the last ones ended
+            self.remote.add_run(
+                mail_id, exec_time=datetime.now(UTC), status="PROCESSING", duration=(1 + 2 * self._ended) * _LONG
+            )
 
     def status_calls(self) -> tuple[int, int]:
         """Return how many status calls there were, and how many of them were throttled."""

@@ -16,6 +16,13 @@ from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 #: Marks a test of what holds for mails and for refreshes.
 both = pytest.mark.parametrize("kind", ["mail", "dataset"], indirect=True)
 
+
+def dataset_in(mode: str) -> pytest.MarkDecorator:
+    """Mark a test of a sensor that waits for a mail in every mode, and for a refresh in this one."""
+    cases = [("mail", "poke"), ("mail", "reschedule"), ("mail", "deferrable"), ("dataset", mode)]
+    return pytest.mark.parametrize(("kind", "mode"), cases, indirect=True)
+
+
 ACTIONS = {"ManualRunMailTask": "AllotDatasetAccelerationTask", "GetMailTaskStatus": "QueryLastAccelerationEngineJob"}
 STATUSES = {"SENT": "SUCCESS", "FAILED": "FAILURE", "PROCESSING": "RUNNING"}
 CODES = {"MailTask.Already.Running": "Repeat.Running.Job", "Mail.Not.Found": "Cube.Not.Exist"}

@@ -103,7 +103,12 @@ def test_the_files_shown_in_testing_your_dags_pass_as_they_are(tmp_path: Path) -
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
         cwd=tmp_path,
         env=ours
-        | {"PATH": f"{bin_folder}{os.pathsep}{ours['PATH']}", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        | {
+            "PATH": f"{bin_folder}{os.pathsep}{ours['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the page installs pytest and no plugin
+            "TMPDIR": str(tmp_path),
+        },
         capture_output=True,
         text=True,
         timeout=300,

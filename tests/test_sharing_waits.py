@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_quickbi._wait import aio
 from airflow_provider_quickbi._wait.codec import encode_group
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitGroup, WaitState
@@ -109,7 +110,8 @@ def test_a_wait_reuses_responses_newer_than_its_last_poll(quickbi: LocalQuickBI)
     assert asyncio.run(asyncio.wait_for(main(), 20)) == [1, 1, 2, 2, 3, 3]
 
 
-def test_first_polls_of_waits_that_start_together_are_spread(quickbi: LocalQuickBI):
+def test_first_polls_of_waits_that_start_together_are_spread(quickbi: LocalQuickBI, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(aio, "MAX_SPREAD_SECONDS", 30.0)
     mail_ids = mails(quickbi, 60, sent_at_poll=1)
     assert outcomes(mail_ids, poke_interval=1.0) == {"succeeded": 60}
     begun = sorted(call.monotonic_time for call in quickbi.calls)

@@ -224,7 +224,9 @@ class TriggererWait:
 
     def _first_delay(self) -> float:
         """Seconds until the first poll, which is spread."""
-        earliest = 0.0 if self._options.started_here else FIRST_POLL_SECONDS
+        if self._options.started_here:
+            return random.uniform(0.0, min(self._options.poke_interval, FIRST_POLL_SECONDS))  # noqa: S311
+        earliest = FIRST_POLL_SECONDS
         spread = min(self._options.poke_interval, MAX_SPREAD_SECONDS)
         return random.uniform(earliest, max(spread, 1.5 * earliest))  # noqa: S311 - spreads calls
 

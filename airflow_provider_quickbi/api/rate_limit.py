@@ -196,7 +196,7 @@ class RateLimiter:
             self._plan(max(now, self._not_before))
 
     def _among_others(self, now: float) -> bool:
-        return self.share.fraction < 1 or now - self._throttled_at < CONTESTED_SLOTS * self.slot
+        return not self.share.is_whole or now - self._throttled_at < CONTESTED_SLOTS * self.slot
 
     def _plan(self, instant: float) -> None:
         """Plan the next call for an instant, or for this process's first slot that starts there."""

@@ -79,6 +79,11 @@ class SlotShare:
         """The share of all slots."""
         return sum(1 / cell.period for cell in self.cells)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it takes every slot."""
+        return self.cells[0] is EVERY_SLOT
+
     def next_slot(self, slot: int) -> int:
         """Return the first slot at or after one that is this process's."""
         return min(slot + (cell.offset - slot) % cell.period for cell in self.cells)
@@ -100,7 +105,7 @@ class SlotShare:
             self._claim = None
             self._patience = max(PATIENCE, self._patience / PATIENCE_FACTOR)
             self._moves = 0
-        if self.cells != [EVERY_SLOT] and self._claim is None and self._calm >= self._slots_until_claim():
+        if not self.is_whole and self._claim is None and self._calm >= self._slots_until_claim():
             self._calm = 0.0
             self._claim_more()
 
@@ -123,7 +128,7 @@ class SlotShare:
         self.moved = True
         self._moves += 1
         self._patience = min(MAX_PATIENCE, max(self._patience, PATIENCE * self._moves**2))
-        if cell == EVERY_SLOT:
+        if cell is EVERY_SLOT:
             self._taken = {Cell(PERIODS[0], slot % PERIODS[0])}
             self.cells = []
             # The oldest: those who were throttled in it keep off it, and know nothing of the others.

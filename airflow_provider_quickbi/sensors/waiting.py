@@ -120,10 +120,10 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             return inspect.unwrap(BaseSensorOperator.execute)(self, context)
 
     def _wait_deferred(self, context: Context) -> Any:
-        """Hand the wait to the triggerer; if that cannot end the task, first check whether one poll is enough."""
+        """Hand the wait to the triggerer; if that cannot end the task, a poll that takes no call from others may do."""
         group = self._start(context)
         ending = self._ending(group)
-        if ending is Ending.WORKER:
+        if ending is Ending.WORKER and self._has_reserved_calls():
             group = self._poll(group, NO_RETRY)  # what fails is left to the triggerer
         else:
             for position in group.unfinished():
@@ -220,6 +220,10 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         late_at = late_notice.pending(late.timestamp() if late else None, context)
         lookup_since = CLOCK.time() if self._since is None else self._since
         return start_group(self, context, options, limits, late_at, lookup_since)
+
+    def _has_reserved_calls(self) -> bool:
+        """Whether all processes of the account share one queue, so that a poll here is none too many."""
+        return QuickBIHook(self.quickbi_conn_id).quickbi_connection.settings.pacing is not None
 
     def _poll(self, group: WaitGroup, retries: RetryPolicy) -> WaitGroup:
         with QuickBIHook(self.quickbi_conn_id) as hook:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
+import shlex
 import signal
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from math import inf
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi.testing.demo import add_demo_data
 from airflow_provider_quickbi.testing.exchange import logger
-from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND, CallsPerSecond
-from airflow_provider_quickbi.testing.schedules import cron_times
+from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND
+from airflow_provider_quickbi.testing.runs import cron_times
 from airflow_provider_quickbi.testing.server import LocalQuickBI
 
 if TYPE_CHECKING:
@@ -35,16 +37,16 @@ def main(
     """
     options = _parse(arguments)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    logger.setLevel(logging.WARNING if options.quiet else logging.INFO)
+    logger.setLevel(logging.INFO)
     quickbi = LocalQuickBI(
         host=options.host,
         port=options.port,
         access_key_id=options.access_key_id,
         access_key_secret=options.access_key_secret,
-        calls_per_second=options.limits,
+        calls_per_second=None if options.no_limits else DOCUMENTED_CALLS_PER_SECOND,
         run_duration=options.run_duration,
-        run_appears_after=options.run_appears_after,
-        timezone=options.timezone,
+        run_appears_after=2.0,
+        timezone=str(options.timezone),
     )
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -56,11 +58,16 @@ def main(
         print(f"Cannot listen on {options.host} port {options.port}: {reason}.", file=sys.stderr)
         return 1
     try:
-        if prepare is None:
-            _add_mails(quickbi, options)
-        else:
+        if prepare is not None:
             prepare(quickbi)
-        _add_schedules(quickbi, options)
+        elif not options.mail:
+            add_demo_data(quickbi)
+        else:
+            for name, owner, mail_id in options.mail:
+                quickbi.add_mail_task(name, owner=owner or "owner", mail_id=mail_id or None)
+        if options.every or options.cron:
+            for mail in quickbi.mail_tasks():
+                quickbi.add_schedule(mail["mail_id"], every=options.every, cron=options.cron)
         _introduce(quickbi, title)
         while not stopping.wait(3600):
             pass
@@ -74,148 +81,49 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_quickbi.testing",
         description="Run a local Quick BI to try DAGs without an account.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=_port, default=8765, help="port to listen on, 0 for any free one (default: %(default)s)"
-    )
-    parser.add_argument("--access-key-id", default="local-access-key-id", help="(default: %(default)s)")
-    parser.add_argument("--access-key-secret", default="local-access-key-secret", help="(default: %(default)s)")
-    limits = parser.add_mutually_exclusive_group()
-    limits.add_argument(
-        "--calls-per-second",
-        dest="limits",
-        type=_positive,
-        metavar="X",
-        default=DOCUMENTED_CALLS_PER_SECOND,
-        help="calls per second for each operation (default: what Quick BI documents: 1 for GetMailTaskStatus and "
-        "ManualRunMailTask, 50 for the others)",
-    )
-    limits.add_argument("--no-limits", dest="limits", action="store_const", const=None, help="no rate limits")
-    parser.add_argument(
-        "--run-duration",
-        type=_seconds,
-        default=20.0,
-        metavar="SECONDS",
-        help="how long a run takes (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--run-appears-after",
-        type=_seconds,
-        default=2.0,
-        metavar="SECONDS",
-        help="delay until a started run appears (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--timezone",
-        type=_timezone,
-        default="Asia/Shanghai",
-        help="time zone of execution times (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed-data", choices=("demo", "none"), default=None, help="sample mail tasks; demo unless a --mail is given"
-    )
-    parser.add_argument(
-        "--mail",
-        action="append",
-        default=[],
-        type=_mail,
-        metavar="NAME[:OWNER[:MAIL_ID]]",
-        help="add a mail task; may be repeated",
-    )
+    add = parser.add_argument
+    port = _checked(int, lambda number: 0 <= number <= 65535, "a port between 0 and 65535")
+    seconds = _checked(float, lambda number: 0 < number < inf, "a number of seconds above 0")
+    zone = _checked(ZoneInfo, bool, "a time zone such as Asia/Shanghai")
+    line = _checked(lambda text: cron_times(text, datetime.now(UTC)) and text, bool, "a cron line such as '30 8 * * *'")
+    mail = _checked(lambda text: (*text.split(":", 2), "", "")[:3], lambda parts: parts[0], "NAME[:OWNER[:MAIL_ID]]")
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=port, default=8765, help="port to listen on, 0 for any free one")
+    add("--access-key-id", default="local-access-key-id", help="of the account")
+    add("--access-key-secret", default="local-access-key-secret", help="of the account")
+    add("--no-limits", action="store_true", help="allow more calls a second than Quick BI documents")
+    add("--run-duration", type=seconds, default=20.0, metavar="SECONDS", help="how long a run takes")
+    add("--timezone", type=zone, default="Asia/Shanghai", help="time zone of execution times")
+    instead = "add a mail task, instead of sample ones; may be repeated"
+    add("--mail", action="append", type=mail, metavar="NAME[:OWNER[:MAIL_ID]]", help=instead)
     schedule = parser.add_mutually_exclusive_group()
-    schedule.add_argument(
-        "--every", type=_positive_seconds, metavar="SECONDS", help="run each mail task at this interval"
-    )
-    schedule.add_argument(
-        "--cron", type=_cron, metavar="LINE", help="run each mail task on this schedule, such as '30 8 * * *'"
-    )
-    parser.add_argument("--quiet", action="store_true", help="do not print the calls")
+    schedule.add_argument("--every", type=seconds, metavar="SECONDS", help="run each mail task at this interval")
+    schedule.add_argument("--cron", type=line, metavar="LINE", help="run each mail task at these times: '30 8 * * *'")
     return parser.parse_args(arguments)
 
 
-def _add_mails(quickbi: LocalQuickBI, options: argparse.Namespace) -> None:
-    if options.seed_data == "demo" or (options.seed_data is None and not options.mail):
-        add_demo_data(quickbi)
-    for name, owner, mail_id in options.mail:
-        quickbi.add_mail_task(name, owner=owner or "owner", mail_id=mail_id or None)
+def _checked(convert: Callable[[str], Any], holds: Callable[[Any], object], expected: str) -> Callable[[str], Any]:
+    """Return a converter of arguments that says what was expected instead of a wrong one."""
 
+    def read(text: str) -> Any:
+        with suppress(LookupError, ValueError):
+            if holds(value := convert(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
 
-def _add_schedules(quickbi: LocalQuickBI, options: argparse.Namespace) -> None:
-    if options.every or options.cron:
-        for mail in quickbi.mail_tasks():
-            quickbi.add_schedule(str(mail["mail_id"]), every=options.every, cron=options.cron)
+    return read
 
 
 def _introduce(quickbi: LocalQuickBI, title: str) -> None:
+    limits = ", ".join(f"{action} {rate:g}" for action, rate in quickbi.calls_per_second.items())
     print(f"Quick BI simulator on {quickbi.url}{title} (Ctrl-C stops it)")
-    print(f"Calls per second: {_describe_limits(quickbi)}")
-    print()
+    print(f"Calls per second: {limits or 'no limits'}\n")
     for mail in quickbi.mail_tasks():
         paused = ", paused" if mail["paused"] else ""
         print(f"  {mail['mail_id']}  {mail['name']} ({mail['owner']}{paused})")
-    print()
-    quoted = quickbi.connection_json().replace("'", "'\\''")
-    print(f"export AIRFLOW_CONN_QUICKBI_DEFAULT='{quoted}'", flush=True)
-
-
-def _describe_limits(quickbi: LocalQuickBI) -> str:
-    rates = quickbi.calls_per_second
-    if not rates:
-        return "no limits"
-    return ", ".join(f"{action or 'every other operation'} {rate:g}" for action, rate in rates.items())
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError("a port must be between 0 and 65535")
-    return number
-
-
-def _positive(text: str) -> CallsPerSecond:
-    number = float(text)
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if number < 0 or math.isnan(number):
-        raise argparse.ArgumentTypeError("must be 0 or more")
-    return number
-
-
-def _positive_seconds(text: str) -> float:
-    number = _seconds(text)
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
-
-
-def _cron(text: str) -> str:
-    try:
-        cron_times(text, datetime.now(UTC))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _timezone(text: str) -> str:
-    try:
-        ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time zone such as Asia/Shanghai") from None
-    return text
-
-
-def _mail(text: str) -> tuple[str, str, str]:
-    name, _, rest = text.partition(":")
-    owner, _, mail_id = rest.partition(":")
-    if not name:
-        raise argparse.ArgumentTypeError("a mail task needs a name")
-    return name, owner, mail_id
+    print(f"\nexport AIRFLOW_CONN_QUICKBI_DEFAULT={shlex.quote(quickbi.connection_json())}", flush=True)
 
 
 if __name__ == "__main__":

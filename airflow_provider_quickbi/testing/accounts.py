@@ -2,52 +2,39 @@
 
 from __future__ import annotations
 
-import hmac
-import threading
-from dataclasses import dataclass, field, fields
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 from airflow_provider_quickbi.testing.clock import When, to_timestamp
 from airflow_provider_quickbi.testing.errors import Refusal
+from airflow_provider_quickbi.testing.signature import SignedRequest, check_signature, read_authorization
+
+DATE_TOLERANCE: Final = 15 * 60.0
+"""How many seconds the date of a signature may be off; the gateway documents 15 minutes."""
+
+_NONCES_KEPT: Final = 100_000
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 
 
-class Denial(NamedTuple):
-    """A refusal on purpose; ``None`` stands for every operation, mail task or caller."""
-
-    code: str
-    action: str | None
-    mail_id: str | None
-    access_key_id: str | None
-    message: str | None
-
-
-@dataclass(slots=True)
-class Account:
-    """A caller.
-
-    :param access_key_id: the AccessKey id.
-    :param access_key_secret: the AccessKey secret.
-    :param security_token: the STS token that has to come along; ``None`` for a permanent key.
-    :param security_token_expires_at: when that token ends, by the server's wall clock; ``None`` for never.
-    :param active: whether the AccessKey is enabled.
-    """
-
-    access_key_id: str
+@dataclass(frozen=True, slots=True)
+class _Account:
     access_key_secret: str = field(repr=False)
     security_token: str | None = field(default=None, repr=False)
-    security_token_expires_at: float | None = None
+    security_token_expires_at: When | None = None
     active: bool = True
 
 
-class AccountBook:
-    """The accounts, bearer tokens and denials of a simulator. Safe to use from several threads."""
+class Accounts:
+    """The accounts, bearer tokens and denials of an organisation."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._accounts: dict[str, Account] = {}
-        self._bearer_tokens: dict[str, tuple[str, float | None]] = {}
-        self._denials: list[Denial] = []
+        self._accounts: dict[str, _Account] = {}
+        self._bearer_tokens: dict[str, str] = {}
+        self._denials: list[tuple[str | None, str | None, str, str | None]] = []
+        self._nonces: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def add_account(
         self,
@@ -63,109 +50,96 @@ class AccountBook:
         :param access_key_id: the AccessKey id.
         :param access_key_secret: its secret.
         :param security_token: the STS token that has to come along; default none: a permanent key.
-        :param security_token_expires_at: when that token ends; default never.
+        :param security_token_expires_at: when that token ends, by the real time; default never.
         :param active: whether the AccessKey is enabled.
         :raises ValueError: the id or the secret is empty.
         """
         if not access_key_id or not access_key_secret:
             raise ValueError("An account needs an access_key_id and an access_key_secret that are not empty.")
-        expires_at = None if security_token_expires_at is None else to_timestamp(security_token_expires_at, UTC)
-        with self._lock:
-            self._accounts[access_key_id] = Account(
-                access_key_id, access_key_secret, security_token, expires_at, active
-            )
+        self._accounts[access_key_id] = _Account(access_key_secret, security_token, security_token_expires_at, active)
 
     def change_account(self, access_key_id: str, **changes: Any) -> None:
-        """Change fields of an account, as :meth:`add_account` names them.
+        """Change what :meth:`add_account` set.
 
         :raises KeyError: there is no such account.
         :raises TypeError: there is no such field.
         """
-        unknown = set(changes) - {known.name for known in fields(Account)}
-        if unknown:
-            raise TypeError(f"An account has no field {', '.join(sorted(unknown))}.")
-        with self._lock:
-            account = self._accounts.get(access_key_id)
-            if account is None:
-                raise KeyError(f"There is no account {access_key_id}.")
-            for name, value in changes.items():
-                ends = name == "security_token_expires_at" and isinstance(value, (str, datetime))
-                setattr(account, name, to_timestamp(value, UTC) if ends else value)
+        self._accounts[access_key_id] = replace(self._accounts[access_key_id], **changes)
 
-    def add_bearer_token(self, token: str, *, access_key_id: str | None = None, expires_at: When | None = None) -> None:
-        """Accept a bearer token.
-
-        :param token: the token.
-        :param access_key_id: on whose behalf it calls; default the first account.
-        :param expires_at: when it ends; default never.
-        :raises KeyError: there is no such account.
-        """
-        with self._lock:
-            chosen = next(iter(self._accounts)) if access_key_id is None else access_key_id
-            if chosen not in self._accounts:
-                raise KeyError(f"There is no account {chosen}.")
-            self._bearer_tokens[token] = (chosen, None if expires_at is None else to_timestamp(expires_at, UTC))
-
-    def find_account(self, access_key_id: str) -> Account | None:
-        """Return an account, or ``None`` if there is none."""
-        with self._lock:
-            return self._accounts.get(access_key_id)
-
-    def verify_bearer_token(self, token: str, now: float) -> str:
-        """Return the AccessKey id on whose behalf a bearer token calls.
-
-        :raises Refusal: ``InvalidSecurityToken.Malformed`` or ``.Expired``.
-        """
-        with self._lock:
-            for known, (access_key_id, expires_at) in self._bearer_tokens.items():
-                if hmac.compare_digest(known.encode(), token.encode()):
-                    if expires_at is not None and now >= expires_at:
-                        raise Refusal("InvalidSecurityToken.Expired", "Specified bearer token is expired.")
-                    return access_key_id
-        raise Refusal("InvalidSecurityToken.Malformed", "Specified bearer token is not valid.")
+    def add_bearer_token(self, token: str) -> None:
+        """Accept a bearer token, on behalf of the first account."""
+        self._bearer_tokens[token] = next(iter(self._accounts))
 
     def deny(
-        self,
-        code: str,
-        *,
-        action: str | None = None,
-        mail_id: str | None = None,
-        access_key_id: str | None = None,
-        message: str | None = None,
+        self, code: str, *, action: str | None = None, mail_id: str | None = None, message: str | None = None
     ) -> None:
         """Refuse calls from now on.
 
         :param code: the ``Code``, such as ``"Access.Forbidden"`` or ``"Forbidden.RAM"``.
         :param action: the operation; default every one.
         :param mail_id: only for this mail task; default every one.
-        :param access_key_id: only for this caller; default every one.
         :param message: the ``Message``; default the usual one.
         """
-        with self._lock:
-            self._denials.append(Denial(code, action, mail_id, access_key_id, message))
+        self._denials.append((action, mail_id, code, message))
 
-    def allow(self, action: str | None = None, *, access_key_id: str | None = None) -> None:
-        """Take denials back: those of an operation, of a caller, or all."""
-        with self._lock:
-            self._denials = [
-                denial
-                for denial in self._denials
-                if action not in (None, denial.action) or access_key_id not in (None, denial.access_key_id)
-            ]
+    def allow(self, action: str | None = None) -> None:
+        """Take denials back: those of an operation, or all."""
+        self._denials = [denial for denial in self._denials if action not in (None, denial[0])]
 
-    def check(self, action: str, access_key_id: str, mail_id: str | None) -> None:
-        """Refuse a call that is denied.
+    def check_denials(self, action: str, mail_id: str | None) -> None:
+        """Refuse a call with the code of the first denial that concerns it."""
+        for denied_action, denied_mail_id, code, message in self._denials:
+            if denied_action in (None, action) and denied_mail_id in (None, mail_id):
+                raise Refusal(code, message)
 
-        :raises Refusal: with the code of the first denial that concerns the call.
+    def authenticate(self, request: SignedRequest, now: float) -> str:
+        """Return the AccessKey id of the caller; ``now`` is the server's time in seconds since 1970.
+
+        :raises Refusal: in the order in which the gateway looks: ``IncompleteSignature``, ``InvalidAccessKeyId.*``,
+            ``InvalidTimeStamp.*``, ``SignatureDoesNotMatch``, ``InvalidSecurityToken.*``, ``SignatureNonceUsed``.
         """
-        for denial in self._denials:
-            concerned = ((denial.action, action), (denial.mail_id, mail_id), (denial.access_key_id, access_key_id))
-            if all(wanted in (None, actual) for wanted, actual in concerned):
-                raise Refusal(denial.code, denial.message)
+        bearer_token = request.headers.get("x-acs-bearer-token")
+        if bearer_token is not None and request.named("x-acs-signature-type", "SignatureType") == "BEARERTOKEN":
+            if bearer_token not in self._bearer_tokens:
+                raise Refusal("InvalidSecurityToken.Malformed", "Specified bearer token is not valid.")
+            return self._bearer_tokens[bearer_token]
+        caller, signed_headers, signature = read_authorization(request)
+        account = self._accounts.get(caller)
+        if account is None:
+            raise Refusal("InvalidAccessKeyId.NotFound")
+        if not account.active:
+            raise Refusal("InvalidAccessKeyId.Inactive")
+        _check_date(request.headers["x-acs-date"], now)
+        check_signature(request, signed_headers, signature, account.access_key_secret)
+        _check_security_token(request, caller, account, now)
+        self._use_nonce(caller, request.headers["x-acs-signature-nonce"], now)
+        return caller
 
-    def clear(self) -> None:
-        """Forget every account, bearer token and denial."""
-        with self._lock:
-            self._accounts.clear()
-            self._bearer_tokens.clear()
-            self._denials.clear()
+    def _use_nonce(self, caller: str, nonce: str, now: float) -> None:
+        while self._nonces and (len(self._nonces) > _NONCES_KEPT or next(iter(self._nonces.values())) <= now):
+            self._nonces.popitem(last=False)
+        if (caller, nonce) in self._nonces:
+            raise Refusal("SignatureNonceUsed")
+        self._nonces[caller, nonce] = now + DATE_TOLERANCE
+
+
+def _check_date(value: str, now: float) -> None:
+    try:
+        signed_at = datetime.fromisoformat(value).timestamp() if _DATE.fullmatch(value) else None
+    except ValueError:
+        signed_at = None
+    if signed_at is None:
+        raise Refusal("InvalidTimeStamp.Format")
+    if abs(now - signed_at) > DATE_TOLERANCE:
+        raise Refusal("InvalidTimeStamp.Expired")
+
+
+def _check_security_token(request: SignedRequest, caller: str, account: _Account, now: float) -> None:
+    token = request.headers.get("x-acs-security-token")
+    if account.security_token is not None and not token:
+        raise Refusal("InvalidSecurityToken.Malformed", "The x-acs-security-token of a temporary AccessKey is missing.")
+    if token != account.security_token or request.headers.get("x-acs-accesskey-id", caller) != caller:
+        raise Refusal("InvalidSecurityToken.MismatchWithAccessKey")
+    expires_at = account.security_token_expires_at
+    if expires_at is not None and now >= to_timestamp(expires_at, UTC):
+        raise Refusal("InvalidSecurityToken.Expired")

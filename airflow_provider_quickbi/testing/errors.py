@@ -1,4 +1,4 @@
-"""The refusals of Quick BI: every error code that the simulator can answer with, its HTTP status and its message.
+"""The refusals of Quick BI: the error codes that the simulator responds with, their HTTP status and their message.
 
 The table is an independent one: it is written from the documentation of the service, not from the provider's client, so
 that the two can disagree and a test can notice.
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-GATEWAY_REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
+#: Codes of the gateway, which have an HTTP status of their own.
+GATEWAY: Final[Mapping[str, tuple[int, str]]] = {
     "IncompleteSignature": (400, "The request signature does not conform to Aliyun standards."),
     "InternalError": (500, "The request processing has failed due to some unknown error."),
     "InvalidAccessKeyId.Inactive": (400, "Specified access key is disabled."),
@@ -26,12 +27,8 @@ GATEWAY_REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
     "InvalidTimeStamp.Format": (400, "Specified time stamp or date value is not well formatted."),
     "InvalidVersion": (400, "Specified parameter Version is not valid."),
     "NoPermission": (403, "You are not authorized to do this action."),
-    "Forbidden.RAM": (
-        403,
-        "User not authorized to operate on the specified resource, or this API doesn't support RAM.",
-    ),
+    "Forbidden.RAM": (403, "User not authorized to operate on the specified resource, or it doesn't support RAM."),
     "ServiceUnavailable": (503, "The request has failed due to a temporary failure of the server."),
-    "SignatureDoesNotMatch": (400, "Specified signature is not matched with our calculation."),
     "SignatureNonceUsed": (400, "Specified signature nonce was used already."),
     "Throttling": (400, "Request was denied due to request throttling."),
     "Throttling.Api": (400, "Request was denied due to api flow control."),
@@ -39,33 +36,24 @@ GATEWAY_REFUSALS: Final[Mapping[str, tuple[int, str]]] = {
     "UnsupportedHTTPMethod": (405, "This http method is not supported."),
 }
 
-QUICKBI_REFUSALS: Final[Mapping[str, str]] = {
+#: Codes of Quick BI: HTTP 400 throughout. The message of a code that is not here is the code.
+QUICKBI: Final[Mapping[str, str]] = {
     "Access.Forbidden": "The current user is not allowed to call this API: it needs the Professional Edition and an "
     "organization administrator, or a grant in Open Platform > access control.",
     "Cube.Not.Exist": "The dataset does not exist.",
-    "Instance.Expired": "The Quick BI instance has expired.",
-    "Instance.Not.Exist": "The Quick BI instance does not exist.",
     "Internal.System.Error": "An internal system error occurred.",
-    "Invalid.Organization": "The organization is invalid.",
-    "Invalid.Param.Error": "A parameter is invalid.",
-    "Invalid.Parameter": "A parameter is invalid.",
     "Last.Job.Failed": "Last job status is warn or failure, please check.",
     "Mail.Forbidden.Access": "You do not have permission to access the mail task.",
     "Mail.Not.Found": "The mail task does not exist.",
-    "Mail.Subject.Error": "The subject of the mail task is invalid.",
     "MailApi.Beyond.ScheduleLimit": "The Mail Task Requests Are Frequent. Please Try Again In %s Minutes.",
     "MailId.Is.Null": "The MailId cannot be empty.",
     "MailTask.Already.Running": "The mail task is already running.",
-    "Quick.Job.NotExist": "The acceleration job of the dataset does not exist.",
     "Repeat.Running.Job": "The acceleration job is running already.",
     "Timer.Schedule.Task": "The mail task is waiting for its schedule.",
-    "User.Not.In.Organization": "The user is not in the organization.",
-    "User.OperationPermission.Error": "The user has no permission for this operation.",
-    "UserRoleConfig.NotContain.Function": "The role of the user does not contain this function.",
 }
 
 SCHEDULE_LIMIT_MESSAGES: Final[Mapping[str, str]] = {
-    "en": "The Mail Task Requests Are Frequent. Please Try Again In %s Minutes.",
+    "en": QUICKBI["MailApi.Beyond.ScheduleLimit"],
     "zh": "邮件任务请求频繁，请%s分钟后重试。",  # noqa: RUF001 - Chinese punctuation
 }
 
@@ -73,13 +61,12 @@ SCHEDULE_LIMIT_MESSAGES: Final[Mapping[str, str]] = {
 class Refusal(Exception):
     """A call that the service refuses: becomes the documented error body.
 
-    Raise it in a handler that is given to ``register`` to answer with any code.
+    Raise it in a handler that is given to ``register`` to respond with any code.
 
-    :param code: the ``Code`` of the answer, such as ``"Mail.Not.Found"``.
-    :param message: the ``Message``; by default the one the table knows for the code.
-    :param http_status: the HTTP status; by default the one the table knows, 400 for a code it does not know (Quick BI
-        answers nearly every refusal with 400).
-    :param headers: further headers of the answer, such as ``x-acs-retry-after``.
+    :param code: the ``Code`` of the response, such as ``"Mail.Not.Found"``.
+    :param message: the ``Message``; by default the usual one of the code.
+    :param http_status: the HTTP status; by default the usual one of the code, 400 for one that is not known.
+    :param headers: further headers of the response, such as ``x-acs-retry-after``.
     """
 
     def __init__(
@@ -90,9 +77,8 @@ class Refusal(Exception):
         http_status: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        known_status, known_message = GATEWAY_REFUSALS.get(code, (400, QUICKBI_REFUSALS.get(code, code)))
-        if code not in GATEWAY_REFUSALS and code.startswith("Forbidden."):
-            known_status = 403
+        usual = 403 if code.startswith("Forbidden.") else 400
+        known_status, known_message = GATEWAY.get(code, (usual, QUICKBI.get(code, code)))
         self.code = code
         self.message = known_message if message is None else message
         self.http_status = known_status if http_status is None else http_status

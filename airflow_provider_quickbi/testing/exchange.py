@@ -3,56 +3,64 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
+import math
+import socket
+import struct
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from aiohttp import web
 
-from airflow_provider_quickbi.testing import wire
 from airflow_provider_quickbi.testing.errors import Refusal
-from airflow_provider_quickbi.testing.faults import Fault
-from airflow_provider_quickbi.testing.simulator import QuickBISimulator, Response
+from airflow_provider_quickbi.testing.faults import Fault, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_quickbi.testing.calls import Call
     from airflow_provider_quickbi.testing.signature import SignedRequest
+    from airflow_provider_quickbi.testing.simulator import QuickBISimulator
 
 logger = logging.getLogger("airflow_provider_quickbi.testing")
 
+JSON: Final = "application/json;charset=utf-8"
 _POLL_SECONDS: Final = 0.05
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
+@dataclass(slots=True)
 class Exchange:
-    """A request as it arrived.
+    """A request as it arrived over a connection, to a server that may be stopping."""
 
-    :param quickbi: what responds.
-    :param request: the request.
-    :param stopping: set when the server stops.
-    """
+    quickbi: QuickBISimulator
+    request: web.BaseRequest
+    transport: asyncio.Transport
+    stopping: asyncio.Event
 
-    def __init__(self, quickbi: QuickBISimulator, request: web.BaseRequest, stopping: asyncio.Event) -> None:
-        self.quickbi = quickbi
-        self.request = request
-        self.stopping = stopping
-
-    async def carry_out(self, connection_id: int, remote_port: int) -> web.StreamResponse:
+    async def carry_out(self, connection_id: int) -> web.StreamResponse:
         """Return the response, or one that is never sent because the connection is gone."""
         request = self.request
-        body = await request.read() if request.body_exists else b""
         signed, call = self.quickbi.receive(
             request.method,
             request.raw_path,
             request.headers.items(),
-            body,
+            await request.read(),
             connection_id=connection_id,
-            remote_port=remote_port,
+            remote_port=(self.transport.get_extra_info("peername") or ("", 0))[1],
         )
         try:
-            fault = await self._run_callbacks(call) or self.quickbi.faults.choose(call)
+            fault = None
+            for callback in self.quickbi.callbacks_for(call):
+                returned = await in_thread(callback, call)
+                fault = returned if isinstance(returned, Fault) else fault
+            fault = fault or self.quickbi.choose_fault(call)
             if fault is not None:
                 return await self._go_wrong(fault, signed, call)
             return self._respond(self.quickbi.respond(signed, call), call)
@@ -62,104 +70,74 @@ class Exchange:
             refusal = Refusal("InternalError", f"A callback or handler failed: {error!r}")
             return self._respond(self.quickbi.refuse(refusal, signed, call), call)
 
-    async def _run_callbacks(self, call: Call) -> Fault | None:
-        fault: Fault | None = None
-        for callback in self.quickbi.callbacks_for(call):
-            fault = await _in_thread(callback, call) or fault
-        return fault
-
-    async def _go_wrong(self, fault: Fault, signed: SignedRequest, call: Call) -> web.StreamResponse:
-        call.fault, call.code = fault.kind, fault.code
-        if fault.wire == "whole" and not fault.processed and not await self._wait(fault.seconds):
-            return self._cut_off(call)
-        if fault.processed or fault.kind == "delay":
+    async def _go_wrong(self, fault: Fault, signed: SignedRequest, call: Call) -> web.Response:
+        call.fault = call.code = fault.kind
+        if not await self._wait(fault.delay_before):
+            self._note(call, None)
+            return self._reset()
+        if fault.processed:
             response = self.quickbi.respond(signed, call)
+        elif fault.refusal:
+            refusal = Refusal(*fault.refusal, http_status=fault.status, headers=dict(fault.headers))
+            response = self.quickbi.refuse(refusal, signed, call)
         else:
-            response = self._faulty_response(fault, signed, call)
-        if fault.wire in ("reset", "hang", "half_body"):
-            call.http_status = None
-            self._note(call)
-            return await self._break_off(fault, response)
-        if fault.wire == "oversized":
-            self._note(call)
-            return await wire.send_oversized(fault.size, self.request)
-        if fault.processed and not await self._wait(fault.seconds):
-            return self._cut_off(call)
-        return self._respond(wire.spoil(fault, response, call), call)
-
-    async def _break_off(self, fault: Fault, response: Response) -> web.Response:
+            response = Response(200, b"", {})
         if fault.wire == "half_body":
-            return wire.send_half(response, self.request)
-        if fault.wire == "hang":
-            patient = await self._wait(fault.seconds or None)
-            if patient and self.request.transport is not None:
-                self.request.transport.close()
-        return wire.abort(self.request)
-
-    def _faulty_response(self, fault: Fault, signed: SignedRequest, call: Call) -> Response:
-        if fault.refusal is not None:
-            return self.quickbi.refuse(fault.make_refusal(), signed, call)
-        call.http_status = fault.status or 200
-        return Response(call.http_status, fault.body or b"", dict(fault.headers))
+            return self._send_half(response, call)
+        if fault.wire in ("reset", "hang") or not await self._wait(fault.delay_after):
+            self._note(call, None)
+            await self._wait(math.inf if fault.wire == "hang" else 0)
+            return self._reset()
+        return self._respond(fault.spoil(response), call)
 
     def _respond(self, response: Response, call: Call) -> web.Response:
-        self._note(call)
-        return web.Response(
-            status=response.status, body=response.body, headers={"Content-Type": wire.JSON, **response.headers}
-        )
+        self._note(call, response.status)
+        headers = {"Content-Type": JSON, **response.headers}
+        return web.Response(status=response.status, body=response.body, headers=headers)
 
-    def _cut_off(self, call: Call) -> web.Response:
-        call.http_status = None
-        self._note(call)
-        return wire.abort(self.request)
+    def _send_half(self, response: Response, call: Call) -> web.Response:
+        """Send half of a body and close the connection."""
+        self._note(call, None)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {len(response.body)}\r\n\r\n"
+        self.transport.write(head.encode() + response.body[: len(response.body) // 2])
+        self.transport.close()
+        return web.Response()  # never sent
 
-    def _note(self, call: Call) -> None:
-        self.quickbi.call_log.add(call)
-        if logger.isEnabledFor(logging.INFO):
-            fault = f" [{call.fault}]" if call.fault else ""
-            status = call.http_status or "no response"
-            logger.info("%s %s -> %s %s%s", call.action, dict(call.params), status, call.code, fault)
+    def _reset(self) -> web.Response:
+        if not self.transport.is_closing():
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self.transport.abort()
+        return web.Response()  # never sent
 
-    async def _wait(self, seconds: float | None) -> bool:
-        """Wait; return False as soon as the client is gone or the server stops. ``None`` waits for nothing else."""
-        if seconds == 0:
-            return True
+    def _note(self, call: Call, status: int | None) -> None:
+        call.http_status = status
+        self.quickbi.log(call)
+        fault = f" [{call.fault}]" if call.fault else ""
+        logger.info("%s %s -> %s %s%s", call.action, call.params, status or "no response", call.code, fault)
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait; return False as soon as the client is gone or the server stops."""
         loop = asyncio.get_running_loop()
-        end = None if seconds is None else loop.time() + seconds
-        while end is None or loop.time() < end:
-            pause = _POLL_SECONDS if end is None else min(_POLL_SECONDS, max(0.0, end - loop.time()))
+        end = loop.time() + seconds
+        while (left := end - loop.time()) > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), pause)
-            if self.stopping.is_set() or wire.is_gone(self.request):
+                await asyncio.wait_for(self.stopping.wait(), min(left, _POLL_SECONDS))
+            if self.stopping.is_set() or self.transport.is_closing():
                 return False
         return True
 
 
-async def _in_thread(callback: Callable[[Call], Fault | None], call: Call) -> Fault | None:
-    """Run a callback in a daemon thread, so that one that never returns cannot keep the server from stopping."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[Fault | None] = loop.create_future()
-
-    def settle(fault: Fault | None, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is None:
-            outcome.set_result(fault)
-        else:
-            outcome.set_exception(error)
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a daemon thread, so that one that never returns cannot keep the server from stopping."""
+    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+    outcome.set_running_or_notify_cancel()
 
     def run() -> None:
-        fault: Fault | None = None
-        failure: BaseException | None = None
         try:
-            fault = callback(call)
-        except Exception as error:
-            logger.debug("A callback for %s failed", call.action, exc_info=True)
-            failure = error
-        try:
-            loop.call_soon_threadsafe(settle, fault if isinstance(fault, Fault) else None, failure)
-        except RuntimeError:
-            logger.debug("The server stopped before a callback for %s returned", call.action)
+            outcome.set_result(function(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the outcome is awaited
+            outcome.set_exception(error)
 
     threading.Thread(target=run, name="local-quickbi-callback", daemon=True).start()
-    return await outcome
+    return await asyncio.wrap_future(outcome)

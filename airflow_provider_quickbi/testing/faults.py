@@ -2,61 +2,51 @@
 
 from __future__ import annotations
 
-import base64
+import itertools
 import json
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from airflow_provider_quickbi.testing.calls import Call
-from airflow_provider_quickbi.testing.errors import Refusal
 
 HTML_503: Final = (
     "<html><head><title>503 Service Temporarily Unavailable</title></head>"
     "<body><center><h1>503 Service Temporarily Unavailable</h1></center></body></html>"
 )
 
-Wire = Literal["whole", "reset", "hang", "half_body", "half_json", "wrong_types", "oversized"]
-"""How the answer leaves the server: whole, not at all (reset, hang), cut off, with other JSON, or far too large."""
+Wire = Literal["whole", "reset", "hang", "half_body", "half_json", "wrong_types"]
+"""How the response leaves the server: whole, not at all (reset, hang), cut off, or with other JSON."""
 
-AnswerLost = Literal["reset", "hang", "unavailable"]
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete response; the headers come on top of the content type."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong with one call. Make it with one of the methods below.
+    """One thing that goes wrong with one call. Make it with one of the methods below."""
 
-    :param kind: its name in the call log.
-    :param wire: how the answer leaves the server.
-    :param status: the HTTP status; None for that of the real answer.
-    :param headers: headers of the answer; they come on top of the usual ones.
-    :param body: the body; None for that of the real answer.
-    :param refusal: the ``Code`` and ``Message`` of an error body; None for no such body.
-    :param processed: whether the operation is carried out before the answer goes wrong.
-    :param seconds: how long to wait before anything else (``processed`` false), before the answer (``processed`` true),
-        or, for a hang, before the server closes the connection (0: it waits for the client).
-    :param size: bytes of an oversized body.
-    """
-
-    kind: str
+    kind: str  # its name in the call log
     wire: Wire = "whole"
-    status: int | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | None = None
-    refusal: tuple[str, str | None] | None = None
-    processed: bool = False
-    seconds: float = 0.0
-    size: int = 0
-
-    @property
-    def code(self) -> str:
-        """The outcome under which the call log counts it: the ``Code`` of its refusal, or its kind."""
-        return self.refusal[0] if self.refusal else self.kind
+    status: int | None = None  # None: that of the true response
+    headers: tuple[tuple[str, str], ...] = ()  # on top of the usual ones
+    body: bytes | None = None  # None: that of the true response
+    refusal: tuple[str, str | None] | None = None  # the Code and Message of an error body
+    processed: bool = False  # whether the operation is carried out before the response goes wrong
+    delay_before: float = 0.0  # seconds to wait before anything else
+    delay_after: float = 0.0  # seconds to wait between the operation and the response
 
     @staticmethod
     def throttled(code: str = "Throttling.User", retry_after_ms: int | None = None) -> Fault:
-        """Answer 400 with a throttling code.
+        """Respond with 400 and a throttling code.
 
         :param code: ``"Throttling"``, ``"Throttling.User"`` or ``"Throttling.Api"``.
         :param retry_after_ms: the ``x-acs-retry-after`` header in milliseconds; left out if None.
@@ -66,112 +56,41 @@ class Fault:
 
     @staticmethod
     def error(code: str, message: str | None = None, *, status: int | None = None) -> Fault:
-        """Answer with the documented error body.
-
-        :param code: the ``Code``.
-        :param message: the ``Message``; default the usual one of the code.
-        :param status: the HTTP status; default the usual one of the code.
-        """
+        """Respond with the documented error body; message and HTTP status are by default the usual ones of the code."""
         return Fault("error", status=status, refusal=(code, message))
 
     @staticmethod
     def internal_error() -> Fault:
-        """Answer 400 with ``Internal.System.Error``, as Quick BI does."""
-        return Fault("internal_error", refusal=("Internal.System.Error", None))
-
-    @staticmethod
-    def html_503() -> Fault:
-        """Answer 503 with the HTML page of a proxy."""
-        return Fault("html_503", status=503, headers=(("Content-Type", "text/html"),), body=HTML_503.encode())
-
-    @staticmethod
-    def empty_502() -> Fault:
-        """Answer 502 without a body."""
-        return Fault("empty_502", status=502, headers=(("Content-Type", "text/html"),), body=b"")
-
-    @staticmethod
-    def reset(*, processed: bool = False) -> Fault:
-        """Reset the connection (RST) instead of answering.
-
-        :param processed: whether the operation is carried out first.
-        """
-        return Fault("reset", wire="reset", processed=processed)
-
-    @staticmethod
-    def hang(seconds: float = 0.0, *, processed: bool = False) -> Fault:
-        """Never answer; the connection stays open until the client gives up or the server stops.
-
-        :param seconds: after so many seconds the server closes the connection; default 0, it does not.
-        :param processed: whether the operation is carried out first.
-        """
-        return Fault("hang", wire="hang", processed=processed, seconds=seconds)
-
-    @staticmethod
-    def answer_lost(how: AnswerLost = "reset") -> Fault:
-        """Carry the operation out (the mail starts), then lose the answer.
-
-        :param how: ``"reset"`` the connection, ``"hang"``, or ``"unavailable"``: answer with an HTML 503.
-        """
-        if how == "unavailable":
-            return replace(Fault.html_503(), kind="answer_lost", processed=True)
-        lost = Fault.reset(processed=True) if how == "reset" else Fault.hang(processed=True)
-        return replace(lost, kind="answer_lost")
-
-    @staticmethod
-    def half_body() -> Fault:
-        """Carry the operation out, send half of the answer's bytes and close the connection."""
-        return Fault("half_body", wire="half_body", processed=True)
-
-    @staticmethod
-    def half_json() -> Fault:
-        """Carry the operation out and send a complete HTTP answer whose JSON stops in the middle."""
-        return Fault("half_json", wire="half_json", processed=True)
-
-    @staticmethod
-    def wrong_types() -> Fault:
-        """Carry the operation out and answer with JSON in which every value has another type than documented."""
-        return Fault("wrong_types", wire="wrong_types", processed=True)
+        """Respond with 400 and ``Internal.System.Error``, as Quick BI does."""
+        return Fault.error("Internal.System.Error")
 
     @staticmethod
     def unsuccessful(code: str | None = None, message: str | None = None) -> Fault:
-        """Answer 200 with ``"Success": false``; the operation is not carried out.
-
-        :param code: the ``Code`` of the body; left out if None.
-        :param message: the ``Message`` of the body; left out if None.
-        """
-        body: dict[str, object] = {"RequestId": "00000000-0000-0000-0000-000000000000", "Success": False}
-        if code is not None:
-            body["Code"] = code
-        if message is not None:
-            body["Message"] = message
-        return Fault("unsuccessful", status=200, body=json.dumps(body, ensure_ascii=False).encode())
+        """Respond with 200 and ``"Success": false``, and carry nothing out; the body has what is given."""
+        body = {"RequestId": "00000000-0000-0000-0000-000000000000", "Success": False, "Code": code, "Message": message}
+        given = {name: value for name, value in body.items() if value is not None}
+        return replace(Fault.custom(200, given), kind="unsuccessful")
 
     @staticmethod
-    def delay(seconds: float, *, processed: bool = False) -> Fault:
-        """Answer normally, but late.
+    def html_503() -> Fault:
+        """Respond with 503 and the HTML page of a proxy."""
+        return replace(Fault.custom(503, HTML_503, {"Content-Type": "text/html"}), kind="html_503")
 
-        :param seconds: how late, in real seconds.
-        :param processed: whether the operation is carried out at once and only its answer is late; default the whole
-            call waits.
-        """
-        return Fault("delay", seconds=seconds, processed=processed)
+    @staticmethod
+    def empty_502() -> Fault:
+        """Respond with 502 and no body."""
+        return replace(Fault.custom(502, b"", {"Content-Type": "text/html"}), kind="empty_502")
 
     @staticmethod
     def redirect(location: str, status: int = 302) -> Fault:
-        """Answer with a redirection.
-
-        :param location: where to.
-        :param status: 301, 302, 303, 307 or 308.
-        """
-        return Fault("redirect", status=status, headers=(("Location", location),), body=b"")
+        """Respond with a redirection to a location; the status is 301, 302, 303, 307 or 308."""
+        return replace(Fault.custom(status, b"", {"Location": location}), kind="redirect")
 
     @staticmethod
     def oversized(size: int = 64 * 1024 * 1024) -> Fault:
-        """Answer 200 with valid JSON of an absurd size.
-
-        :param size: bytes of the body; default 64 MiB.
-        """
-        return Fault("oversized", wire="oversized", status=200, size=size)
+        """Respond with 200 and valid JSON of an absurd size, in bytes."""
+        head, tail = b'{"RequestId":"', b'","Result":[],"Success":true}'
+        return replace(Fault.custom(200, head + b"A" * (size - len(head) - len(tail)) + tail), kind="oversized")
 
     @staticmethod
     def custom(
@@ -181,143 +100,145 @@ class Fault:
         *,
         processed: bool = False,
     ) -> Fault:
-        """Answer with anything.
+        """Respond with anything.
 
         :param status: the HTTP status.
         :param body: bytes, text, or an object to send as JSON.
         :param headers: headers on top of the usual ones.
         :param processed: whether the operation is carried out first.
         """
-        if isinstance(body, str):
-            raw = body.encode()
-        elif isinstance(body, bytes):
-            raw = body
-        else:
-            raw = json.dumps(body, ensure_ascii=False).encode()
-        pairs = tuple((headers or {}).items())
-        return Fault("custom", status=status, headers=pairs, body=raw, processed=processed)
-
-    def make_refusal(self) -> Refusal:
-        """Return the refusal that this fault answers with; only for faults that have one."""
-        if self.refusal is None:
-            raise ValueError(f"The fault {self.kind} has no error body.")
-        code, message = self.refusal
-        return Refusal(code, message, http_status=self.status, headers=dict(self.headers))
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fault as plain JSON data, for the control interface."""
-        data = asdict(self)
-        data["body"] = None if self.body is None else base64.b64encode(self.body).decode()
-        return data
+        text = json.dumps(body, ensure_ascii=False) if isinstance(body, Mapping) else body
+        raw = text.encode() if isinstance(text, str) else text
+        return Fault("custom", status=status, headers=tuple((headers or {}).items()), body=raw, processed=processed)
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Fault:
-        """Read what :meth:`as_json` returned.
+    def reset(*, processed: bool = False) -> Fault:
+        """Reset the connection (RST) instead of responding, perhaps after the operation was carried out."""
+        return Fault("reset", wire="reset", processed=processed)
 
-        Only ``kind`` is required. ``body`` is base64.
+    @staticmethod
+    def hang(*, processed: bool = False) -> Fault:
+        """Never respond, perhaps after the operation was carried out; the connection stays open."""
+        return Fault("hang", wire="hang", processed=processed)
 
-        :raises ValueError: a field is unknown or missing.
+    @staticmethod
+    def answer_lost(how: Literal["reset", "hang", "unavailable"] = "reset") -> Fault:
+        """Carry the operation out (the mail starts), then lose the response.
+
+        :param how: ``"reset"`` the connection, ``"hang"``, or ``"unavailable"``: respond with an HTML 503.
         """
-        fields = dict(data)
-        try:
-            body = fields.pop("body", None)
-            headers = tuple((str(name), str(value)) for name, value in fields.pop("headers", ()))
-            refusal = fields.pop("refusal", None)
-            return Fault(
-                **fields,
-                headers=headers,
-                body=None if body is None else base64.b64decode(body),
-                refusal=None if refusal is None else (refusal[0], refusal[1]),
-            )
-        except (TypeError, IndexError) as error:
-            raise ValueError(f"This is not a fault: {error}") from error
+        lost = {"reset": Fault.reset(), "hang": Fault.hang(), "unavailable": Fault.html_503()}[how]
+        return replace(lost, kind="answer_lost", processed=True)
+
+    @staticmethod
+    def half_body() -> Fault:
+        """Carry the operation out, send half of the response's bytes and close the connection."""
+        return Fault("half_body", wire="half_body", processed=True)
+
+    @staticmethod
+    def half_json() -> Fault:
+        """Carry the operation out and send a complete HTTP response whose JSON stops in the middle."""
+        return Fault("half_json", wire="half_json", processed=True)
+
+    @staticmethod
+    def wrong_types() -> Fault:
+        """Carry the operation out and respond with JSON in which every value has another type than documented."""
+        return Fault("wrong_types", wire="wrong_types", processed=True)
+
+    @staticmethod
+    def delay(seconds: float, *, processed: bool = False) -> Fault:
+        """Respond normally, but late.
+
+        :param seconds: how late, in real seconds.
+        :param processed: whether the operation is carried out at once and only its response is late; default the whole
+            call waits.
+        """
+        if processed:
+            return Fault("delay", processed=True, delay_after=seconds)
+        return Fault("delay", processed=True, delay_before=seconds)
+
+    def spoil(self, response: Response) -> Response:
+        """Return what this fault makes of a response."""
+        if self.wire == "half_json":
+            return replace(response, body=response.body[: len(response.body) // 2])
+        if self.wire == "wrong_types":
+            result = _other_type(json.loads(response.body).get("Result"))
+            return replace(response, body=json.dumps({"RequestId": 7, "Result": result, "Success": "yes"}).encode())
+        if self.body is None:
+            return response
+        return Response(self.status or 200, self.body, dict(self.headers))
 
 
-ChooseFault = Callable[[Call], Fault | None]
-"""Looks at a call that has just arrived and returns what goes wrong with it, or None."""
+def _other_type(value: object) -> object:
+    match value:
+        case dict():
+            return [_other_type(inner) for inner in value.values()]
+        case list():
+            return {str(number): _other_type(inner) for number, inner in enumerate(value)}
+        case bool() | None:
+            return {"value": value}
+        case int() | float():
+            return [value]
+        case _:
+            return {"text": value}
 
 
-@dataclass(slots=True)
-class FaultRule:
-    """Which calls go wrong, how, and how often.
+Callback = Callable[[Call], Any]
+"""Looks at a call that has just arrived; may act on the simulator, and may return a fault."""
 
-    :param action: the operation; None for every one.
-    :param faults: the faults in turn, or one callable that chooses.
-    :param times: how many calls it may still hit; None for all.
-    :param mail_id: only calls for this mail task; None for every one.
-    :param hits: how many calls it has hit.
-    """
+
+@dataclass(slots=True, eq=False)
+class _Rule:
+    """Which calls go wrong: those of an operation and a mail task (None: of every one), so many times."""
 
     action: str | None
-    faults: tuple[Fault, ...] | ChooseFault
-    times: int | None
-    mail_id: str | None = None
-    hits: int = 0
-
-    def choose(self, call: Call) -> Fault | None:
-        """Return the fault that hits a call, or None; counts the hit."""
-        if self.action not in (None, call.action) or self.mail_id not in (None, call.mail_id):
-            return None
-        fault = self.faults(call) if callable(self.faults) else self.faults[self.hits % len(self.faults)]
-        if fault is not None:
-            self.hits += 1
-        return fault
+    mail_id: str | None
+    faults: Iterator[Fault | Callback]
+    left: float
 
 
-class FaultQueue:
-    """The faults that are waiting for calls: each is hit by the first rule that concerns it."""
+class Faults:
+    """The faults that wait for calls: each call is hit by the first rule that concerns it."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self.rules: list[FaultRule] = []
+        self._rules: list[_Rule] = []
 
     def fail(
-        self, action: str | None, *faults: Fault | ChooseFault, times: int | None = 1, mail_id: str | None = None
-    ) -> FaultRule:
+        self, action: str | None, *faults: Fault | Callback, times: int | None = 1, mail_id: str | None = None
+    ) -> None:
         """Let calls go wrong.
 
-        ``fail("GetMailTaskStatus", Fault.reset(), Fault.html_503())`` resets the next call of the operation and answers
-        the one after it with 503. Rules queue up: a call is hit by the first rule that concerns it.
+        ``fail("GetMailTaskStatus", Fault.reset(), Fault.html_503())`` resets the next call of the operation and
+        responds to the one after it with 503. Rules queue up: a call is hit by the first rule that concerns it.
 
         :param action: the operation; None for every one.
         :param faults: what goes wrong with the first, the second, ... of the calls; or one callable that looks at each
-            call and returns a fault or None.
+            :class:`Call` and returns a fault or None.
         :param times: how often the sequence of faults is gone through (or the callable returns a fault); default once.
             None: for ever, until :meth:`clear_faults`.
         :param mail_id: only calls for this mail task; default every one.
-        :returns: the rule; its ``hits`` counts.
         :raises ValueError: there is no fault.
         """
         if not faults:
             raise ValueError("fail() needs at least one fault.")
-        made = tuple(fault for fault in faults if isinstance(fault, Fault))
-        if len(made) == len(faults):
-            rule = FaultRule(action, made, None if times is None else times * len(made), mail_id)
-        elif len(faults) == 1 and not isinstance(faults[0], Fault) and callable(faults[0]):
-            rule = FaultRule(action, faults[0], times, mail_id)
-        else:
-            raise TypeError("fail() takes faults made with Fault.…(), or one callable.")
-        with self._lock:
-            self.rules.append(rule)
-        return rule
-
-    def stop_failing(self, rule: FaultRule) -> None:
-        """Take a rule back; nothing happens if it is not in the queue any more."""
-        with self._lock:
-            self.rules = [other for other in self.rules if other is not rule]
+        left = math.inf if times is None else times * len(faults)
+        self._rules.append(_Rule(action, mail_id, itertools.cycle(faults), left))
 
     def clear_faults(self) -> None:
         """Let no call go wrong any more."""
-        with self._lock:
-            self.rules.clear()
+        self._rules.clear()
 
-    def choose(self, call: Call) -> Fault | None:
+    def choose_fault(self, call: Call) -> Fault | None:
         """Return the fault that hits a call, or None."""
-        with self._lock:
-            for rule in self.rules:
-                fault = rule.choose(call)
-                if fault is not None:
-                    if rule.times is not None and rule.hits >= rule.times:
-                        self.rules.remove(rule)
-                    return fault
+        for rule in list(self._rules):
+            if rule.action not in (None, call.action) or rule.mail_id not in (None, call.mail_id):
+                continue
+            chosen = next(rule.faults)
+            fault: Fault | None = chosen if isinstance(chosen, Fault) else chosen(call)
+            if fault is not None:
+                rule.left -= 1
+                if rule.left < 1:
+                    with suppress(ValueError):  # just cleared by another thread
+                        self._rules.remove(rule)
+                return fault
         return None

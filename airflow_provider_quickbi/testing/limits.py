@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
-DOCUMENTED_CALLS_PER_SECOND: Final[Mapping[str | None, float]] = {
+DOCUMENTED_CALLS_PER_SECOND: Final[Mapping[str, float]] = {
     "GetMailTaskStatus": 1.0,
     "ManualRunMailTask": 1.0,
-    None: 50.0,
+    "*": 50.0,
 }
-"""Calls a second for each operation; ``None``, or ``"*"``, stands for every operation that is not named."""
+"""Calls a second for each operation; ``"*"`` stands for every operation that is not named."""
 
-CallsPerSecond = Mapping[str | None, float] | float | None
+CallsPerSecond = Mapping[str, float] | float | None
 
 
 class RateLimiter:
@@ -25,8 +25,7 @@ class RateLimiter:
 
     A rate below 1 lets one call through in ``1 / rate`` seconds. Refused calls are not counted.
 
-    :param calls_per_second: one rate for each operation, or a mapping of operation to rate in which ``None`` stands for
-        every other operation; ``None`` as a whole, or for an operation, means no limit.
+    :param calls_per_second: see :meth:`limit_calls`.
     :param now: returns the time in seconds; default the monotonic clock.
     """
 
@@ -35,44 +34,28 @@ class RateLimiter:
         self.limit_calls(calls_per_second)
 
     def limit_calls(self, calls_per_second: CallsPerSecond) -> None:
-        """Change the limits of calls a second, see :class:`QuickBISimulator`; ``None`` for no limits.
+        """Change the limits of calls a second.
 
-        :raises ValueError: a rate is not above 0.
+        :param calls_per_second: one for each operation, a mapping of operation to limit in which ``"*"`` stands for
+            every other operation, or ``None`` for no limits.
+        :raises ValueError: a limit is not above 0.
         """
-        if calls_per_second is None or isinstance(calls_per_second, (int, float)):
-            rates: dict[str | None, float] = {} if calls_per_second is None else {None: float(calls_per_second)}
-        else:
-            named = calls_per_second.items()
-            rates = {None if action == "*" else action: float(rate) for action, rate in named if rate is not None}
-        for action, rate in rates.items():
+        rates = {"*": calls_per_second} if isinstance(calls_per_second, (int, float)) else calls_per_second
+        for action, rate in (rates or {}).items():
             if rate <= 0:
-                raise ValueError(
-                    f"calls_per_second of {action or 'every other operation'} must be above 0, got {rate}."
-                )
-        self._rates = rates
+                raise ValueError(f"calls_per_second of {action} must be above 0, got {rate}.")
+        self.calls_per_second: dict[str, float] = dict(rates or {})
         self._passed: dict[str, deque[float]] = {}
 
-    @property
-    def calls_per_second(self) -> dict[str | None, float]:
-        """The rates in force; empty if nothing is limited."""
-        return dict(self._rates)
-
     def seconds_to_wait(self, action: str) -> float:
-        """Count a call, unless it comes too early.
-
-        :param action: the operation that is called.
-        :returns: 0 if the call may pass; otherwise the seconds until the next one may, and the call is not counted.
-        """
-        rate = self._rates.get(action, self._rates.get(None))
+        """Count a call and return 0, or return how many seconds it comes too early."""
+        rate = self.calls_per_second.get(action, self.calls_per_second.get("*"))
         if rate is None:
             return 0.0
         capacity = max(1, int(rate))
-        window = capacity / rate
-        now = self._now()
+        now, window = self._now(), capacity / rate
         passed = self._passed.setdefault(action, deque(maxlen=capacity))
-        if len(passed) == capacity:
-            waited = now - passed[0]
-            if 0 <= waited < window:
-                return window - waited
+        if len(passed) == capacity and 0 <= now - passed[0] < window:
+            return window - (now - passed[0])
         passed.append(now)
         return 0.0

@@ -7,26 +7,19 @@ import json
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Self, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakKeyDictionary
 
-from airflow_provider_quickbi.testing import wire
-from airflow_provider_quickbi.testing.control import CONTROL_PREFIX, respond_to_control
+from aiohttp import web
+
 from airflow_provider_quickbi.testing.exchange import Exchange
-from airflow_provider_quickbi.testing.simulator import QuickBISimulator, SimulatorSettings
+from airflow_provider_quickbi.testing.remote import PREFIX, respond_to_control
+from airflow_provider_quickbi.testing.simulator import QuickBISimulator
 
 if TYPE_CHECKING:
     from ssl import SSLContext
-    from types import TracebackType
 
-    from aiohttp import web
-
-
-START_TIMEOUT: Final = 10.0
-"""How many seconds the server may take to listen."""
-
-STOP_TIMEOUT: Final = 10.0
-"""How many seconds the server may take to stop."""
-
+_PATIENCE: Final = 10.0
 _HANDLER_TIMEOUT: Final = 1.0
 
 
@@ -44,28 +37,28 @@ class LocalQuickBI(QuickBISimulator):
     It verifies signatures and responds as Quick BI documents it, over real connections. By default, nothing
     is limited and every run finishes at once. It may be stopped and started again: it keeps its state and its port.
 
-    :param host: the address to listen on; default ``127.0.0.1``.
+    :param host: the address to listen on.
     :param port: the port to listen on; default 0: any free one.
     :param ssl_context: a server-side context, to speak HTTPS; default HTTP.
-    :param settings: see :class:`~airflow_provider_quickbi.testing.simulator.SimulatorSettings`.
+    :param settings: see :class:`~airflow_provider_quickbi.testing.simulator.QuickBISimulator`.
     """
 
     def __init__(
-        self,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        ssl_context: SSLContext | None = None,
-        **settings: Unpack[SimulatorSettings],
+        self, *, host: str = "127.0.0.1", port: int = 0, ssl_context: SSLContext | None = None, **settings: Any
     ) -> None:
         super().__init__(**settings)
         self._listen_host = host
-        self._port = port
+        self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what a client connects to
+        self.port = port
+        """The port it listens on; 0 before it was started with ``port=0``."""
+        self.scheme = "http" if ssl_context is None else "https"
         self._ssl_context = ssl_context
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Event | None = None
-        self._server: wire.CountingServer | None = None
+        self._stopping = asyncio.Event()
+        self._server: web.Server | None = None
+        #: The connections over which calls came, and their numbers.
+        self._connections: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()
 
     # Starting and stopping
 
@@ -73,20 +66,16 @@ class LocalQuickBI(QuickBISimulator):
         """Listen, and return when calls can come.
 
         :returns: the server itself.
-        :raises RuntimeError: it runs already, or did not listen within 10 seconds.
+        :raises RuntimeError: it runs already.
         :raises OSError: the address cannot be used, for example because the port is in use.
         """
         if self._thread is not None:
             raise RuntimeError("This LocalQuickBI is running already.")
         listening: Future[int] = Future()
-        thread = threading.Thread(target=self._run, args=(listening,), name="local-quickbi", daemon=True)
-        self._thread = thread
-        thread.start()
+        self._thread = threading.Thread(target=self._run, args=(listening,), name="local-quickbi", daemon=True)
+        self._thread.start()
         try:
-            self._port = listening.result(START_TIMEOUT)
-        except TimeoutError:
-            self.stop()
-            raise RuntimeError(f"LocalQuickBI did not listen within {START_TIMEOUT:g} seconds.") from None
+            self.port = listening.result(_PATIENCE)
         except BaseException:
             self.stop()
             raise
@@ -97,23 +86,20 @@ class LocalQuickBI(QuickBISimulator):
 
         :raises RuntimeError: it did not stop within 10 seconds.
         """
-        thread, loop, stopping = self._thread, self._loop, self._stopping
-        if thread is None:
+        if self._thread is None:
             return
-        if loop is not None and stopping is not None:
+        if self._loop is not None:
             with suppress(RuntimeError):  # the loop closed by itself in the meantime
-                loop.call_soon_threadsafe(stopping.set)
-        thread.join(STOP_TIMEOUT)
-        if thread.is_alive():
-            raise RuntimeError(f"LocalQuickBI did not stop within {STOP_TIMEOUT:g} seconds.")
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(_PATIENCE)
+        if self._thread.is_alive():
+            raise RuntimeError(f"LocalQuickBI did not stop within {_PATIENCE:g} seconds.")
         self._thread = None
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
         self.stop()
         errors = self.callback_errors.copy()
         self.callback_errors.clear()
@@ -126,22 +112,6 @@ class LocalQuickBI(QuickBISimulator):
         return self._thread is not None
 
     # Where it is
-
-    @property
-    def host(self) -> str:
-        """The host that a client connects to."""
-        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a client connects to instead
-        return everywhere.get(self._listen_host, self._listen_host)
-
-    @property
-    def port(self) -> int:
-        """The port it listens on; 0 before it was started with ``port=0``."""
-        return self._port
-
-    @property
-    def scheme(self) -> str:
-        """``"http"`` or ``"https"``."""
-        return "http" if self._ssl_context is None else "https"
 
     @property
     def url(self) -> str:
@@ -166,31 +136,23 @@ class LocalQuickBI(QuickBISimulator):
         }
 
     def connection_json(self, **extra: object) -> str:
-        """Return :meth:`connection` as JSON text, the value for ``AIRFLOW_CONN_QUICKBI_DEFAULT``.
-
-        :param extra: fields of the connection's extra.
-        """
+        """Return :meth:`connection` as JSON text, the value for ``AIRFLOW_CONN_QUICKBI_DEFAULT``."""
         return json.dumps(self.connection(**extra))
 
     def drop_connections(self) -> int:
-        """Close every open connection, as a load balancer does with idle ones.
+        """Close every open connection over which calls came, as a load balancer does with idle ones.
 
         :returns: how many were open.
         """
         loop = self._loop
-        if self._thread is None or loop is None:
-            return 0
-        return asyncio.run_coroutine_threadsafe(self.drop_connections_but(None), loop).result(STOP_TIMEOUT)
+        return asyncio.run_coroutine_threadsafe(self._drop(), loop).result(_PATIENCE) if loop else 0
 
-    async def drop_connections_but(self, kept: object) -> int:
-        """Close every open connection but one, in the server's own thread.
-
-        :param kept: the protocol of the connection that stays; None for none.
-        :returns: how many were closed.
-        """
-        dropped = 0 if self._server is None else self._server.abort(kept)
+    async def _drop(self) -> int:
+        dropped = [transport for transport in self._connections if not transport.is_closing()]
+        for transport in dropped:
+            transport.abort()
         await _turn()
-        return dropped
+        return len(dropped)
 
     # The server's thread
 
@@ -203,40 +165,41 @@ class LocalQuickBI(QuickBISimulator):
                 raise
             listening.set_exception(error)
         finally:
-            self._loop = self._stopping = self._server = None
+            self._loop = self._server = None
 
     async def _serve(self, listening: Future[int]) -> None:
-        self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self._server = wire.CountingServer(
-            self, self._handle, access_log=None, max_line_size=65536, max_field_size=65536, lingering_time=0
+        self._loop = asyncio.get_running_loop()
+        self._server = web.Server(
+            self._handle, access_log=None, max_line_size=65536, max_field_size=65536, lingering_time=0
         )
         listener = await self._loop.create_server(
-            self._server, self._listen_host, self._port, ssl=self._ssl_context, backlog=1024, reuse_address=True
+            self._server, self._listen_host, self.port, ssl=self._ssl_context, backlog=1024, reuse_address=True
         )
         try:
             listening.set_result(listener.sockets[0].getsockname()[1])
             await self._stopping.wait()
         finally:
-            await self._close(listener, self._server)
-
-    async def _close(self, listener: asyncio.Server, server: wire.CountingServer) -> None:
-        for listening_socket in listener.sockets:
-            asyncio.get_running_loop().remove_reader(listening_socket.fileno())
-        await _turn()  # what was just accepted has to become a connection, or nobody would close it
-        listener.close()
-        server.pre_shutdown()
-        await server.shutdown(_HANDLER_TIMEOUT)
-        server.abort()  # TLS would wait for the client to say goodbye
-        await _turn()
+            for listening_socket in listener.sockets:
+                self._loop.remove_reader(listening_socket.fileno())
+            await _turn()  # what was just accepted has to become a connection, or nobody would close it
+            listener.close()
+            transports = [protocol.transport for protocol in self._server.connections]
+            self._server.pre_shutdown()
+            await self._server.shutdown(_HANDLER_TIMEOUT)
+            for transport in filter(None, transports):
+                transport.abort()  # TLS would wait for the client to say goodbye
+            await _turn()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        assert self._server is not None  # noqa: S101 - it runs
-        assert self._stopping is not None  # noqa: S101
-        if request.raw_path.startswith(CONTROL_PREFIX):
-            self._server.note_control(request.protocol)
+        if request.raw_path.startswith(PREFIX):
             return await respond_to_control(self, request)
-        return await Exchange(self, request, self._stopping).carry_out(*self._server.origin(request.protocol))
+        if request.transport is None:
+            return web.Response()  # never sent: the client is gone
+        if request.transport not in self._connections:
+            self.connections_opened += 1
+        connection_id = self._connections.setdefault(request.transport, self.connections_opened)
+        return await Exchange(self, request, request.transport, self._stopping).carry_out(connection_id)
 
 
 async def _turn() -> None:

@@ -322,13 +322,15 @@ def _waits_for_a_retry(dag_id: str) -> bool:
 
 def fix_dag_test() -> None:
     """Let ``dag.test()`` of Airflow 3.0 to 3.2 be like a worker in what matters, and faster."""
-    from airflow.sdk.execution_time import supervisor
+    from airflow.sdk.execution_time import supervisor, task_runner
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
     from structlog.dev import RichTracebackFormatter, plain_traceback
 
     # It makes an API server for every task, which takes a second, and a picture of every traceback, which does, too.
     supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
     RichTracebackFormatter.__call__ = lambda _, *arguments: plain_traceback(*arguments)  # type: ignore[method-assign]
+    if hasattr(task_runner, "TypeAdapter"):  # it makes one for each template field of a task
+        task_runner.TypeAdapter = functools.cache(task_runner.TypeAdapter)
 
     first_reschedule_date = RuntimeTaskInstance.get_first_reschedule_date
 
@@ -338,6 +340,22 @@ def fix_dag_test() -> None:
         return datetime.fromisoformat(found) if isinstance(found, str) else found
 
     RuntimeTaskInstance.get_first_reschedule_date = as_a_worker_gets_it  # type: ignore[assignment, method-assign]
+
+
+def hasten_api_server() -> None:
+    """Let the API server of ``dag.test()`` analyse its endpoints' dependencies once, and not for each request."""
+    from fastapi.dependencies import utils
+
+    analyse = utils.get_dependant
+    known: dict[Any, Any] = {}
+
+    def analyse_once(**given: Any) -> Any:
+        key = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in given.items())
+        if key not in known:
+            known[key] = analyse(**given)
+        return known[key]
+
+    utils.get_dependant = analyse_once
 
 
 def do_nothing() -> None:

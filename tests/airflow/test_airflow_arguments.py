@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_provider_quickbi.testing import Fault
-from tests.datasets import both
+from tests.datasets import both, dataset_in
 
 
-@both
+@dataset_in("reschedule")
 def test_never_fail_skips_whatever_happens(airflow, quickbi, mode, remembers, sensor):
     for mail_id in ("failed", "gone"):
         quickbi.add_mail_task(mail_id, mail_id=mail_id)
@@ -31,11 +31,11 @@ def test_never_fail_skips_whatever_happens(airflow, quickbi, mode, remembers, se
 def test_silent_fail_waits_through_a_long_outage(airflow, quickbi, run_of, sensor, at_poll):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report")
-    faulty = quickbi.fail("GetMailTaskStatus", Fault.reset(), times=None)
+    quickbi.fail("GetMailTaskStatus", Fault.reset(), times=None)
     begun = datetime.now(UTC)
     quickbi.when_called(
         "GetMailTaskStatus",
-        lambda call: quickbi.stop_failing(faulty) if datetime.now(UTC) - begun > timedelta(seconds=1.5) else None,
+        lambda call: quickbi.clear_faults() if datetime.now(UTC) - begun > timedelta(seconds=1.5) else None,
     )
 
     ran = airflow.run(lambda: sensor("report", silent_fail=True, unreachable_timeout=0.1))
@@ -61,9 +61,10 @@ def test_exponential_backoff_and_max_wait_space_the_polls(airflow, quickbi, mode
     assert all(gap >= 0.39 for gap in gaps[1 if mode == "deferrable" else 0 :])
 
 
-@both
 @pytest.mark.parametrize("soft_fail", [False, True])
-@pytest.mark.parametrize("mode", ["poke", "deferrable"])  # of a rescheduled task only the running time counts
+@pytest.mark.parametrize(  # of a rescheduled task only the running time counts
+    ("kind", "mode"), [("mail", "poke"), ("mail", "deferrable"), ("dataset", "deferrable")], indirect=["kind"]
+)
 def test_execution_timeout_ends_a_try(mode, soft_fail, airflow, quickbi, sensor, expect):
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report", status="PROCESSING")

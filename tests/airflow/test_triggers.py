@@ -410,18 +410,6 @@ def test_each_of_several_mail_tasks_is_polled_before_somebody_is_notified(trigge
     assert [evaluation["outcome"] for evaluation in event["group"]["evaluations"]] == ["succeeded"] * 3
 
 
-def test_a_connection_that_cannot_be_read_while_waiting_is_an_outage(
-    airflow, quickbi, report, sensor_of, at_poll, monkeypatch, expect
-):
-    quickbi.fail("GetMailTaskStatus", Fault.throttled())
-    at_poll("report", 1, lambda: monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT"))
-
-    ran = airflow.run(lambda: sensor_of("deferrable", "report", unreachable_timeout=0.3))
-
-    assert ran.states == {"report": "up_for_retry"}
-    expect.raised(ran, "report", "QuickBIUnavailable", "Connection 'quickbi_default' does not exist")
-
-
 def test_a_secret_that_is_changed_while_waiting_is_taken(
     airflow, quickbi, report, sensor, at_poll, monkeypatch, run_of
 ):

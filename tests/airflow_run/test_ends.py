@@ -110,7 +110,7 @@ def test_clearing_a_finished_task_sends_a_new_mail(end: str, case: Case) -> None
 
 @both
 def test_clearing_sends_a_new_mail_each_time_even_within_a_second(case: Case) -> None:
-    case.quickbi.shapes.status_list = 10
+    case.quickbi.status_list = 10
     case.start_with(duration=0)
     task = case.task()
     for number in range(1, 4):

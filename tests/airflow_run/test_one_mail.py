@@ -88,15 +88,15 @@ def scheduled_in(seconds: float) -> Callable[[Case], Any]:
 
 def shows(runs: Any) -> Callable[[Case], None]:
     """Let Quick BI show so many runs, or only the latest."""
-    return lambda case: setattr(case.quickbi.shapes, "status_list", runs)
+    return lambda case: setattr(case.quickbi, "status_list", runs)
 
 
 def lists(number: int) -> Callable[[Case], None]:
     """Let Quick BI list several runs, in any order."""
 
     def arrange(case: Case) -> None:
-        case.quickbi.shapes.status_list = number
-        case.quickbi.shapes.shuffle = True
+        case.quickbi.status_list = number
+        case.quickbi.shuffle_status_list = True
         for _ in range(3):
             case.quickbi.add_run(case.mail_id)
 
@@ -307,7 +307,7 @@ SENDS = {
             errors=[QuickBIRunFailed, Crash],
             starts=2,
         )
-        for listed in ("latest", 5)
+        for listed in (1, 5)
     },
     "no status for a while": Send(
         all_of(starts_with(duration=900), lambda case: case.in_an_outage(100, 800, Fault.reset())),

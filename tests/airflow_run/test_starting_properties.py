@@ -32,7 +32,7 @@ STARTS = {
     "throttled": Fault.throttled(),
     "limited": Fault.error("MailApi.Beyond.ScheduleLimit", "Please Try Again In 3 Minutes."),
     "said to be running": Fault.error("MailTask.Already.Running"),
-    "an internal error": Fault.internal_error(),
+    "an internal error": Fault.error("Internal.System.Error"),
 }
 LOOKS = {
     "succeeded": None,
@@ -52,7 +52,7 @@ def histories(draw: st.DrawFn) -> dict[str, Any]:
         "duration": draw(st.sampled_from([0, 50, 250])),
         "every": draw(st.sampled_from([None, None, 130, 500])),
         "refuses": draw(st.booleans()),
-        "listed": draw(st.sampled_from(["latest", 3])),
+        "listed": draw(st.sampled_from([1, 3])),
         "starts": draw(st.lists(st.sampled_from(sorted(STARTS)), max_size=4)),
         "poll_count": draw(st.lists(st.sampled_from(sorted(LOOKS)), max_size=25)),
         "crashes": draw(st.sets(st.integers(1, 60), max_size=5)),
@@ -70,7 +70,7 @@ def break_down(history: dict[str, Any], quickbi: Any, world: Any, store: Any, pa
     """Arrange what a history says."""
     quickbi.add_mail_task("Daily sales", mail_id=MAIL)
     quickbi.add_run(MAIL, exec_time="2026-03-01T09:00:00")
-    quickbi.shapes.status_list = history["listed"]
+    quickbi.status_list = history["listed"]
     quickbi.set_manual_start(
         MAIL,
         appears_after=history["appears_after"],

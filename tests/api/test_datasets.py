@@ -69,7 +69,9 @@ def test_any_other_result_of_a_start_is_ambiguous(quickbi: LocalQuickBI, client:
     assert (caught.value.action, quickbi.count()) == (START, 1)
 
 
-@pytest.mark.parametrize("fault", [Fault.reset(), Fault.html_503(), Fault.throttled(), Fault.internal_error()])
+@pytest.mark.parametrize(
+    "fault", [Fault.reset(), Fault.html_503(), Fault.throttled(), Fault.error("Internal.System.Error")]
+)
 def test_a_start_is_never_retried(quickbi: LocalQuickBI, client: Any, fault: Fault):
     quickbi.fail(START, fault, times=None)
     with pytest.raises(Exception, match=START):

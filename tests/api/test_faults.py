@@ -37,7 +37,7 @@ TRANSIENT = {
     "hang": Fault.hang(),
     "hang after the work": Fault.hang(processed=True),
     "500 of the service": Fault.error("InternalError"),
-    "400 of the service": Fault.internal_error(),
+    "400 of the service": Fault.error("Internal.System.Error"),
     "no success": Fault.unsuccessful(),
     "empty 200": Fault.custom(200),
     "HTML 200": Fault.custom(200, "<html>log in</html>", {"Content-Type": "text/html"}),

@@ -175,7 +175,12 @@ def test_any_other_result_of_a_start_is_ambiguous(quickbi: LocalQuickBI, client:
 
 
 def test_any_other_operation_can_be_called(quickbi: LocalQuickBI, client: Any):
-    quickbi.add_mail_task("Daily sales", owner="Wang Fang", owner_id="u-1")
+    def find(params: Any) -> Any:
+        if params["Account"] == "Nobody":
+            raise Refusal("User.Not.In.Organization")
+        return {"UserId": "u-1"}
+
+    quickbi.register("QueryUserInfoByAccount", find)
     found = client.call("QueryUserInfoByAccount", {"Account": "Wang Fang"})
     assert found["UserId"] == "u-1"
     with pytest.raises(PermanentError) as caught:

@@ -65,7 +65,8 @@ def test_filters_are_sent_with_every_page(quickbi: LocalQuickBI, client: Any):
 
 
 def test_a_page_size_that_the_service_caps_loses_nothing(connect: Callable[..., Any]):
-    with LocalQuickBI(max_page_size=7) as quickbi:
+    with LocalQuickBI() as quickbi:
+        quickbi.max_page_size = 7
         expected = fill(quickbi, 30)
         assert ids(connect(quickbi).iter_mail_tasks(page_size=100)) == expected
 
@@ -74,7 +75,8 @@ def test_a_page_size_that_the_service_caps_loses_nothing(connect: Callable[..., 
 def test_how_the_service_says_that_there_is_no_next_page_does_not_matter(
     connect: Callable[..., Any], no_such_page: Any
 ):
-    with LocalQuickBI(no_such_page=no_such_page) as quickbi:
+    with LocalQuickBI() as quickbi:
+        quickbi.no_such_page = no_such_page
         expected = fill(quickbi, 30)
         assert ids(connect(quickbi).iter_mail_tasks(page_size=10)) == expected
 

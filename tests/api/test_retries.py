@@ -93,7 +93,7 @@ def test_retry_after_is_the_minimum_delay():
 
 def test_the_last_attempts_error_is_raised(quickbi: LocalQuickBI, connect: Callable[..., Any]):
     client = connect(retries=RetryPolicy(attempts=3))
-    quickbi.fail("GetMailTaskStatus", Fault.html_503(), Fault.reset(), Fault.internal_error())
+    quickbi.fail("GetMailTaskStatus", Fault.html_503(), Fault.reset(), Fault.error("Internal.System.Error"))
     with pytest.raises(TransientError) as caught:
         client.get_mail_task_status("m")
     assert caught.value.code == "Internal.System.Error"

@@ -62,7 +62,8 @@ def test_a_task_that_never_ran_or_an_unknown_run_gives_no_run(quickbi: LocalQuic
 
 @pytest.mark.parametrize("as_string", [False, True])
 def test_no_digit_of_a_task_id_is_lost(connect: Callable[..., Any], as_string: bool):
-    with LocalQuickBI(task_id_as_string=as_string) as quickbi:
+    with LocalQuickBI() as quickbi:
+        quickbi.task_id_as_string = as_string
         mail_id = quickbi.add_mail_task("Daily sales")
         task_id = quickbi.add_run(mail_id)
         assert int(task_id) > 2**53
@@ -157,7 +158,8 @@ def test_a_result_that_is_not_a_list_of_runs_is_a_transient_error(quickbi: Local
 
 
 def test_several_runs_are_returned_oldest_first(connect: Callable[..., Any]):
-    with LocalQuickBI(status_list=5, shuffle_status_list=True, seed=3) as quickbi:
+    with LocalQuickBI() as quickbi:
+        quickbi.status_list, quickbi.shuffle_status_list = 5, True
         mail_id = quickbi.add_mail_task("Daily sales")
         added = [quickbi.add_run(mail_id, exec_time=f"2026-07-0{day}T08:00:00") for day in (1, 2, 3, 4, 5)]
         client = connect(quickbi)

@@ -50,7 +50,7 @@ class Account:
         self.on_failed = OnFailed(settings.pop("on_failed", "fail"))
         self.start_timeout = settings.pop("start_timeout", 600)
         self.changes = {"status_calls_per_second": 1000.0, **settings}
-        self.quickbi = LocalQuickBI(limits_follow_clock=True)
+        self.quickbi = LocalQuickBI()
 
     def __enter__(self) -> Account:
         self.quickbi.start()

@@ -27,7 +27,8 @@ MAILS = {
 
 @pytest.fixture
 def account() -> Iterator[LocalQuickBI]:
-    with LocalQuickBI(access_key_id=KEY, access_key_secret=SECRET, task_id_as_string=True, status_list=3) as quickbi:
+    with LocalQuickBI(access_key_id=KEY, access_key_secret=SECRET) as quickbi:
+        quickbi.task_id_as_string, quickbi.status_list = True, 3
         quickbi.change_account(KEY, security_token=TOKEN)
         for mail_id, (name, owner, owner_id) in MAILS.items():
             quickbi.add_mail_task(name, mail_id=mail_id, owner=owner, owner_id=owner_id)

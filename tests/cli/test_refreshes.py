@@ -21,7 +21,7 @@ LAST, START = "QueryLastAccelerationEngineJob", "AllotDatasetAccelerationTask"
 
 @pytest.fixture
 def account() -> Iterator[LocalQuickBI]:
-    with LocalQuickBI(limits_follow_clock=True) as quickbi:
+    with LocalQuickBI() as quickbi:
         quickbi.add_run(quickbi.add_mail_task("Daily sales", mail_id="m"))
         quickbi.datasets.add("Sales", dataset_id="sales-cube-id")
         yield quickbi

@@ -12,8 +12,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from airflow_provider_quickbi.testing import Call, Fault, LocalQuickBI
-from airflow_provider_quickbi.testing.mails import get_mail_task_status
-from airflow_provider_quickbi.testing.shapes import Shapes
 from tests.datasets import ACTIONS, Datasets
 
 STATUS, START = "GetMailTaskStatus", "ManualRunMailTask"
@@ -28,7 +26,7 @@ _DEEP = b'{"Success":true,"Result":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 TROUBLES: tuple[tuple[int, str, Callable[[random.Random], Fault]], ...] = (
     (6, "throttled", lambda _: Fault.throttled()),
     (3, "throttled with a time", lambda rng: Fault.throttled("Throttling.Api", rng.choice((1, 50, 150)))),
-    (4, "internal error", lambda _: Fault.internal_error()),
+    (4, "internal error", lambda _: Fault.error("Internal.System.Error")),
     (2, "unavailable", lambda _: Fault.error("ServiceUnavailable")),
     (1, "nonce used", lambda _: Fault.error("SignatureNonceUsed")),
     (4, "HTML 503", lambda _: Fault.html_503()),
@@ -153,7 +151,7 @@ class FaultyQuickBI(LocalQuickBI):
     @property
     def open_connections(self) -> int:
         """How many connections clients hold open."""
-        return 0 if self._server is None else len(self._server._transports)
+        return 0 if self._server is None else len(self._server.connections)
 
     def _dice(self, action: str, mail_id: str) -> random.Random:
         self._numbers[action, mail_id] += 1
@@ -182,13 +180,13 @@ class FaultyQuickBI(LocalQuickBI):
     def _status(self, params: Mapping[str, str]) -> object:
         mail_id = params.get("MailId", "")
         profile = self.profile(mail_id)
-        shapes = Shapes(status_list=profile.listed)
-        runs = get_mail_task_status(params, self.mails, shapes)
+        self.status_list = profile.listed
+        runs = self.get_mail_task_status(params)
         if not params.get("TaskId"):
             seen = tuple(
                 Seen(
                     str(run["taskId"]),
-                    datetime.fromisoformat(str(run["execTime"])).replace(tzinfo=self.mails.zone),
+                    datetime.fromisoformat(str(run["execTime"])).replace(tzinfo=self.zone),
                     str(run["status"]),
                 )
                 for run in runs
@@ -199,7 +197,7 @@ class FaultyQuickBI(LocalQuickBI):
             return runs
         if params.get("TaskId") and dice.random() < 0.3:
             self.oddities["other runs than the requested one"] += 1
-            runs = runs + get_mail_task_status({"MailId": mail_id}, self.mails, shapes)
+            runs = runs + self.get_mail_task_status({"MailId": mail_id})
         return self._make_odd(runs, dice)
 
     def _make_odd(self, runs: list[dict[str, object]], dice: random.Random) -> list[dict[str, object]]:

@@ -27,7 +27,6 @@ from typing import Any
 from airflow_provider_quickbi._wait.state import WaitGroup
 from airflow_provider_quickbi.api import rate_limit, status_poller
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
-from airflow_provider_quickbi.testing.signature import percent_encode
 
 from .faulty import FaultyQuickBI
 from .sends import Senders, hurried
@@ -312,7 +311,6 @@ def _left(*servers: FaultyQuickBI) -> _Left:
     until = time.monotonic() + 10.0
     while any(server.open_connections for server in servers) and time.monotonic() < until:
         time.sleep(0.05)
-    percent_encode.cache_clear()  # the local Quick BI's, whose bound a short run does not reach
     gc.collect()
     descriptors = Path("/proc/self/fd")
     return _Left(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,13 +10,12 @@ import requests
 
 from airflow_provider_quickbi.testing import DOCUMENTED_CALLS_PER_SECOND, LocalQuickBI, Refusal
 
+from .conftest import REQUEST_ID
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .conftest import Caller
-
-REQUEST_ID = re.compile(r"[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
-
 
 # GetMailTaskList
 
@@ -73,7 +70,8 @@ def test_an_empty_list_has_no_pages(call: Caller) -> None:
 
 
 def test_a_page_size_beyond_the_maximum_is_silently_cut(make_caller: Callable[..., Caller]) -> None:
-    with LocalQuickBI(max_page_size=10, no_such_page=0) as quickbi:
+    with LocalQuickBI() as quickbi:
+        quickbi.max_page_size, quickbi.no_such_page = 10, 0
         for number in range(12):
             quickbi.add_mail_task(str(number))
         page = make_caller(quickbi)("GetMailTaskList", PageSize=1000)
@@ -125,7 +123,8 @@ def test_the_status_has_the_documented_shape(quickbi: LocalQuickBI, call: Caller
 
 
 def test_the_status_may_come_with_a_task_id_as_text(make_caller: Callable[..., Caller]) -> None:
-    with LocalQuickBI(task_id_as_string=True) as quickbi:
+    with LocalQuickBI() as quickbi:
+        quickbi.task_id_as_string = True
         mail_id = quickbi.add_mail_task("m")
         task_id = quickbi.add_run(mail_id)
         assert make_caller(quickbi)("GetMailTaskStatus", MailId=mail_id)[0]["taskId"] == task_id
@@ -163,11 +162,12 @@ def test_a_mail_id_must_be_given_and_known(call: Caller, action: str) -> None:
 
 
 def test_the_status_may_hold_several_recent_runs_in_any_order(make_caller: Callable[..., Caller]) -> None:
-    with LocalQuickBI(status_list=4, shuffle_status_list=True, seed=7) as quickbi:
+    with LocalQuickBI() as quickbi:
+        quickbi.status_list, quickbi.shuffle_status_list = 4, True
         mail_id = quickbi.add_mail_task("m")
         runs = [int(quickbi.add_run(mail_id, exec_time=f"2026-07-01T0{hour}:00:00")) for hour in range(6)]
         call = make_caller(quickbi)
-        orders = [[run["taskId"] for run in call("GetMailTaskStatus", MailId=mail_id)] for _ in range(6)]
+        orders = [[run["taskId"] for run in call("GetMailTaskStatus", MailId=mail_id)] for _ in range(20)]
         assert all(sorted(order) == runs[-4:] for order in orders)
         assert len({tuple(order) for order in orders}) > 1
 
@@ -196,8 +196,8 @@ def test_a_manual_start_answers_true_and_no_task_id(quickbi: LocalQuickBI, call:
 
 def test_a_start_that_is_refused_does_not_count(quickbi: LocalQuickBI, call: Caller) -> None:
     mail_id = quickbi.add_mail_task("m")
-    quickbi.limit_manual_starts(mail_id, calls=1)
     quickbi.refuse_manual_start(mail_id, "Timer.Schedule.Task")
+    quickbi.limit_manual_starts(mail_id, calls=1)
     assert call("ManualRunMailTask", MailId=mail_id) == "Timer.Schedule.Task"
     assert call("ManualRunMailTask", MailId=mail_id) == "MailApi.Beyond.ScheduleLimit"
     assert quickbi.starts(mail_id) == 0
@@ -205,13 +205,6 @@ def test_a_start_that_is_refused_does_not_count(quickbi: LocalQuickBI, call: Cal
 
 
 # Other operations
-
-
-def test_a_user_is_found_by_account(quickbi: LocalQuickBI, call: Caller) -> None:
-    quickbi.add_mail_task("m", owner="Wang Fang", owner_id="42")
-    assert call("QueryUserInfoByAccount", Account="Wang Fang")["UserId"] == "42"
-    assert call("QueryUserInfoByAccount", Account="Nobody") == "User.Not.In.Organization"
-    assert call("QueryUserInfoByAccount") == "Invalid.Parameter"
 
 
 def test_an_operation_can_be_added_and_may_refuse(quickbi: LocalQuickBI, call: Caller) -> None:
@@ -251,147 +244,6 @@ def test_the_action_may_come_as_a_parameter_which_the_log_leaves_out(quickbi: Lo
     assert (quickbi.calls[0].action, quickbi.calls[0].params) == ("GetMailTaskList", {"PageNum": "1"})
 
 
-# Refusals
-
-
-def test_a_refusal_has_the_documented_body(quickbi: LocalQuickBI, call: Caller) -> None:
-    response = call.send("GetMailTaskStatus", {"MailId": "nowhere"})
-    body = response.json()
-    assert response.status_code == 400
-    assert REQUEST_ID.fullmatch(body["RequestId"])
-    assert body["HostId"] == f"127.0.0.1:{quickbi.port}"
-    assert (body["Code"], body["Message"]) == ("Mail.Not.Found", "The mail task does not exist.")
-    assert "Mail.Not.Found" in body["Recommend"]
-    assert set(body) == {"RequestId", "HostId", "Code", "Message", "Recommend"}
-
-
-def test_an_unknown_action_version_or_path_is_not_found(quickbi: LocalQuickBI, call: Caller) -> None:
-    response = call.send("GetNothing")
-    assert (response.status_code, response.json()["Code"]) == (404, "InvalidAction.NotFound")
-    assert call.send("GetMailTaskList", version="2020-01-01").json()["Code"] == "InvalidVersion"
-    response = requests.post(quickbi.url + "/elsewhere", timeout=5)
-    assert (response.status_code, response.json()["Code"]) == (404, "InvalidApi.NotFound")
-
-
-def test_an_unsigned_call_is_refused_and_logged(quickbi: LocalQuickBI) -> None:
-    response = requests.post(quickbi.url, headers={"x-acs-action": "GetMailTaskList"}, timeout=5)
-    assert response.json()["Code"] == "IncompleteSignature"
-    assert quickbi.count("GetMailTaskList", code="IncompleteSignature") == 1
-
-
-def test_a_wrong_secret_does_not_match(quickbi: LocalQuickBI, make_caller: Callable[..., Caller]) -> None:
-    response = make_caller(quickbi, quickbi.access_key_id, "wrong").send("GetMailTaskList")
-    assert (response.status_code, response.json()["Code"]) == (400, "SignatureDoesNotMatch")
-    assert "server string to sign is:ACS3-HMAC-SHA256" in response.json()["Message"]
-    assert quickbi.access_key_secret not in response.text
-
-
-def test_a_disabled_or_unknown_key_is_refused(
-    quickbi: LocalQuickBI, call: Caller, make_caller: Callable[..., Caller]
-) -> None:
-    quickbi.change_account(quickbi.access_key_id, active=False)
-    assert call("GetMailTaskList") == "InvalidAccessKeyId.Inactive"
-    response = make_caller(quickbi, "unknown", "secret").send("GetMailTaskList")
-    assert (response.status_code, response.json()["Code"]) == (404, "InvalidAccessKeyId.NotFound")
-
-
-@pytest.mark.parametrize("seconds", [-1000, 1000])
-def test_a_clock_that_is_off_by_more_than_15_minutes_is_noticed(
-    quickbi: LocalQuickBI, call: Caller, seconds: float
-) -> None:
-    quickbi.clock.skew = seconds
-    assert call("GetMailTaskList") == "InvalidTimeStamp.Expired"
-    quickbi.clock.skew = 0
-    assert call("GetMailTaskList")["TotalNum"] == 0
-
-
-def test_moving_the_clock_of_the_mails_leaves_signatures_alone(quickbi: LocalQuickBI, call: Caller) -> None:
-    quickbi.clock.freeze("2020-01-01T00:00:00")
-    assert call("GetMailTaskList")["TotalNum"] == 0
-
-
-def test_a_temporary_key_needs_its_token(quickbi: LocalQuickBI, make_caller: Callable[..., Caller]) -> None:
-    quickbi.add_account("STS.id", "sts-secret", security_token="token")
-    call = make_caller(quickbi, "STS.id", "sts-secret")
-
-    def code(token: str) -> str | None:
-        headers = {"x-acs-accesskey-id": "STS.id", "x-acs-security-token": token}
-        return str(call.send("GetMailTaskList", headers=headers).json().get("Code"))
-
-    assert call("GetMailTaskList") == "InvalidSecurityToken.Malformed"
-    assert code("token") == "None"
-    assert code("other") == "InvalidSecurityToken.MismatchWithAccessKey"
-    quickbi.change_account("STS.id", security_token_expires_at=datetime.now(UTC))
-    assert code("token") == "InvalidSecurityToken.Expired"
-    assert "token" not in json.dumps([seen.as_json() for seen in quickbi.calls]).replace("x-acs-security-token", "")
-
-
-def test_a_bearer_token_is_let_in_until_it_ends(quickbi: LocalQuickBI) -> None:
-    quickbi.add_bearer_token("good")
-    quickbi.add_bearer_token("old", expires_at="2020-01-01T00:00:00")
-
-    def code(token: str, **query: str) -> object:
-        headers = {"x-acs-action": "GetMailTaskList", "x-acs-version": "2022-01-01", "x-acs-bearer-token": token}
-        return requests.post(quickbi.url, params=query, headers=headers, timeout=5).json().get("Code")
-
-    assert code("good", SignatureType="BEARERTOKEN") is None
-    assert code("old", SignatureType="BEARERTOKEN") == "InvalidSecurityToken.Expired"
-    assert code("bad", SignatureType="BEARERTOKEN") == "InvalidSecurityToken.Malformed"
-    assert code("good") == "IncompleteSignature"
-    assert quickbi.calls[0].access_key_id == quickbi.access_key_id
-
-
-# Rights
-
-
-def test_a_denied_operation_is_refused_until_it_is_allowed(quickbi: LocalQuickBI, call: Caller) -> None:
-    mail_id, other = quickbi.add_mail_task("m"), quickbi.add_mail_task("other")
-    quickbi.deny("Mail.Forbidden.Access", action="ManualRunMailTask", mail_id=mail_id)
-    assert call("ManualRunMailTask", MailId=mail_id) == "Mail.Forbidden.Access"
-    assert call("ManualRunMailTask", MailId=other) is True
-    assert call("GetMailTaskStatus", MailId=mail_id) == []
-    quickbi.allow("ManualRunMailTask")
-    assert call("ManualRunMailTask", MailId=mail_id) is True
-
-
-def test_a_ram_denial_is_a_403(quickbi: LocalQuickBI, call: Caller, make_caller: Callable[..., Caller]) -> None:
-    quickbi.add_account("other", "secret")
-    quickbi.deny("Forbidden.RAM", access_key_id=quickbi.access_key_id)
-    response = call.send("GetMailTaskStatus")
-    assert response.status_code == 403
-    assert make_caller(quickbi, "other", "secret")("GetMailTaskList")["TotalNum"] == 0
-    quickbi.deny("Access.Forbidden", message="Edition too small")
-    quickbi.allow(access_key_id=quickbi.access_key_id)
-    assert call.send("GetMailTaskList").json()["Message"] == "Edition too small"
-
-
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [("Forbidden.NoIdea", 403), ("NoPermission", 403), ("ServiceUnavailable", 503), ("Unheard.Of", 400)],
-)
-def test_a_refusal_has_the_http_status_that_goes_with_its_code(
-    quickbi: LocalQuickBI, call: Caller, code: str, status: int
-) -> None:
-    quickbi.deny(code)
-    response = call.send("GetMailTaskList")
-    assert (response.status_code, response.json()["Code"]) == (status, code)
-
-
-def test_an_account_that_makes_no_sense_is_a_mistake(quickbi: LocalQuickBI) -> None:
-    with pytest.raises(ValueError, match="not empty"):
-        quickbi.add_account("", "secret")
-    with pytest.raises(KeyError, match="nobody"):
-        quickbi.change_account("nobody", active=False)
-    with pytest.raises(TypeError, match="no field colour"):
-        quickbi.change_account(quickbi.access_key_id, colour="red")
-
-
-@pytest.mark.parametrize("setting", [{"status_list": 0}, {"status_list": "all"}])
-def test_a_shape_that_makes_no_sense_is_a_mistake(setting: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(setting))):
-        LocalQuickBI(**setting)  # type: ignore[arg-type]
-
-
 # Limits
 
 
@@ -405,7 +257,7 @@ def test_nothing_is_limited_unless_asked_for(quickbi: LocalQuickBI, call: Caller
 def test_the_documented_limits_count_each_operation_by_itself_in_a_sliding_second(
     make_caller: Callable[..., Caller],
 ) -> None:
-    with LocalQuickBI(calls_per_second=DOCUMENTED_CALLS_PER_SECOND, limits_follow_clock=True) as quickbi:
+    with LocalQuickBI(calls_per_second=DOCUMENTED_CALLS_PER_SECOND) as quickbi:
         quickbi.clock.freeze()
         mail_id = quickbi.add_mail_task("m")
         call = make_caller(quickbi)
@@ -423,7 +275,7 @@ def test_the_documented_limits_count_each_operation_by_itself_in_a_sliding_secon
 
 
 def test_the_limit_is_one_for_all_callers(make_caller: Callable[..., Caller]) -> None:
-    with LocalQuickBI(calls_per_second=1, limits_follow_clock=True) as quickbi:
+    with LocalQuickBI(calls_per_second=1) as quickbi:
         quickbi.clock.freeze()
         quickbi.add_account("other", "secret")
         assert make_caller(quickbi)("GetMailTaskList")["TotalNum"] == 0
@@ -431,7 +283,7 @@ def test_the_limit_is_one_for_all_callers(make_caller: Callable[..., Caller]) ->
 
 
 def test_a_rate_below_one_lets_one_call_through_in_its_inverse_of_seconds(make_caller: Callable[..., Caller]) -> None:
-    with LocalQuickBI(calls_per_second={"GetMailTaskList": 0.1}, limits_follow_clock=True) as quickbi:
+    with LocalQuickBI(calls_per_second={"GetMailTaskList": 0.1}) as quickbi:
         quickbi.clock.freeze()
         call = make_caller(quickbi)
         assert call("GetMailTaskList") != "Throttling.User"
@@ -451,7 +303,7 @@ def test_throttling_does_not_announce_when_to_come_back(make_caller: Callable[..
 @pytest.mark.parametrize("rate", [0, -1, {"GetMailTaskList": 0}])
 def test_a_limit_of_nothing_is_a_mistake(rate: object) -> None:
     with pytest.raises(ValueError, match="above 0"):
-        LocalQuickBI(calls_per_second=rate)  # type: ignore[arg-type]
+        LocalQuickBI(calls_per_second=rate)
 
 
 # The log
@@ -466,7 +318,7 @@ def test_the_log_tells_what_was_called_and_the_counters_outlive_it(make_caller: 
         last = quickbi.calls[-1]
         assert [seen.number for seen in quickbi.calls] == [4, 5, 6]
         assert (last.action, last.params, last.http_status) == ("GetMailTaskStatus", {"MailId": "nowhere"}, 400)
-        assert (last.code, last.processed, last.fault) == ("Mail.Not.Found", False, None)
+        assert (last.code, last.fault) == ("Mail.Not.Found", None)
         assert (last.mail_id, last.access_key_id) == ("nowhere", quickbi.access_key_id)
         assert last.headers["user-agent"].startswith("python-requests")
         assert "authorization" not in last.headers
@@ -486,5 +338,5 @@ def test_reset_starts_afresh(quickbi: LocalQuickBI, call: Caller) -> None:
     quickbi.reset()
     assert quickbi.calls == []
     assert quickbi.mail_tasks() == []
-    assert not quickbi.clock.frozen
+    assert abs(quickbi.clock.now() - datetime.now(UTC)) < timedelta(minutes=1)
     assert call("GetMailTaskStatus", MailId=mail_id) == "Mail.Not.Found"

@@ -109,7 +109,7 @@ def test_a_wrong_cron_line_is_named(line: str) -> None:
 
 
 def test_mails_keys_and_limits_can_be_chosen() -> None:
-    arguments = ["--mail", "Daily:Wang Fang:my-id", "--mail", "Weekly", "--no-limits", "--quiet"]
+    arguments = ["--mail", "Daily:Wang Fang:my-id", "--mail", "Weekly", "--no-limits"]
     arguments += ["--access-key-id", "my-key", "--access-key-secret", "it's", "--port", "0"]
     with running(*arguments) as (_, lines):
         connection = json.loads(shlex.split(lines[-1])[1].partition("=")[2])
@@ -136,12 +136,10 @@ def test_a_port_in_use_is_one_sentence_and_exit_status_1(capsys: pytest.CaptureF
     [
         ["--port", "70000"],
         ["--port", "x"],
-        ["--calls-per-second", "0"],
         ["--run-duration", "-1"],
         ["--timezone", "Mars/Olympus"],
         ["--mail", ":owner"],
-        ["--no-limits", "--calls-per-second", "5"],
-        ["--seed-data", "much"],
+        ["--every", "0"],
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

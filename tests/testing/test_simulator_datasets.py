@@ -52,14 +52,9 @@ def test_an_unknown_dataset_is_refused(call: Caller, action: str) -> None:
 
 
 def test_starts_are_refused_as_documented(quickbi: LocalQuickBI, call: Caller, dataset_id: str) -> None:
-    live = quickbi.datasets.add("Live", accelerated=False)
-    assert call(START, CubeId=live) == "Quick.Job.NotExist"
     job_id = quickbi.datasets.add_run(dataset_id, status="RUNNING")
     assert call(START, CubeId=dataset_id) == "Repeat.Running.Job"
     quickbi.datasets.finish_run(job_id, "FAILURE")
-    quickbi.datasets.set_start(dataset_id, refuse_after_failure=True)
-    assert call(START, CubeId=dataset_id) == "Last.Job.Failed"
-    quickbi.datasets.add_run(dataset_id)
     quickbi.datasets.refuse_start(dataset_id, "User.OperationPermission.Error")
     assert call(START, CubeId=dataset_id) == "User.OperationPermission.Error"
     assert call(START, CubeId=dataset_id) is True

@@ -141,7 +141,8 @@ def test_the_sdk_reads_refusals_throttling_and_denials(quickbi: LocalQuickBI, ma
 def test_the_sdk_refreshes_a_dataset_and_reads_its_log(quickbi: LocalQuickBI, make_sdk: Callable[..., Client]) -> None:
     sdk = make_sdk()
     quickbi.clock.freeze(datetime(2026, 7, 1, 0, 30, tzinfo=UTC))
-    dataset_id = quickbi.datasets.add("Sales", workspace_id="w", run_duration=90)
+    dataset_id = quickbi.datasets.add("Sales", workspace_id="w")
+    quickbi.datasets.set_start(dataset_id, duration=90)
     listed = sdk.query_dataset_list(models.QueryDatasetListRequest(workspace_id="w", keyword="Sal")).body.result
     assert [(found.dataset_id, found.open_offline_acceleration) for found in listed.data] == [(dataset_id, True)]
     last = models.QueryLastAccelerationEngineJobRequest(cube_id=dataset_id)
@@ -161,12 +162,6 @@ def test_the_sdk_refreshes_a_dataset_and_reads_its_log(quickbi: LocalQuickBI, ma
     assert logs.data[0].job_history_id == finished.job_history_id
     assert (logs.data[0].job_status, logs.data[0].jon_start_date) == ("2", "2026/07/01 08:30:00")
     assert logs.data[0].duration == 90
-
-
-def test_the_sdk_finds_a_user(quickbi: LocalQuickBI, make_sdk: Callable[..., Client]) -> None:
-    quickbi.add_mail_task("m", owner="zhangsan", owner_id="42")
-    request = models.QueryUserInfoByAccountRequest(account="zhangsan")
-    assert make_sdk().query_user_info_by_account(request).body.result.user_id == "42"
 
 
 def test_the_sdk_sees_the_time_of_the_simulator(quickbi: LocalQuickBI, make_sdk: Callable[..., Client]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_quickbi.api import errors, operations
+from airflow_provider_quickbi.api import errors, operations, rate_limit
 from airflow_provider_quickbi.api.credentials import CredentialSpec
 from airflow_provider_quickbi.api.settings import ClientSettings, Endpoint
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
@@ -32,8 +32,9 @@ pytestmark = pytest.mark.filterwarnings("default", "error:::airflow_provider_qui
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("target", ["http://127.0.0.1:{port}/", "//127.0.0.1:{port}/x", "/elsewhere", "https://[", ""])
 def test_a_redirect_is_not_followed_and_the_other_host_gets_nothing(
-    quickbi: LocalQuickBI, dialled: list[Any], status: int, target: str
+    quickbi: LocalQuickBI, dialled: list[Any], status: int, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(rate_limit.CALLS_PER_SECOND, "ManualRunMailTask", 1000.0)
     with socket.create_server(("127.0.0.1", 0)) as elsewhere, both_clients(settings_for(quickbi)) as both:
         elsewhere.setblocking(False)
         location = target.format(port=elsewhere.getsockname()[1])
