@@ -77,7 +77,7 @@ def triggers(session: Any) -> list[Any]:
 
 
 @pytest.fixture
-def watch(airflow: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def watch(airflow: Any, quickbi: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Parse and store a DAG with two watched assets; return the assets of each trigger that Airflow has made."""
     from airflow.dag_processing.dagbag import sync_bag_to_db
     from airflow.models.asset import AssetEvent, AssetModel, AssetWatcherModel
@@ -94,7 +94,10 @@ def watch(airflow: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         with create_session() as session:
             return [{asset.name for asset in trigger.assets} for trigger in triggers(session)]
 
-    yield store
+    with pytest.MonkeyPatch.context() as patch:
+        # Found before the Execution API is called, which in this process would call itself without end.
+        patch.setenv("AIRFLOW_CONN_QUICKBI_DEFAULT", quickbi.connection_json(status_calls_per_second=1000))
+        yield store
     with create_session() as session:
         made = [trigger.id for trigger in triggers(session)]
         own = [asset.id for asset in session.query(AssetModel).filter(AssetModel.name.in_(ASSETS))]

@@ -302,6 +302,7 @@ def test_a_retry_after_an_outage_goes_on_in_the_same_window(airflow, quickbi, se
 @pytest.fixture
 def lose_connection(at_poll, mode, monkeypatch):
     """Let the connection be unreadable once the task waits: after its first poll, or when it has deferred itself."""
+    from airflow_provider_quickbi._wait.deferral import defer_wait
     from airflow_provider_quickbi.sensors import waiting
 
     def lose():
@@ -311,7 +312,6 @@ def lose_connection(at_poll, mode, monkeypatch):
         lose()
         return defer_wait(*arguments)
 
-    defer_wait = waiting.defer_wait
     if mode == "deferrable":
         monkeypatch.setattr(waiting, "defer_wait", defer)
     else:
