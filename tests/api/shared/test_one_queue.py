@@ -198,7 +198,7 @@ asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))
 
 
 def test_processes_that_are_killed_while_they_hold_a_slot_hold_up_nobody(redis: Redis, tmp_path: Path):
-    rate, files = 10.0, [tmp_path / f"{number}" for number in range(4)]
+    rate, files = 4.0, [tmp_path / f"{number}" for number in range(4)]
     processes = []
     try:
         for file in files:
