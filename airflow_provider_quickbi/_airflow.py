@@ -23,12 +23,17 @@ def triggers_start_tasks() -> bool:
 
 
 def triggers_end_tasks() -> bool:
-    """Whether a trigger may end its task: in Airflow 3.3 and later, unless there are listeners."""
+    """Whether a trigger may also end its task and store its XComs.
+
+    Not where there are listeners, which would miss the task, or a custom XCom backend, which only workers call.
+    """
     if not triggers_start_tasks():
         return False
+    from airflow.sdk.bases.xcom import BaseXCom
+    from airflow.sdk.execution_time import xcom
     from airflow.sdk.listener import get_listener_manager
 
-    return not get_listener_manager().has_listeners
+    return xcom.XCom is BaseXCom and not get_listener_manager().has_listeners
 
 
 def run_started(context: Any) -> datetime | None:

@@ -49,6 +49,7 @@ def other_task(dag: DAG | None = None) -> BaseOperator:
 
 # Where a wait starts: what the row says, and a task of which it speaks
 
+LISTENERS = "runs where a plugin has listeners (such as OpenLineage's), or with a custom `[core] xcom_backend`"
 STARTS: dict[str, list[dict[str, Any]]] = {
     "is none of the below": [
         {},
@@ -58,7 +59,7 @@ STARTS: dict[str, list[dict[str, Any]]] = {
         {"outlets": [mail_task_asset("m")], "on_success_callback": print, "end_in_triggerer": False},
         {"soft_fail": True, "retries": 3, "exponential_backoff": True, "max_wait": timedelta(minutes=5)},
     ],
-    "uses a template with more than the DAG run's own values, such as `ti`, `var`, `conn` or `params`": [
+    "has a template that needs more than the DAG run's own values, such as `ti`, `var`, `conn` or `params`": [
         {"mail_id": "{{ ti.xcom_pull('list') }}"},
         {"subscribe_name": "{{ var.value.name }}", "mail_id": None},
         {"quickbi_conn_id": "{{ conn.quickbi.host }}"},
@@ -66,6 +67,10 @@ STARTS: dict[str, list[dict[str, Any]]] = {
         {"mail_id": ["m", "{{ task.task_id }}"]},
         {"mail_id": "{% include 'name.txt' %}"},
         {"mail_id": "{{ unfinished"},
+        {"mail_id": "{% for event in dag_run.consumed_asset_events %}{{ event }}{% endfor %}"},
+        {"mail_id": "{{ dag_run['conf'] }}"},
+        {"mail_id": "{% set run = dag_run %}{{ run.clear_number }}"},
+        {"mail_id": "{{ macros.a_plugin.name() }}"},
     ],
     "is rendered natively, or its DAG has macros, filters or a Jinja environment of its own": [
         {"mail_id": "{{ ds }}", "render_template_as_native_obj": True},
@@ -86,6 +91,7 @@ STARTS: dict[str, list[dict[str, Any]]] = {
     ],
     "is a subclass of the sensor": [{"sensor": Subclass}],
     "runs where triggers have queues (`[triggerer] queues_enabled`)": [],
+    LISTENERS: [],
     "has `start_in_triggerer=False`": [{"start_in_triggerer": False}, {"deferrable": False}],
 }
 
@@ -194,10 +200,10 @@ def ending(sensor: type[QuickBIMailTaskSensor] = QuickBIMailTaskSensor, **given:
 DEFAULTS = {"supported": True, "several": False, "is_open": False}
 ENDS: dict[str, dict[str, Any]] = {
     "is none of the below": {},
-    "has outlets": {"outlets": [mail_task_asset("m")]},
+    "has outlets or `multiple_outputs`": {"outlets": [mail_task_asset("m")]},
     "has an `on_success_callback` or a `post_execute`": {"on_success_callback": print},
     'accepts any latest run (`window="latest"`, runs by hand)': {"is_open": True},
-    "runs where a plugin has listeners, such as OpenLineage's": {"supported": False},
+    LISTENERS: {"supported": False},
     "has `end_in_triggerer=False`": {"end_in_triggerer": False},
 }
 
@@ -211,6 +217,33 @@ def test_what_a_task_stores_where_it_ends_in_the_triggerer() -> None:
     assert ending(several=True) is Ending.TRIGGERER_WITH_LIST
     assert ending(do_xcom_push=False) is Ending.TRIGGERER_WITHOUT_XCOM
     assert ending(do_xcom_push=False, several=True) is Ending.TRIGGERER_WITHOUT_XCOM
+
+
+def test_a_task_with_several_outputs_ends_on_a_worker() -> None:
+    assert ending(multiple_outputs=True) is Ending.WORKER
+
+
+@pytest.mark.skipif(not _airflow.triggers_start_tasks(), reason="Airflow 3.3 and later")
+def test_a_custom_xcom_backend_and_listeners_keep_tasks_on_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.bases.xcom import BaseXCom
+    from airflow.sdk.execution_time import xcom
+    from airflow.sdk.listener import get_listener_manager
+
+    assert _airflow.triggers_end_tasks()
+    with monkeypatch.context() as patch:
+        patch.setattr(xcom, "XCom", type("Encrypted", (BaseXCom,), {}))
+        assert not _airflow.triggers_end_tasks()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(get_listener_manager()), "has_listeners", True)
+        assert not _airflow.triggers_end_tasks()
+        assert made().start_from_trigger is False
+
+
+@pytest.mark.skipif(not _airflow.triggers_start_tasks(), reason="Airflow 3.3 and later")
+def test_an_interval_that_grows_without_limit_is_stored_as_a_number() -> None:
+    arguments = made(max_wait=float("inf"), exponential_backoff=True).start_trigger_args
+    assert arguments is not None
+    assert "inf" not in json.dumps(arguments.trigger_kwargs).lower()
 
 
 def test_a_task_with_post_execute_ends_on_a_worker() -> None:

@@ -1,4 +1,4 @@
-"""The loop in the triggerer: poll a wait group until something has to be said to its task."""
+"""The poll loop in the triggerer: it runs until the task needs an event."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 MAX_SPREAD_SECONDS = 30.0
 #: A wait does not poll sooner after it started.
 FIRST_POLL_SECONDS = FIRST_EVENT_SECONDS
-#: A response that others got this many seconds ago is still new.
+#: A response to another wait is reused if it is at most this many seconds old.
 FRESH_SECONDS = 0.5
 #: Seconds for which the last poll may wait for its slot after ``timeout`` is over; less than ``BACKSTOP_SECONDS``.
 LAST_POLL_SECONDS = 840.0
 #: A sleep is cut into pieces of this many seconds, so that a change of the wall clock is noticed.
 CLOCK_SECONDS = 60.0
-#: What a trigger has learnt of several subjects is stored no more often.
+#: Minimum interval at which the progress of a wait for several subjects is stored.
 STORE_SECONDS = 60.0
 #: How long the poll may take that comes before somebody is notified that a report is late.
 LATE_POLL_SECONDS = 30.0
 
 
 class TriggererWait:
-    """Polls a group, and ends with the kind of the event that its task must get.
+    """Polls a group, and returns the kind of event to send to its task.
 
-    Airflow recreates a trigger from what it was made with. So when a matching run is first seen and is not finished,
+    Airflow recreates a trigger from its original arguments. So when a matching run is first seen and is not finished,
     the group is stored: wherever the wait goes on, it stays pinned to that run.
 
     :param group: what is waited for; changes with each poll.
@@ -155,7 +155,7 @@ class TriggererWait:
             self._stored = pinned
 
     def _must_store(self) -> bool:
-        """Whether something is known that a triggerer which makes this trigger anew would not know."""
+        """Whether there is progress that a recreated trigger would lose."""
         return any(
             known not in (stored, (None, False)) for known, stored in zip(self._pinned(), self._stored, strict=True)
         )
@@ -165,7 +165,7 @@ class TriggererWait:
     ) -> float:
         """Poll once, learn from the response, and return the response's age in seconds.
 
-        The slot may be long in coming; what is due meanwhile is not late for it.
+        Waiting for a call slot may take long; it does not delay what becomes due meanwhile.
         """
         now = CLOCK.time()
         wait = self.group.waits[position]

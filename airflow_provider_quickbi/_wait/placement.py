@@ -28,12 +28,13 @@ def ending_of(task: Any, *, supported: bool) -> Ending:
     """Decide where a task ends, as far as that is known while its DAG is parsed; the table is in ``docs/sensor.md``.
 
     :param task: the sensor.
-    :param supported: whether Airflow lets a trigger end a task (3.3 and later, without listeners).
+    :param supported: see :func:`airflow_provider_quickbi._airflow.triggers_end_tasks`.
     """
     needs_worker = (
         not supported
         or not task.end_in_triggerer
         or bool(task.outlets)  # only a worker registers asset events
+        or bool(task.multiple_outputs)  # and stores each output
         or bool(task.on_success_callback)
         or _overrides(task, "post_execute", "_post_execute_hook")
     )
@@ -43,7 +44,7 @@ def ending_of(task: Any, *, supported: bool) -> Ending:
 
 
 def settled(ending: Ending, group: WaitGroup, *, several: bool) -> Ending:
-    """Return where a task ends, now that it is known what it waits for.
+    """Return where a task ends once its wait group is known.
 
     :param ending: as :func:`ending_of` returns it.
     :param group: what is waited for.
@@ -58,7 +59,7 @@ def starts_in_triggerer(task: Any, *, supported: bool) -> bool:
     """Decide while the DAG is parsed whether a task starts in the triggerer; the table is in ``docs/sensor.md``.
 
     :param task: the sensor.
-    :param supported: whether Airflow gives a trigger its task's context (3.3 and later).
+    :param supported: see :func:`airflow_provider_quickbi._airflow.triggers_end_tasks`.
     """
     from airflow.providers.common.compat.sdk import conf
 
@@ -67,13 +68,15 @@ def starts_in_triggerer(task: Any, *, supported: bool) -> bool:
         or not (task.deferrable and task.start_in_triggerer)
         or not type(task).__module__.startswith("airflow_provider_quickbi.")
         or task.get_closest_mapped_task_group() is not None  # Airflow does not support it
-        or task.execution_timeout is not None  # Airflow would end the trigger before it has polled once more
+        or task.execution_timeout is not None  # Airflow would cancel the trigger before its last poll
         or task.deadline is not None  # a retry looks up in the task's state whether a late report was notified
         or bool(task.on_execute_callback)
         or _overrides(task, "pre_execute", "_pre_execute_hook")
         or _limits_concurrency(task)
-        or conf.getboolean("triggerer", "queues_enabled", fallback=False)  # a trigger of a start has no queue
-        or _has_params(task)  # Airflow's triggerer would end if it were given wrong ones
+        or conf.getboolean(
+            "triggerer", "queues_enabled", fallback=False
+        )  # Airflow assigns no queue to a trigger that starts a task
+        or _has_params(task)  # invalid ones would stop Airflow's triggerer
         or bool(task.inlets)  # Airflow looks them up before it starts a trigger
         or any(rendering.needs_worker(getattr(task, name), task) for name in task.template_fields)
     )

@@ -11,7 +11,7 @@ from airflow_provider_quickbi._options import is_template
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: What a template may use to be rendered in the triggerer: it comes with the DAG run, without a call to Airflow.
+#: Variables available to a template in the triggerer: they come with the DAG run, without a request to Airflow.
 VARIABLES = frozenset(
     {
         "dag_run",
@@ -30,6 +30,37 @@ VARIABLES = frozenset(
         "ts_nodash_with_tz",
     }
 )
+#: Of these variables, what is the same in the triggerer as on a worker.
+ATTRIBUTES = {
+    "dag_run": frozenset(
+        {
+            "conf",
+            "dag_id",
+            "data_interval_end",
+            "data_interval_start",
+            "logical_date",
+            "partition_key",
+            "run_after",
+            "run_id",
+            "start_date",
+        }
+    ),
+    "macros": frozenset(
+        {
+            "datetime",
+            "datetime_diff_for_humans",
+            "dateutil",
+            "ds_add",
+            "ds_format",
+            "ds_format_locale",
+            "json",
+            "random",
+            "time",
+            "timedelta",
+            "uuid",
+        }
+    ),
+}
 
 
 def needs_worker(value: Any, task: Any) -> bool:
@@ -46,7 +77,7 @@ def needs_worker(value: Any, task: Any) -> bool:
 
 
 def written(value: Any) -> Any:
-    """Return the value of an argument as plain JSON, which is read as the same value.
+    """Return an argument's value as plain JSON that reads back as the same value.
 
     :param value: one that needs no worker.
     """
@@ -80,7 +111,7 @@ def render(arguments: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str
 
 
 def _has_own_environment(task: Any) -> bool:
-    """Whether the DAG or the task renders templates in a way of its own, which the triggerer does not know."""
+    """Whether the DAG or the task has its own template settings, which the triggerer does not know."""
     from jinja2 import StrictUndefined
 
     dag = task.dag if task.has_dag() else None
@@ -98,10 +129,19 @@ def _has_own_environment(task: Any) -> bool:
 
 @lru_cache(maxsize=256)
 def _uses_only_the_dag_run(template: str) -> bool:
-    from jinja2 import Environment, TemplateError, meta
+    from jinja2 import Environment, TemplateError, meta, nodes
 
     try:
         parsed = Environment(autoescape=True).parse(template)
     except TemplateError:
         return False
-    return meta.find_undeclared_variables(parsed) <= VARIABLES and not list(meta.find_referenced_templates(parsed))
+    allowed = {
+        id(access.node)
+        for access in parsed.find_all(nodes.Getattr)
+        if isinstance(access.node, nodes.Name) and access.attr in ATTRIBUTES.get(access.node.name, ())
+    }
+    return (
+        meta.find_undeclared_variables(parsed) <= VARIABLES
+        and not list(meta.find_referenced_templates(parsed))
+        and all(id(name) in allowed for name in parsed.find_all(nodes.Name) if name.name in ATTRIBUTES)
+    )

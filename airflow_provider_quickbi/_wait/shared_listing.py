@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.client import AsyncQuickBIClient
     from airflow_provider_quickbi.api.models import MailTask
 
-#: Seconds for which a list is used, and an error is not asked for again.
+#: Seconds for which a list, or an error, is reused.
 FRESH_SECONDS = 10.0
 
 
 @dataclass(slots=True)
 class _Listing:
-    """What was received last, and who may ask next."""
+    """The latest outcome, and the lock that lets one wait at a time refresh it."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     outcome: list[MailTask] | QuickBIError | None = None

@@ -1,4 +1,4 @@
-"""What Airflow is told about a sensor while its DAG is parsed: whether it starts in the triggerer, and with what."""
+"""What Airflow reads from a sensor while its DAG is parsed: whether it starts in the triggerer, and with what."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class StartsInTriggerer:
-    """A sensor's ``start_from_trigger``; ``False`` for its class, which is what a mapped sensor looks at.
+    """A sensor's ``start_from_trigger``; ``False`` for its class, which Airflow reads for a mapped sensor.
 
-    It is decided when Airflow asks, after a cluster policy may have changed the task; Airflow asks first while the task
-    is being made.
+    It is evaluated on each access, so changes by a cluster policy count. Airflow first reads it while the task is still
+    being constructed.
     """
 
     def __get__(self, task: Any, owner: type) -> bool:
         made = task is not None and task.made
-        return made and starts_in_triggerer(task, supported=_airflow.triggers_start_tasks())
+        return made and starts_in_triggerer(task, supported=_airflow.triggers_end_tasks())
 
 
 class StartArguments:
@@ -34,8 +34,9 @@ class StartArguments:
             return None
         from airflow.triggers.base import StartTriggerArgs
 
-        timeout = _airflow.seconds_of(task.timeout) or 0.0
-        backstop = min(timeout, FOREVER) + BACKSTOP_SECONDS
+        timeout = min(_airflow.seconds_of(task.timeout) or 0.0, FOREVER)
+        max_wait = _airflow.seconds_of(task.max_wait)
+        backstop = timeout + BACKSTOP_SECONDS
         return StartTriggerArgs(
             trigger_cls="airflow_provider_quickbi.triggers.starting.QuickBISensorTrigger",
             next_method="execute_complete",
@@ -47,9 +48,9 @@ class StartArguments:
                 "timeout": timeout,
                 "backstop": backstop,
                 "silent_fail": bool(task.silent_fail),
-                "poke_interval": task.poke_interval,
+                "poke_interval": min(task.poke_interval, FOREVER),
                 "exponential_backoff": bool(task.exponential_backoff),
-                "max_wait": _airflow.seconds_of(task.max_wait),
+                "max_wait": None if max_wait is None else min(max_wait, FOREVER),
                 "ending": ending_of(task, supported=_airflow.triggers_end_tasks()).value,
             },
         )

@@ -1,4 +1,4 @@
-"""XComs that a trigger stores for its task without a worker: what it has learnt, and the result."""
+"""XComs that a trigger stores for its task without a worker: its progress, and the result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_quickbi._wait.codec import decode_group, encode_group
 if TYPE_CHECKING:
     from airflow_provider_quickbi._wait.state import WaitGroup
 
-#: Key of the XCom. Airflow deletes it before a try that starts on a worker; ``since`` tells it from another try's.
+#: Key of the XCom. Airflow deletes it before a try that starts on a worker; ``since`` identifies the try.
 XCOM_KEY = "quickbi_wait"
 #: Key of a task's result.
 RESULT_KEY = "return_value"
@@ -33,7 +33,7 @@ async def push(ti: Any, key: str, value: Any) -> bool:
     """
     try:
         await _set(ti, key, value)
-    except Exception:  # noqa: BLE001 - whatever is wrong, it is stored later, or on a worker
+    except Exception:  # noqa: BLE001 - on any error, it is stored later, or on a worker
         return False
     return True
 
@@ -44,9 +44,19 @@ async def recall(ti: Any) -> WaitGroup | None:
     :param ti: the trigger's task instance; ``None`` outside of a triggerer.
     """
     try:
-        value = await _get(ti, XCOM_KEY)
-        return decode_group(value) if isinstance(value, dict) else None
-    except Exception:  # noqa: BLE001 - as if this were the first trigger of the wait
+        return decode_group(await read(ti))
+    except (KeyError, ValueError, TypeError):
+        return None  # as if this were the first trigger of the wait
+
+
+async def read(ti: Any) -> Any:
+    """Return what is stored, ``None`` if that is nothing or Airflow cannot be asked.
+
+    :param ti: the trigger's task instance; ``None`` outside of a triggerer.
+    """
+    try:
+        return await _get(ti, XCOM_KEY)
+    except Exception:  # noqa: BLE001 - as if nothing were stored
         return None
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_quickbi import _airflow
 from airflow_provider_quickbi._options import Arguments
 from airflow_provider_quickbi._wait import trigger_memory
+from airflow_provider_quickbi._wait.codec import decode_group, encode_group
 from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.options import MAIL_TASK_NAMES, READERS
 from airflow_provider_quickbi._wait.outlets import unrelated_outlets
-from airflow_provider_quickbi._wait.placement import settled
+from airflow_provider_quickbi._wait.placement import Ending, settled
 from airflow_provider_quickbi._wait.rendering import render
 from airflow_provider_quickbi._wait.shared_listing import list_mail_tasks
 from airflow_provider_quickbi._wait.start import Limits, names_of, new_group, subjects_of, unreachable_seconds
@@ -52,15 +53,27 @@ class Start:
     poll: PollOptions
 
 
+class NameLookupTimeoutError(Exception):
+    """Names could not be looked up for too long.
+
+    :param since: when they were first looked up, seconds since the epoch.
+    """
+
+    def __init__(self, since: float) -> None:
+        super().__init__("names could not be looked up")
+        self.since = since
+
+
 async def start_in_triggerer(start: Start, since: float, ti: Any, log: Any) -> tuple[WaitGroup, PollOptions]:
-    """Start a wait as a worker does it; whatever is wrong, a worker finds it again and says so.
+    """Start a wait as a worker does. On any error, a worker starts it again and reports the error.
 
     :param start: what it starts with.
     :param since: when it started, seconds since the epoch.
     :param ti: the trigger's task instance.
     :param log: of the trigger.
-    :returns: a wait group of which nothing is known yet, and how it is polled.
-    :raises Exception: if the wait must start on a worker.
+    :returns: a wait group that was not polled yet, and how to poll it.
+    :raises NameLookupTimeoutError: if names could not be looked up for too long.
+    :raises Exception: if the wait must start on a worker for another reason.
     """
     context = ti.get_template_context()
     rendered = render(start.arguments, context)
@@ -70,8 +83,7 @@ async def start_in_triggerer(start: Start, since: float, ti: Any, log: Any) -> t
     parsed = await hook.read_connection_async()
     if ti.try_number > 1:
         await trigger_memory.clear_result(ti)
-    if not await trigger_memory.push(ti, CONSOLE_URL_KEY, parsed.console_url or ""):
-        raise RuntimeError("XComs cannot be stored")
+    await trigger_memory.push(ti, CONSOLE_URL_KEY, parsed.console_url or "")
     limits = Limits(
         since=since,
         timeout=start.timeout,
@@ -85,13 +97,43 @@ async def start_in_triggerer(start: Start, since: float, ti: Any, log: Any) -> t
         raise ValueError(f"outlet {unrelated[0]} is of something else")
     group = new_group(options, subjects, limits, context, ti.task.dag, lambda: parsed.settings.timezone)
     ending = settled(start.poll.ending, group, several=arguments.names_several(*MAIL_TASK_NAMES))
-    return group, replace(start.poll, quickbi_conn_id=hook.quickbi_conn_id, ending=ending)
+    options_of_poll = replace(start.poll, quickbi_conn_id=hook.quickbi_conn_id, ending=ending)
+    if not await store(ti, group, options_of_poll):
+        raise RuntimeError("XComs cannot be stored")
+    return group, options_of_poll
+
+
+async def store(ti: Any, group: WaitGroup, options: PollOptions) -> bool:
+    """Store a wait, so that a recreated trigger need not start it again; return whether it is stored.
+
+    :param ti: the trigger's task instance.
+    :param group: what is waited for.
+    :param options: how it is polled.
+    """
+    value = encode_group(group) | {"quickbi_conn_id": options.quickbi_conn_id, "ending": options.ending.value}
+    return await trigger_memory.push(ti, trigger_memory.XCOM_KEY, value)
+
+
+async def restore(start: Start, since: float, ti: Any) -> tuple[WaitGroup, PollOptions] | None:
+    """Return a wait that an earlier trigger of this try has started, ``None`` if there is none.
+
+    :param start: what it started with.
+    :param since: when it started, seconds since the epoch.
+    :param ti: the trigger's task instance.
+    """
+    value = await trigger_memory.read(ti)
+    try:
+        group = decode_group(value)
+        options = replace(start.poll, quickbi_conn_id=value["quickbi_conn_id"], ending=Ending(value["ending"]))
+    except (KeyError, ValueError, TypeError):
+        return None
+    return (group, options) if all(wait.since == since for wait in group.waits) else None
 
 
 async def _look_up(hook: QuickBIHook, options: SensorOptions, limits: Limits, log: Any) -> Sequence[Subject]:
     """Look names up as patiently as a status is polled; waits that start together share one list."""
     names, owner = names_of(options)
-    wait_log = WaitLog(log)
+    wait_log, started = WaitLog(log), CLOCK.time()
     while True:
         try:
             async with hook.status_poller() as poller:
@@ -101,7 +143,7 @@ async def _look_up(hook: QuickBIHook, options: SensorOptions, limits: Limits, lo
             now = CLOCK.time()
             if not isinstance(failure, QuickBIUnavailable):
                 raise
-            if now >= min(limits.finish_by, limits.since + limits.unreachable_timeout):
-                raise
+            if now >= min(limits.finish_by, started + limits.unreachable_timeout):
+                raise NameLookupTimeoutError(started) from None
             wait_log.report(f"{failure} Retrying the name lookup.", now)
         await CLOCK.sleep_async(limits.lookup_interval)

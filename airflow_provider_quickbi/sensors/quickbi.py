@@ -78,8 +78,8 @@ class QuickBIMailTaskSensor(RunSensor):
     :param on_late_callback: called once with the context if the report is late: a callable, a notifier, or a list.
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``. (templated)
     :param deferrable: whether to wait in the triggerer; default ``[operators] default_deferrable``.
-    :param start_in_triggerer: whether a deferred task starts in the triggerer, without starting a worker, where none is
-        needed; default ``True``. Airflow 3.3 and later.
+    :param start_in_triggerer: whether a deferrable task starts in the triggerer if it needs no worker; default
+        ``True``. Airflow 3.3 and later.
     :param end_in_triggerer: whether a deferred task whose run has succeeded finishes in the triggerer, without starting
         another worker, where none is needed; default ``True``. Airflow 3.3 and later.
     :param poke_interval: seconds or timedelta between two polls; default 30 seconds.

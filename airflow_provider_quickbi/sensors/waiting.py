@@ -87,6 +87,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         _options.settle_defaults(self, default_args, exclusive, {"on_failed": OnFailed})
         self.rendered = frozenset(name for name in self._one_of if _options.is_template(getattr(self, name)))
         self._since: float | None = None
+        self._lookup_since: float | None = None
         self._group: WaitGroup | None = None
         self._log_of_wait: WaitLog | None = None
         self._delay = DetectionDelay()
@@ -109,7 +110,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait, in this worker or in the triggerer."""
-        self._group = self._log_of_wait = self._since = None
+        self._group = self._log_of_wait = self._since = self._lookup_since = None
         self._delay = DetectionDelay()
         with softened(self):
             self._store_link(context)
@@ -174,7 +175,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         with softened(self):
             decoded = Event.decode(event)
             if decoded.kind is EventKind.START:
-                self._since = decoded.carry["since"]
+                self._since, self._lookup_since = decoded.carry["since"], decoded.carry.get("lookup_since")
                 self._store_link(context)
                 return self._wait_deferred(context)
             group = finished_group(
@@ -218,7 +219,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             poke_interval=self.poke_interval,
         )
         late_at = late_notice.pending(late.timestamp() if late else None, context)
-        lookup_since = CLOCK.time() if self._since is None else self._since
+        lookup_since = CLOCK.time() if self._lookup_since is None else self._lookup_since
         return start_group(self, context, options, limits, late_at, lookup_since)
 
     def _has_reserved_calls(self) -> bool:

@@ -49,8 +49,8 @@ class Accounts:
 
         :param access_key_id: the AccessKey id.
         :param access_key_secret: its secret.
-        :param security_token: the STS token that has to come along; default none: a permanent key.
-        :param security_token_expires_at: when that token ends, by the real time; default never.
+        :param security_token: the STS token that requests must carry; default none, for a permanent key.
+        :param security_token_expires_at: when that token expires, in real time; default never.
         :param active: whether the AccessKey is enabled.
         :raises ValueError: the id or the secret is empty.
         """
@@ -83,7 +83,7 @@ class Accounts:
         self._denials.append((action, mail_id, code, message))
 
     def allow(self, action: str | None = None) -> None:
-        """Take denials back: those of an operation, or all."""
+        """Remove denials: those of an operation, or all."""
         self._denials = [denial for denial in self._denials if action not in (None, denial[0])]
 
     def check_denials(self, action: str, mail_id: str | None) -> None:
@@ -95,7 +95,7 @@ class Accounts:
     def authenticate(self, request: SignedRequest, now: float) -> str:
         """Return the AccessKey id of the caller; ``now`` is the server's time in seconds since 1970.
 
-        :raises Refusal: in the order in which the gateway looks: ``IncompleteSignature``, ``InvalidAccessKeyId.*``,
+        :raises Refusal: in the order in which the gateway checks: ``IncompleteSignature``, ``InvalidAccessKeyId.*``,
             ``InvalidTimeStamp.*``, ``SignatureDoesNotMatch``, ``InvalidSecurityToken.*``, ``SignatureNonceUsed``.
         """
         bearer_token = request.headers.get("x-acs-bearer-token")

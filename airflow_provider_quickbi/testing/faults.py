@@ -214,7 +214,7 @@ class Faults:
         :param action: the operation; None for every one.
         :param faults: what goes wrong with the first, the second, ... of the calls; or one callable that looks at each
             :class:`Call` and returns a fault or None.
-        :param times: how often the sequence of faults is gone through (or the callable returns a fault); default once.
+        :param times: how often the sequence of faults is repeated (or the callable returns a fault); default once.
             None: for ever, until :meth:`clear_faults`.
         :param mail_id: only calls for this mail task; default every one.
         :raises ValueError: there is no fault.

@@ -57,7 +57,7 @@ class Refusing:
 
 @dataclass(slots=True)
 class Subject:
-    """A mail task or a dataset, and how the runs go that are started through the API."""
+    """A mail task or a dataset, and how runs started through the API behave."""
 
     id: str
     name: str
@@ -273,12 +273,12 @@ class RunStore(ABC):
         outcome: str | Sequence[str] | None = None,
         refuse_while_running: bool | None = None,
     ) -> None:
-        """Decide how the runs go that are started through the API; what is not given stays as it is.
+        """Decide how runs started through the API behave; what is not given stays as it is.
 
         :param duration: seconds that a run is active once it appeared; ``math.inf`` until :meth:`finish_run`.
         :param appears_after: seconds until a run appears.
         :param outcome: the status a run ends with; a sequence gives one to each run in turn, the last one stays.
-        :param refuse_while_running: whether a start is refused while a run is active; it is unless told otherwise.
+        :param refuse_while_running: whether a start is refused while a run is active; initially yes.
         """
         subject = self._get(subject_id)
         if duration is not None:

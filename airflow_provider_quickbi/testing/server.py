@@ -188,7 +188,7 @@ class LocalQuickBI(QuickBISimulator):
             self._server.pre_shutdown()
             await self._server.shutdown(_HANDLER_TIMEOUT)
             for transport in filter(None, transports):
-                transport.abort()  # TLS would wait for the client to say goodbye
+                transport.abort()  # TLS would wait for the client's close_notify
             await _turn()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:

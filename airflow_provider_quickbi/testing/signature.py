@@ -96,7 +96,7 @@ def read_authorization(request: SignedRequest) -> tuple[str, list[str], str]:
         if not request.headers.get(name):
             raise _incomplete(f"The request has no {name} header.")
     for name in request.headers:
-        # HTTP libraries add a content-type to an empty body behind the back of whoever signs: that one is let pass.
+        # HTTP libraries add an unsigned content-type to an empty body: that one is accepted.
         must = name.startswith("x-acs-") or name == "host" or (name == "content-type" and request.body)
         if must and name not in signed:
             raise _incomplete(f"The header {name} is sent but not named in SignedHeaders.")

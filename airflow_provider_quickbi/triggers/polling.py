@@ -1,4 +1,4 @@
-"""What the triggers of a deferred task have in common: they poll until there is something to tell the task."""
+"""What the triggers of a deferred task have in common: they wait until the task needs an event."""
 
 from __future__ import annotations
 
@@ -99,5 +99,5 @@ class PollingTrigger(DeferralTrigger):
         self.wait.restore(await trigger_memory.recall(self.task_instance))
 
     async def on_kill(self) -> None:
-        """Log that a person ended the wait."""
+        """Log that a user cancelled the wait."""
         self.log.info("Wait cancelled; a report in progress is still sent.")

@@ -42,7 +42,8 @@ class QuickBIMailTaskTrigger(PollingTrigger):
         :class:`airflow_provider_quickbi._wait.placement.Ending`.
     :param version: of these arguments.
     :param _later: what a later release has added; it is ignored.
-    :raises TypeError: if they cannot be read. A triggerer fails one task for it; any other error would end it.
+    :raises TypeError: if they cannot be read. The triggerer then fails this task; any other error would stop the
+        triggerer.
     """
 
     def __init__(
@@ -98,7 +99,8 @@ class QuickBIPauseTrigger(DeferralTrigger):
     :param carry: plain JSON that comes back with the event.
     :param version: of these arguments.
     :param _later: what a later release has added; it is ignored.
-    :raises TypeError: if they cannot be read. A triggerer fails one task for it; any other error would end it.
+    :raises TypeError: if they cannot be read. The triggerer then fails this task; any other error would stop the
+        triggerer.
     """
 
     def __init__(

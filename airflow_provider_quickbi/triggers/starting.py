@@ -9,7 +9,13 @@ from airflow_provider_quickbi._wait.codec import STATE_VERSION, check_version
 from airflow_provider_quickbi._wait.deferral import PollOptions
 from airflow_provider_quickbi._wait.events import Event, EventKind
 from airflow_provider_quickbi._wait.placement import Ending
-from airflow_provider_quickbi._wait.triggerer_start import Start, start_in_triggerer
+from airflow_provider_quickbi._wait.triggerer_start import (
+    NameLookupTimeoutError,
+    Start,
+    restore,
+    start_in_triggerer,
+    store,
+)
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.triggers.polling import PollingTrigger
 from airflow_provider_quickbi.triggers.watching import readable
@@ -18,12 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from airflow_provider_quickbi._wait.state import WaitGroup
+
 
 class QuickBISensorTrigger(PollingTrigger):
     """Start a sensor's wait, and poll Quick BI until it is finished.
 
-    It emits one event, see :class:`airflow_provider_quickbi._wait.events.Event`. If the wait cannot start here, for
-    whatever reason, the event tells the task to start it on a worker, which finds the reason again and says it.
+    It emits one event, see :class:`airflow_provider_quickbi._wait.events.Event`. If the wait cannot start here for any
+    reason, the event makes the task start it on a worker, which reports the reason.
 
     :param kind: of what is waited for, see :class:`airflow_provider_quickbi._wait.subject.Subject`.
     :param arguments: the sensor's template fields, not rendered; the connection is read in the triggerer.
@@ -38,7 +46,8 @@ class QuickBISensorTrigger(PollingTrigger):
         :class:`airflow_provider_quickbi._wait.placement.Ending`.
     :param version: of these arguments.
     :param _later: what a later release has added; it is ignored.
-    :raises TypeError: if they cannot be read. A triggerer fails one task for it; any other error would end it.
+    :raises TypeError: if they cannot be read. The triggerer then fails this task; any other error would stop the
+        triggerer.
     """
 
     started_here = True
@@ -108,11 +117,22 @@ class QuickBISensorTrigger(PollingTrigger):
         return CLOCK.time() if self.timeout_after is None else self.timeout_after.timestamp() - self.backstop
 
     async def _wait(self) -> Event:
-        since = self.since
+        since, ti = self.since, self.task_instance
         try:
-            group, self.options = await start_in_triggerer(self.start, since, self.task_instance, self.log)
+            found = await restore(self.start, since, ti) or await start_in_triggerer(self.start, since, ti, self.log)
         except Exception as error:  # noqa: BLE001 - a worker raises it again, and Airflow acts on it
             self.log.info("Starting on a worker (%s).", type(error).__name__)
-            return Event(kind=EventKind.START, carry={"since": since})
+            carry = {"since": since}
+            if isinstance(error, NameLookupTimeoutError):
+                carry["lookup_since"] = error.since
+            return Event(kind=EventKind.START, carry=carry)
+        group, self.options = found
         self.wait = TriggererWait(group, self.options, self.log, self.store)
         return await super()._wait()
+
+    async def store(self, group: WaitGroup) -> bool:
+        """Store what was learnt without a worker; return whether it is stored."""
+        return await store(self.task_instance, group, self.options)
+
+    async def _restore(self) -> None:
+        """Do nothing: the whole wait was restored."""

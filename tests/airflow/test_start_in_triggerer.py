@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -269,6 +270,53 @@ def test_a_trigger_that_is_made_anew_goes_on_where_the_last_one_was(started, qui
     assert supervisor.xcoms["return_value"]["task_id"] == first
 
 
+def _killed_once_started(trigger, supervisor) -> None:
+    """Run a trigger until its wait is stored, and kill the triggerer."""
+
+    async def run() -> None:
+        running = asyncio.ensure_future(anext(trigger.run()))
+        async with asyncio.timeout(60):
+            while "quickbi_wait" not in supervisor.xcoms:
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_a_recreated_trigger_neither_renders_nor_looks_up_names_again(started, quickbi, supervisor):
+    """Meanwhile another mail task has the name, and the template would give another instant."""
+    quickbi.add_mail_task("Report", mail_id="report")
+    now = "{{ macros.datetime.now(macros.dateutil.tz.UTC) }}"
+    case = started(subscribe_name="Report", executed_after=now, clock_skew=0, poke_interval=30)
+    _killed_once_started(case.trigger(), supervisor)
+    quickbi.add_mail_task("Report", mail_id="another")
+    task_id = quickbi.add_run("report", exec_time=datetime.now(UTC) + timedelta(seconds=1))
+    listed = quickbi.count("GetMailTaskList")
+    recreated = case.trigger()
+    recreated.start = replace(recreated.start, poll=replace(recreated.start.poll, poke_interval=0.05))
+
+    (event,) = events(recreated)
+
+    assert type(event).__name__ == "TaskSuccessEvent"
+    assert supervisor.xcoms["return_value"]["task_id"] == task_id
+    assert quickbi.count("GetMailTaskList") == listed
+
+
+def test_a_connection_that_is_unreadable_when_a_trigger_is_recreated_is_an_outage(
+    started, quickbi, supervisor, monkeypatch
+):
+    quickbi.add_mail_task("Report", mail_id="report")
+    case = started(executed_after="{{ data_interval_end }}", unreachable_timeout=0.5)
+    _killed_once_started(case.trigger(), supervisor)
+    monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT")
+
+    (event,) = events(case.trigger())
+
+    assert event.payload["kind"] == "finished"
+    assert event.payload["group"]["evaluations"][0]["outcome"] == "unavailable"
+
+
 def test_a_later_try_is_not_pinned_to_the_run_of_an_earlier_one(started, quickbi, supervisor):
     quickbi.add_mail_task("Report", mail_id="report")
     quickbi.add_run("report", exec_time=DUE, outcome="FAILED")
@@ -330,7 +378,7 @@ def test_what_is_wrong_is_said_on_a_worker_as_if_the_task_had_started_there(star
 
 def test_a_wait_whose_xcoms_cannot_be_stored_starts_on_a_worker_with_its_time(started, quickbi, supervisor):
     quickbi.add_mail_task("Report", mail_id="report")
-    supervisor.refuses = {"quickbi_console_url"}
+    supervisor.refuses = {"quickbi_wait"}
     case = started(executed_after="{{ data_interval_end }}", deferred_at=NOON)
 
     (event,) = events(case.trigger())
@@ -387,8 +435,7 @@ def test_an_outage_of_the_name_lookup_is_not_tolerated_twice(started, quickbi, s
     case = started(
         subscribe_name="Report",
         executed_after="{{ ds }}",
-        unreachable_timeout=60,
-        deferred_at=datetime.now(UTC) - timedelta(seconds=60),
+        unreachable_timeout=0.3,
     )
 
     (event,) = events(case.trigger())
