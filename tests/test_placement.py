@@ -239,13 +239,6 @@ def test_a_custom_xcom_backend_and_listeners_keep_tasks_on_workers(monkeypatch: 
         assert made().start_from_trigger is False
 
 
-@pytest.mark.skipif(not _airflow.triggers_start_tasks(), reason="Airflow 3.3 and later")
-def test_an_interval_that_grows_without_limit_is_stored_as_a_number() -> None:
-    arguments = made(max_wait=float("inf"), exponential_backoff=True).start_trigger_args
-    assert arguments is not None
-    assert "inf" not in json.dumps(arguments.trigger_kwargs).lower()
-
-
 def test_a_task_with_post_execute_ends_on_a_worker() -> None:
     assert ending(Subclass) is Ending.WORKER
     assert ending(post_execute=lambda context, result: None) is Ending.WORKER

@@ -35,7 +35,6 @@ class StartArguments:
         from airflow.triggers.base import StartTriggerArgs
 
         timeout = min(_airflow.seconds_of(task.timeout) or 0.0, FOREVER)
-        max_wait = _airflow.seconds_of(task.max_wait)
         backstop = timeout + BACKSTOP_SECONDS
         return StartTriggerArgs(
             trigger_cls="airflow_provider_quickbi.triggers.starting.QuickBISensorTrigger",
@@ -48,9 +47,9 @@ class StartArguments:
                 "timeout": timeout,
                 "backstop": backstop,
                 "silent_fail": bool(task.silent_fail),
-                "poke_interval": min(task.poke_interval, FOREVER),
+                "poke_interval": task.poke_interval,
                 "exponential_backoff": bool(task.exponential_backoff),
-                "max_wait": None if max_wait is None else min(max_wait, FOREVER),
+                "max_wait": _airflow.seconds_of(task.max_wait),
                 "ending": ending_of(task, supported=_airflow.triggers_end_tasks()).value,
             },
         )
