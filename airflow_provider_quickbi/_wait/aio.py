@@ -182,7 +182,8 @@ class TriggererWait:
             given_up,
         ]
         until = min((instant for instant in due if instant is not None and instant > now), default=None)
-        max_age = FRESH_SECONDS if urgent else self._options.poke_interval
+        # A response from before the wait started may not show a run that had started by then.
+        max_age = FRESH_SECONDS if urgent else min(self._options.poke_interval, max(0.0, now - wait.since))
         CALLER.set(None if urgent else self._pending_poll(position))
         try:
             async with asyncio.timeout(None if until is None else until - now):

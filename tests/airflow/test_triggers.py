@@ -74,6 +74,25 @@ def test_many_waits_for_one_mail_task_share_polls(trigger, quickbi, report, at_p
     assert quickbi.connections_opened < 10
 
 
+def test_a_wait_is_not_answered_with_a_response_from_before_it_started(trigger, quickbi, report, poll_count):
+    """Another wait has polled the same mail task, and then a report was sent for which this wait was started."""
+
+    async def run():
+        earlier = asyncio.ensure_future(_event(trigger("report", poke_interval=60)))
+        await _until(lambda: poll_count("report"))
+        await asyncio.sleep(0.1)
+        quickbi.finish_run(report)
+        sent = quickbi.add_run("report", status="SENT")
+        async with asyncio.timeout(60):
+            event = await _event(trigger("report", poke_interval=60))
+        earlier.cancel()
+        await asyncio.gather(earlier, return_exceptions=True)
+        return sent, event["group"]["evaluations"][0]["run"]["task_id"]
+
+    sent, found = asyncio.run(run())
+    assert found == sent
+
+
 def test_waits_for_several_mail_tasks_do_not_wait_for_each_other(trigger, quickbi, at_poll):
     for number in range(5):
         quickbi.add_mail_task(str(number), mail_id=str(number))
