@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -30,6 +31,11 @@ class Supervisor:
         self.xcoms: dict[str, Any] = {}
         self.lengths: dict[str, int | None] = {}
         self.refuses: set[str] = set()
+
+    def wait(self) -> Any:
+        """Return what is stored of the wait's evaluation, ``None`` if it has not started."""
+        stored = self.xcoms.get("quickbi_wait")
+        return stored and stored["evaluations"][0]
 
     async def asend(self, message: Any) -> Any:
         match type(message).__name__:
@@ -248,20 +254,26 @@ def test_a_later_try_does_not_keep_the_result_of_an_earlier_one(started, quickbi
 # Restarts
 
 
+def _killed(trigger: Any, condition: Callable[[], Any]) -> None:
+    """Run a trigger until something is so, and kill the triggerer."""
+
+    async def run() -> None:
+        running = asyncio.ensure_future(anext(trigger.run()))
+        async with asyncio.timeout(60):
+            while not condition():
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+
+
 def test_a_trigger_that_is_made_anew_goes_on_where_the_last_one_was(started, quickbi, supervisor, at_poll):
     quickbi.add_mail_task("Report", mail_id="report")
     first = quickbi.add_run("report", exec_time=DUE, status="PROCESSING")
     case = started(executed_after="{{ data_interval_end }}")
 
-    async def killed() -> None:
-        running = asyncio.ensure_future(anext(case.trigger().run()))
-        async with asyncio.timeout(60):
-            while "quickbi_wait" not in supervisor.xcoms:
-                await asyncio.sleep(0.01)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-    asyncio.run(killed())
+    _killed(case.trigger(), lambda: (supervisor.wait() or {}).get("run"))
     quickbi.finish_run(first)
     quickbi.add_run("report", exec_time=DUE + timedelta(hours=1))  # it hides the first from whoever asks for the latest
     (event,) = events(case.trigger())
@@ -270,26 +282,12 @@ def test_a_trigger_that_is_made_anew_goes_on_where_the_last_one_was(started, qui
     assert supervisor.xcoms["return_value"]["task_id"] == first
 
 
-def _killed_once_started(trigger, supervisor) -> None:
-    """Run a trigger until its wait is stored, and kill the triggerer."""
-
-    async def run() -> None:
-        running = asyncio.ensure_future(anext(trigger.run()))
-        async with asyncio.timeout(60):
-            while "quickbi_wait" not in supervisor.xcoms:
-                await asyncio.sleep(0.01)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-    asyncio.run(run())
-
-
 def test_a_recreated_trigger_neither_renders_nor_looks_up_names_again(started, quickbi, supervisor):
     """Meanwhile another mail task has the name, and the template would give another instant."""
     quickbi.add_mail_task("Report", mail_id="report")
     now = "{{ macros.datetime.now(macros.dateutil.tz.UTC) }}"
     case = started(subscribe_name="Report", executed_after=now, clock_skew=0, poke_interval=30)
-    _killed_once_started(case.trigger(), supervisor)
+    _killed(case.trigger(), supervisor.wait)
     quickbi.add_mail_task("Report", mail_id="another")
     task_id = quickbi.add_run("report", exec_time=datetime.now(UTC) + timedelta(seconds=1))
     listed = quickbi.count("GetMailTaskList")
@@ -308,7 +306,7 @@ def test_a_connection_that_is_unreadable_when_a_trigger_is_recreated_is_an_outag
 ):
     quickbi.add_mail_task("Report", mail_id="report")
     case = started(executed_after="{{ data_interval_end }}", unreachable_timeout=0.5)
-    _killed_once_started(case.trigger(), supervisor)
+    _killed(case.trigger(), supervisor.wait)
     monkeypatch.delenv("AIRFLOW_CONN_QUICKBI_DEFAULT")
 
     (event,) = events(case.trigger())
