@@ -25,7 +25,7 @@ TIMEOUT = 600.0
 
 
 class Supervisor:
-    """What a trigger can store and read while it runs: the XComs of its task, by key."""
+    """What a trigger can store and read while it runs: the XComs of its task by key, and connections."""
 
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
@@ -48,7 +48,25 @@ class Supervisor:
                 self.xcoms.pop(message.key, None)
             case "GetXCom":
                 return SimpleNamespace(value=self.xcoms.get(message.key))
+            case _:
+                return self.send(message)
         return None
+
+    def send(self, message: Any) -> Any:
+        """Return a connection of the metadata database."""
+        from airflow.models.connection import Connection
+        from airflow.sdk.exceptions import ErrorType
+        from airflow.sdk.execution_time.comms import ConnectionResult, ErrorResponse
+        from airflow.utils.session import create_session
+
+        if type(message).__name__ != "GetConnection":
+            return None
+        with create_session() as session:
+            found = session.query(Connection).filter(Connection.conn_id == message.conn_id).one_or_none()
+            if found is None:
+                return ErrorResponse(error=ErrorType.CONNECTION_NOT_FOUND, detail={"conn_id": message.conn_id})
+            names = ("conn_id", "conn_type", "host", "schema", "login", "password", "port", "extra")
+            return ConnectionResult(**{name: getattr(found, name) for name in names})
 
 
 @pytest.fixture
