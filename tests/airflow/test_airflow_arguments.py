@@ -69,7 +69,11 @@ def test_execution_timeout_ends_a_try(mode, soft_fail, airflow, quickbi, sensor,
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report", status="PROCESSING")
 
-    ran = airflow.run(lambda: sensor("report", soft_fail=soft_fail, execution_timeout=timedelta(seconds=1)))
+    ran = airflow.run(
+        lambda: sensor(  # the timeout comes between two polls, not inside of Airflow's code or a call
+            "report", soft_fail=soft_fail, poke_interval=1000, execution_timeout=timedelta(seconds=1)
+        )
+    )
 
     if soft_fail:
         assert ran.states == {"report": "skipped"}

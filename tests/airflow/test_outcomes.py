@@ -16,7 +16,8 @@ from tests.datasets import both, dataset_in
 
 from .dags import MODES
 
-DEFERRED = "Pausing task as DEFERRED"
+#: What ``dag.test()`` logs when a trigger takes over: Airflow 2.11, Airflow 3.
+DEFERRED = ("running trigger in line", "Pausing task as DEFERRED")
 WITHOUT_RESPONSE = [
     Fault.html_503(),
     Fault.reset(),
@@ -62,7 +63,7 @@ def test_a_run_that_is_sent_at_the_first_poll_ends_the_wait_there(wait, quickbi,
 
     expect.success(ran, {"hard": run_of("hard")})
     assert len(poll_count("hard")) == 1
-    assert (DEFERRED in ran.log) is (mode == "deferrable")  # the triggerer polls, not the worker before it
+    assert any(line in ran.log for line in DEFERRED) is (mode == "deferrable")  # the triggerer polls, not the worker before it
 
 
 @dataset_in("deferrable")
@@ -274,7 +275,7 @@ def test_a_long_outage_is_unavailable_and_the_task_is_retried(wait, quickbi, exp
         timeout=120 if remembers else 1.5,
     )
 
-    expect.retried(ran, "QuickBIUnavailable", "unreachable")
+    expect.retried(ran, "QuickBIUnavailable", "was unreachable" if remembers else "the last poll failed")
 
 
 @both
