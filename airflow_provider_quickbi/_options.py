@@ -23,7 +23,7 @@ class OptionError(ValueError):
 def is_template(value: Any) -> bool:
     """Whether a value is only known when the task runs: a template, or something that is not plain data."""
     if isinstance(value, str):
-        return "{{" in value or "{%" in value
+        return any(mark in value for mark in ("{{", "{%", "{#"))
     if isinstance(value, (list, tuple)):
         return any(is_template(item) for item in value if not isinstance(item, (list, tuple)))
     return value is not None and not isinstance(value, (int, float, bool, dict, datetime, timedelta))

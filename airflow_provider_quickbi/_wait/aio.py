@@ -142,9 +142,12 @@ class TriggererWait:
     def restore(self, group: WaitGroup | None) -> None:
         """Resume this wait from its stored state.
 
-        :param group: what was stored; ``None`` for nothing. Another wait's is ignored.
+        :param group: what was stored; ``None`` for nothing. It is ignored if it is another wait's, or older than this
+            trigger's arguments because the task has notified somebody since that the report is late.
         """
         if group is None or [wait.since for wait in group.waits] != [wait.since for wait in self.group.waits]:
+            return
+        if group.late_at != self.group.late_at:
             return
         self.group = group
         self._stored = self._pinned()
@@ -156,9 +159,7 @@ class TriggererWait:
 
     def _must_store(self) -> bool:
         """Whether there is progress that a recreated trigger would lose."""
-        return any(
-            known not in (stored, (None, False)) for known, stored in zip(self._pinned(), self._stored, strict=True)
-        )
+        return self._pinned() != self._stored
 
     async def _poll(
         self, client: SharedClient, subscription: SharedSubscription, position: int, *, urgent: bool

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Stands in for "no limit" where a number is needed, in seconds; about 300 years.
 FOREVER = 1e10
+#: Longest deferral in seconds, five years: MySQL stores no time after January 2038.
+LONGEST_SECONDS = 5 * 365 * 86400.0
 #: Seconds that the framework's own limit of a deferral comes after the trigger's, which polls once more before.
 BACKSTOP_SECONDS = 900.0
 #: No event comes sooner after its trigger started: Airflow 3 may need 5 seconds to notice that a task has deferred
@@ -85,6 +87,6 @@ def defer_pause(task: Any, until: float, carry: Mapping[str, Any]) -> NoReturn:
 
 
 def _defer(task: Any, trigger: Any, until: float) -> NoReturn:
-    timeout = min(max(0.0, until - CLOCK.time()), FOREVER) + BACKSTOP_SECONDS
+    timeout = min(max(0.0, until - CLOCK.time()), LONGEST_SECONDS) + BACKSTOP_SECONDS
     task.defer(trigger=trigger, method_name=_METHOD, timeout=timedelta(seconds=timeout))
     raise AssertionError("defer() does not return")

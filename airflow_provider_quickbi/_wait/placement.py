@@ -37,20 +37,24 @@ def ending_of(task: Any, *, supported: bool) -> Ending:
         or bool(task.multiple_outputs)  # and stores each output
         or bool(task.on_success_callback)
         or _overrides(task, "post_execute", "_post_execute_hook")
+        or _is_subclass(task)
+        or getattr(task, "returns_dag_result", False)  # which a trigger cannot mark its XCom as
     )
     if needs_worker:
         return Ending.WORKER
     return Ending.TRIGGERER if task.do_xcom_push else Ending.TRIGGERER_WITHOUT_XCOM
 
 
-def settled(ending: Ending, group: WaitGroup, *, several: bool) -> Ending:
+def settled(ending: Ending, group: WaitGroup, *, several: bool, ended_before: bool = False) -> Ending:
     """Return where a task ends once its wait group is known.
 
     :param ending: as :func:`ending_of` returns it.
     :param group: what is waited for.
     :param several: whether the XCom is a list.
+    :param ended_before: whether the task has ended before and no worker has started it since; Airflow would keep the
+        end of then.
     """
-    if any(wait.selector.is_open for wait in group.waits):  # the worker warns about an old run
+    if ended_before or any(wait.selector.is_open for wait in group.waits):  # the worker warns about an old run
         return Ending.WORKER
     return Ending.TRIGGERER_WITH_LIST if several and ending is Ending.TRIGGERER else ending
 
@@ -66,7 +70,7 @@ def starts_in_triggerer(task: Any, *, supported: bool) -> bool:
     return not (
         not supported
         or not (task.deferrable and task.start_in_triggerer)
-        or not type(task).__module__.startswith("airflow_provider_quickbi.")
+        or _is_subclass(task)
         or task.get_closest_mapped_task_group() is not None  # Airflow does not support it
         or task.execution_timeout is not None  # Airflow would cancel the trigger before its last poll
         or task.deadline is not None  # a retry looks up in the task's state whether a late report was notified
@@ -78,8 +82,14 @@ def starts_in_triggerer(task: Any, *, supported: bool) -> bool:
         )  # Airflow assigns no queue to a trigger that starts a task
         or _has_params(task)  # invalid ones would stop Airflow's triggerer
         or bool(task.inlets)  # Airflow looks them up before it starts a trigger
+        or rendering.has_own_environment(task)
         or any(rendering.needs_worker(getattr(task, name), task) for name in task.template_fields)
     )
+
+
+def _is_subclass(task: Any) -> bool:
+    """Whether the task is of a user's class, whose methods only a worker runs."""
+    return not type(task).__module__.startswith("airflow_provider_quickbi.")
 
 
 def _limits_concurrency(task: Any) -> bool:

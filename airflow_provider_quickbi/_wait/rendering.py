@@ -73,7 +73,7 @@ def needs_worker(value: Any, task: Any) -> bool:
         return any(needs_worker(item, task) for item in value)
     if not isinstance(value, str):
         return value is not None and not isinstance(value, (int, float, datetime, timedelta))
-    return is_template(value) and (_has_own_environment(task) or not _uses_only_the_dag_run(value))
+    return is_template(value) and (_has_own_names(task) or not _uses_only_the_dag_run(value))
 
 
 def written(value: Any) -> Any:
@@ -110,19 +110,23 @@ def render(arguments: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str
     return {name: rendered(value) for name, value in arguments.items()}
 
 
-def _has_own_environment(task: Any) -> bool:
-    """Whether the DAG or the task has its own template settings, which the triggerer does not know."""
+def has_own_environment(task: Any) -> bool:
+    """Whether text is rendered in a way that the triggerer does not know, even if it has none of Jinja's usual marks."""
+    dag = task.dag if task.has_dag() else None
+    native = getattr(task, "render_template_as_native_obj", None)
+    if native is None and dag is not None:
+        native = dag.render_template_as_native_obj
+    return bool(native or (dag is not None and dag.jinja_environment_kwargs))
+
+
+def _has_own_names(task: Any) -> bool:
+    """Whether templates of the DAG may use names, or mean undefined ones, in a way that the triggerer does not know."""
     from jinja2 import StrictUndefined
 
     dag = task.dag if task.has_dag() else None
-    native = getattr(task, "render_template_as_native_obj", None)
-    return bool(
-        native
-        or dag is None
-        or (native is None and dag.render_template_as_native_obj)
-        or dag.user_defined_macros
-        or dag.user_defined_filters
-        or dag.jinja_environment_kwargs
+    return (
+        dag is None
+        or bool(dag.user_defined_macros or dag.user_defined_filters)
         or dag.template_undefined is not StrictUndefined
     )
 

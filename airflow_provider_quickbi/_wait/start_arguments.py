@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi import _airflow
-from airflow_provider_quickbi._wait.deferral import BACKSTOP_SECONDS, FOREVER
+from airflow_provider_quickbi._wait.deferral import BACKSTOP_SECONDS, LONGEST_SECONDS
 from airflow_provider_quickbi._wait.placement import ending_of, starts_in_triggerer
 from airflow_provider_quickbi._wait.rendering import written
 
@@ -34,8 +34,8 @@ class StartArguments:
             return None
         from airflow.triggers.base import StartTriggerArgs
 
-        timeout = min(_airflow.seconds_of(task.timeout) or 0.0, FOREVER)
-        backstop = timeout + BACKSTOP_SECONDS
+        timeout = _airflow.seconds_of(task.timeout) or 0.0
+        backstop = min(timeout, LONGEST_SECONDS) + BACKSTOP_SECONDS
         return StartTriggerArgs(
             trigger_cls="airflow_provider_quickbi.triggers.starting.QuickBISensorTrigger",
             next_method="execute_complete",

@@ -75,14 +75,14 @@ async def start_in_triggerer(start: Start, since: float, ti: Any, log: Any) -> t
     :raises NameLookupTimeoutError: if names could not be looked up for too long.
     :raises Exception: if the wait must start on a worker for another reason.
     """
+    if ti.try_number > 1:
+        await trigger_memory.clear_result(ti)
     context = ti.get_template_context()
     rendered = render(start.arguments, context)
     arguments = Arguments(SimpleNamespace(**rendered), rendered=frozenset(start.rendered))
     options = READERS[start.kind](arguments, _airflow.default_timezone())
     hook = QuickBIHook(rendered["quickbi_conn_id"])
     parsed = await hook.read_connection_async()
-    if ti.try_number > 1:
-        await trigger_memory.clear_result(ti)
     await trigger_memory.push(ti, CONSOLE_URL_KEY, parsed.console_url or "")
     limits = Limits(
         since=since,
@@ -96,7 +96,8 @@ async def start_in_triggerer(start: Start, since: float, ti: Any, log: Any) -> t
     if unrelated := unrelated_outlets(ti.task.outlets, subjects):
         raise ValueError(f"outlet {unrelated[0]} is of something else")
     group = new_group(options, subjects, limits, context, ti.task.dag, lambda: parsed.settings.timezone)
-    ending = settled(start.poll.ending, group, several=arguments.names_several(*MAIL_TASK_NAMES))
+    several = arguments.names_several(*MAIL_TASK_NAMES)
+    ending = settled(start.poll.ending, group, several=several, ended_before=ti.try_number > 1)
     options_of_poll = replace(start.poll, quickbi_conn_id=hook.quickbi_conn_id, ending=ending)
     if not await store(ti, group, options_of_poll):
         raise RuntimeError("XComs cannot be stored")

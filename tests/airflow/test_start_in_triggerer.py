@@ -269,6 +269,25 @@ def test_a_later_try_does_not_keep_the_result_of_an_earlier_one(started, quickbi
     assert "return_value" not in supervisor.xcoms
 
 
+def test_a_later_try_that_cannot_start_in_the_triggerer_does_not_keep_it_either(started, quickbi, supervisor):
+    supervisor.xcoms["return_value"] = {"task_id": "of the first try"}
+
+    (event,) = events(started(try_number=2, quickbi_conn_id="only_workers_have_it").trigger())
+
+    assert event.payload["kind"] == "start"
+    assert "return_value" not in supervisor.xcoms
+
+
+def test_a_later_try_ends_on_a_worker(started, quickbi, supervisor):
+    quickbi.add_mail_task("Report", mail_id="report")
+    quickbi.add_run("report", exec_time=DUE)
+
+    (event,) = events(started(try_number=2, executed_after="{{ data_interval_end }}").trigger())
+
+    assert type(event).__name__ == "TriggerEvent"
+    assert event.payload["kind"] == "finished"
+
+
 # Restarts
 
 
@@ -344,8 +363,8 @@ def test_a_later_try_is_not_pinned_to_the_run_of_an_earlier_one(started, quickbi
 
     (event,) = events(started(try_number=2, deferred_at=datetime.now(UTC) + timedelta(minutes=5), **given).trigger())
 
-    assert type(event).__name__ == "TaskSuccessEvent"
-    assert supervisor.xcoms["return_value"]["task_id"] == later
+    evaluation = event.payload["group"]["evaluations"][0]
+    assert (evaluation["outcome"], evaluation["run"]["task_id"]) == ("succeeded", later)
 
 
 def test_timeout_counts_from_when_airflow_deferred_the_task(started, quickbi):

@@ -349,6 +349,24 @@ def test_a_wait_stores_the_run_that_it_is_pinned_to_once(trigger, quickbi, repor
     assert xcoms.count == 1
 
 
+def test_somebody_is_notified_once_of_a_report_that_was_seen_before_it_became_late(
+    trigger, quickbi, report, xcoms, at_poll, poll_count
+):
+    waiting = trigger("report", late_at=time.time() + 1)
+    waiting.task_instance = task_instance("r")
+    (late,) = _events(waiting)
+    assert late["kind"] == "late"
+    assert xcoms.count == 1
+
+    arguments = waiting.serialize()[1]
+    notified = type(waiting)(**arguments | {"group": late["group"] | {"late_at": None}})
+    notified.task_instance = waiting.task_instance
+    at_poll("report", len(poll_count("report")) + 3, lambda: quickbi.finish_run(report))
+    (event,) = _events(notified)
+
+    assert event["kind"] == "finished"
+
+
 def test_a_wait_for_a_given_run_stores_nothing(trigger, quickbi, report, xcoms, at_poll):
     at_poll("report", 4, lambda: quickbi.finish_run(report))
     waiting = trigger("report", selector=RunSelector(run_id=report))
