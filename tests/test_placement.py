@@ -196,6 +196,7 @@ def test_what_airflow_stores_of_a_start_is_the_same_with_each_parse_and_makes_th
     assert arguments.timeout == timedelta(seconds=60 + 900)
     forever = made(timeout=timedelta(days=36500)).start_trigger_args
     assert forever is not None
+    assert forever.timeout is not None
     assert forever.timeout < timedelta(days=366 * 10)  # MySQL stores no time after January 2038
     kwargs = arguments.trigger_kwargs
     assert kwargs is not None

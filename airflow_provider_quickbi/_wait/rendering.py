@@ -111,7 +111,7 @@ def render(arguments: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str
 
 
 def has_own_environment(task: Any) -> bool:
-    """Whether text is rendered in a way that the triggerer does not know, even if it has none of Jinja's usual marks."""
+    """Whether text is rendered in a way that the triggerer does not know, even without Jinja's usual marks."""
     dag = task.dag if task.has_dag() else None
     native = getattr(task, "render_template_as_native_obj", None)
     if native is None and dag is not None:

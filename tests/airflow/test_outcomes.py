@@ -63,7 +63,8 @@ def test_a_run_that_is_sent_at_the_first_poll_ends_the_wait_there(wait, quickbi,
 
     expect.success(ran, {"hard": run_of("hard")})
     assert len(poll_count("hard")) == 1
-    assert any(line in ran.log for line in DEFERRED) is (mode == "deferrable")  # the triggerer polls, not the worker before it
+    # The triggerer polls, not the worker before it.
+    assert any(line in ran.log for line in DEFERRED) is (mode == "deferrable")
 
 
 @dataset_in("deferrable")
