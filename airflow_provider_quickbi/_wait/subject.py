@@ -84,8 +84,7 @@ class Subject(ABC):
     run_type: ClassVar[type[Run]]
     #: Whether a run can be queried after a later one has started.
     shows_earlier_runs: ClassVar[bool]
-    #: Keys of its id and its name in XComs.
-    id_key: ClassVar[str]
+    #: Key of its name in XComs.
     name_key: ClassVar[str]
     words: ClassVar[Words]
 
@@ -146,7 +145,6 @@ class MailTaskSubject(Subject):
     kind: ClassVar = MAIL_TASK
     run_type: ClassVar = MailTaskRun
     shows_earlier_runs: ClassVar = True
-    id_key: ClassVar = "mail_id"
     name_key: ClassVar = "subscribe_name"
     words: ClassVar = Words(
         subject="mail task",
@@ -186,7 +184,6 @@ class DatasetSubject(Subject):
     kind: ClassVar = DATASET
     run_type: ClassVar = DatasetRefreshJob
     shows_earlier_runs: ClassVar = False
-    id_key: ClassVar = "dataset_id"
     name_key: ClassVar = "dataset_name"
     words: ClassVar = Words(
         subject="dataset",

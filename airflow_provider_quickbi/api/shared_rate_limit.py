@@ -229,7 +229,6 @@ class SharedRateLimiter(RateLimiter):
         self._blocked = 0
         self._slot_at: float | None = None
         self._check_at = math.inf
-        self._was_late = False
 
     def try_acquire(self) -> float:
         """Take this process's slot if it has come, or say how long to wait; it may take a request to Redis.
@@ -289,7 +288,7 @@ class SharedRateLimiter(RateLimiter):
             int(self._slot_at is None),
             round(self.slot * 1e6),
             round(self.slot / share * 1e6) if share < 1 else 0,
-            max(0, round((self._not_before - now) * 1e6)) if self._not_before > now else 0,
+            round((self._not_before - now) * 1e6) if self._not_before > now else 0,
             SMALLEST_SHARE,
         ]
         seconds = self._server.reserve(self._key, arguments, longest=8 * SMALLEST_SHARE * self.slot)
