@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.clock import Clock as ClientClock
 from airflow_provider_quickbi.api.flow import AcquireSlot, Send
+from airflow_provider_quickbi.api.responses import header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,9 +91,8 @@ class Exchange:
     @property
     def date(self) -> datetime | None:
         """The service's time according to the header ``Date``; ``None`` without a valid one."""
-        text = next((value for name, value in self.headers.items() if name.lower() == "date"), "")
         try:
-            return parsedate_to_datetime(text)
+            return parsedate_to_datetime(header(self.headers, "date"))
         except ValueError:
             return None
 

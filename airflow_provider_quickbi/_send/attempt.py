@@ -17,7 +17,7 @@ from airflow_provider_quickbi._wait.outlets import publish
 from airflow_provider_quickbi._wait.reasons import explained
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi.api.clock import CLOCK
-from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
+from airflow_provider_quickbi.api.errors import TransientError
 from airflow_provider_quickbi.exceptions import (
     QuickBIRunFailed,
     QuickBIStartUnknown,
@@ -106,7 +106,7 @@ class StartAttempt:
             try:
                 self.state.subject = self.state.subject.find(self.hook)
             except QuickBIUnavailable as error:
-                self.monitor.back_off(TransientError(str(error), kind=ErrorKind.TRANSIENT))
+                self.monitor.back_off(TransientError(str(error)))
                 return
             self.state.reset_backoff()
         if (record := self.records.open(self.state.subject)) is not None:

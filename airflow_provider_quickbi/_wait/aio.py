@@ -14,7 +14,7 @@ from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.schedule import Duration, PendingPoll
 from airflow_provider_quickbi._wait.shared_client import DURATIONS
 from airflow_provider_quickbi.api.clock import CLOCK
-from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
+from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError, TransientError
 from airflow_provider_quickbi.api.rate_limit import CALLER
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 
@@ -196,7 +196,7 @@ class TriggererWait:
                     response = await subscription.poll(query, max_age=0.0, retries=RetryPolicy())
         except TimeoutError:
             if last is not None and until == given_up:
-                no_slot = TransientError(f"no call slot within {LAST_POLL_SECONDS:.0f} s", kind=ErrorKind.TRANSIENT)
+                no_slot = TransientError(f"no call slot within {LAST_POLL_SECONDS:.0f} s")
                 self.group = evaluate_group(self.group, position, no_slot, max(last, CLOCK.time()))
             return 0.0
         age = max(0.0, CLOCK.monotonic() - response.received_at)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
+from airflow_provider_quickbi.api.errors import TransientError
 from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedResponse, fold_keys
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE, MailTaskPage, Page
 
@@ -150,7 +150,6 @@ def read_started(result: Any, action: str) -> bool:
     raise TransientError(
         f"the service returned Success: true with Result {str(result)[:40]!r}, so the run may not have started",
         action=action,
-        kind=ErrorKind.TRANSIENT,
     )
 
 

@@ -142,12 +142,7 @@ def sign(
     headers["accept-encoding"] = "identity"  # bounds the size of the response while it is read
     query_string = "&".join(f"{name}={quote(query[name], safe='~')}" for name in sorted(query))
     if len(query_string) > MAX_QUERY_BYTES:
-        raise PermanentError(
-            f"the query is too long: {len(query_string):,} bytes, at most {MAX_QUERY_BYTES:,}",
-            action=action,
-            kind=ErrorKind.BAD_REQUEST,
-            hint="No request was sent",
-        )
+        raise _refused(action, f"the query is too long: {len(query_string):,} bytes, at most {MAX_QUERY_BYTES:,}")
     return SignedRequest(f"{endpoint.url}?{query_string}" if query_string else endpoint.url, headers)
 
 

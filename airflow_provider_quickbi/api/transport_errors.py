@@ -49,7 +49,7 @@ def no_response(
         message = f"no response from {host} within {settings.read_timeout:g} s"
     else:
         message = f"connection to {host} lost: {_describe(error, handled)}"
-    return TransientError(message, may_have_arrived=connected, action=action, kind=ErrorKind.TRANSIENT)
+    return TransientError(message, may_have_arrived=connected, action=action)
 
 
 def tls_failure(
@@ -72,7 +72,6 @@ def tls_failure(
     return TransientError(
         f"TLS connection to {settings.endpoint.host_header} failed: {_describe(error, handled)}",
         action=action,
-        kind=ErrorKind.TRANSIENT,
         hint="If this persists, check port and schema",
     )
 
@@ -82,9 +81,7 @@ def response_too_large(action: str) -> TransientError:
 
     :param action: the operation.
     """
-    return TransientError(
-        f"the response is larger than {MAX_RESPONSE_BYTES:,} bytes", action=action, kind=ErrorKind.TRANSIENT
-    )
+    return TransientError(f"the response is larger than {MAX_RESPONSE_BYTES:,} bytes", action=action)
 
 
 def _causes(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
