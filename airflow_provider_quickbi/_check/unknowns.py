@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi._check.report import failed, ok, skipped, warning
+from airflow_provider_quickbi._wait.messages import signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,18 +169,18 @@ def zone_by_comparison(run: MailTaskRun, earliest: float, latest: float, zone: s
     shift = fitting[0]
     offset = (run.exec_time.utcoffset() or timedelta(0)) + timedelta(seconds=shift)
     if shift == 0:
-        return ok(name, f"execTime is written in {zone} (UTC{_sign(offset)}), by the run that was started"), {
-            "timezone": _sign(offset)
+        return ok(name, f"execTime is written in {zone} (UTC{signed(offset)}), by the run that was started"), {
+            "timezone": signed(offset)
         }
     proposed = zone_for(offset, latest)
     return (
         failed(
             name,
-            f"execTime of the run that was started is {_hours(shift)} off: it is written in UTC{_sign(offset)}, "
+            f"execTime of the run that was started is {_hours(shift)} off: it is written in UTC{signed(offset)}, "
             f"not in {zone}",
             f"Set timezone in the connection to {proposed}, or to the zone of your organisation with that offset",
         ),
-        {"timezone": _sign(offset)},
+        {"timezone": signed(offset)},
     )
 
 
@@ -190,7 +191,7 @@ def zone_for(offset: timedelta, now: float) -> str:
         if moment.astimezone(ZoneInfo(name)).utcoffset() == offset:
             return name
     hours = round(offset.total_seconds() / 3600)
-    return f"Etc/GMT{-hours:+d}" if timedelta(hours=hours) == offset else f"a zone of UTC{_sign(offset)}"
+    return f"Etc/GMT{-hours:+d}" if timedelta(hours=hours) == offset else f"a zone of UTC{signed(offset)}"
 
 
 def items_of(exchange: Exchange) -> list[Mapping[str, Any]]:
@@ -252,8 +253,3 @@ def _text(item: Mapping[str, Any], name: str) -> str:
 
 def _hours(seconds: float) -> str:
     return f"{abs(seconds) / 3600:.2g} h"
-
-
-def _sign(offset: timedelta) -> str:
-    minutes = round(offset.total_seconds() / 60)
-    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"

@@ -10,7 +10,7 @@ from airflow_provider_quickbi._send.monitor import RunMonitor
 from airflow_provider_quickbi._send.options import OnRunFailed
 from airflow_provider_quickbi._send.record import StartRecord
 from airflow_provider_quickbi._send.starter import Starter
-from airflow_provider_quickbi._send.state import AttemptState, Phase, at
+from airflow_provider_quickbi._send.state import AttemptState, Phase
 from airflow_provider_quickbi._send.store import RecordStore
 from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi._wait.outlets import publish
@@ -119,7 +119,7 @@ class StartAttempt:
         self.log.info(
             "%s may have been started after %s: looking for its %s before anything is %s.",
             self.state.subject.title,
-            at(record.recorded_at),
+            messages.at(record.recorded_at),
             self.state.subject.words.run,
             self.state.subject.words.start_past,
         )
@@ -148,7 +148,7 @@ class StartAttempt:
                 f"is this task's {words.run}"
                 if self.state.called
                 else f"is from an earlier try; attached to it, nothing is {words.start_past}",
-                at(record.recorded_at),
+                messages.at(record.recorded_at),
                 words.run,
             )
             self.state.run = evaluation.run

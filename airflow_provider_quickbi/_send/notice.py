@@ -10,7 +10,6 @@ from airflow_provider_quickbi._airflow import callback_state_store, run_started
 from airflow_provider_quickbi._metrics import count_start
 from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, is_active, latest
 from airflow_provider_quickbi._send.starter import wrong_timezone
-from airflow_provider_quickbi._send.state import at
 from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import QuickBIError
@@ -52,7 +51,7 @@ class Notice:
         if (misdated := wrong_timezone(self._subject, runs)) is not None:
             return self._refuse("error", misdated)
         if recorded is not None:
-            return self._refuse("info", f"this callback started it at {at(recorded.recorded_at)}")
+            return self._refuse("info", f"this callback started it at {messages.at(recorded.recorded_at)}")
         if newest is None:
             return True
         # Not a moment earlier: a notice of the DAG run before must not stand for one of this DAG run.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +114,3 @@ class AttemptState:
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not the state of a start attempt: {type(error).__name__}: {error}") from None
-
-
-def at(seconds: float) -> str:
-    """Return an instant as text."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_quickbi._airflow import is_retry, run_started, task_state_store
 from airflow_provider_quickbi._send.record import StartRecord
-from airflow_provider_quickbi._send.state import at
+from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRunFailed
 
@@ -70,7 +70,7 @@ class RecordStore:
             return record
         self._task.log.info(
             "Task cleared: its start of %s is finished, and the %s is %s again.",
-            at(record.recorded_at),
+            messages.at(record.recorded_at),
             subject.words.started,
             subject.words.start_past,
         )

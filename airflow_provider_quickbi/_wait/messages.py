@@ -166,12 +166,12 @@ def _fitting_zone(run: Run, off: float, expected: float, wait: WaitState) -> str
     wall = run.started_at.replace(tzinfo=UTC).timestamp()
     documented = wall - _DOCUMENTED_OFFSET.total_seconds()
     if documented <= expected + wait.clock_skew and run.started_at.utcoffset() != _DOCUMENTED_OFFSET:
-        return f"Set timezone to {_DOCUMENTED_ZONE} in the connection: the run then started at {_utc(documented)}."
+        return f"Set timezone to {_DOCUMENTED_ZONE} in the connection: the run then started at {at(documented)}."
     rounded = timedelta(seconds=round(off / 1800) * 1800)
     if not rounded:
         return "Correct the clock, or set clock_skew."
     fitting = (run.started_at.utcoffset() or timedelta(0)) + rounded
-    return f"Set timezone in the connection to a zone with the offset UTC{_signed(fitting)}."
+    return f"Set timezone in the connection to a zone with the offset UTC{signed(fitting)}."
 
 
 def _hours(off: float) -> str:
@@ -179,10 +179,11 @@ def _hours(off: float) -> str:
 
 
 def _offset(run: Run) -> str:
-    return _signed(run.started_at.utcoffset() or timedelta(0))
+    return signed(run.started_at.utcoffset() or timedelta(0))
 
 
-def _signed(offset: timedelta) -> str:
+def signed(offset: timedelta) -> str:
+    """Return an offset from UTC as text."""
     minutes = round(offset.total_seconds() / 60)
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
 
@@ -199,7 +200,7 @@ def _state(wait: WaitState, now: float) -> str:
         odd = "" if wait.run.status in wait.run.DOCUMENTED else ", an undocumented status, treated as unfinished"
         return f"{words.run.capitalize()} {named(wait.run)} is {wait.run.status}{odd}."
     if now < wait.polls_from:
-        return f"No poll before executed_after, {_utc(wait.polls_from)}."
+        return f"No poll before executed_after, {at(wait.polls_from)}."
     if wait.ignored_run is not None:
         return f"No matching {words.run} yet; the latest is {named(wait.ignored_run)}, {wait.ignored_run.status}."
     if wait.other_subject_id is not None:
@@ -231,5 +232,6 @@ def _timeout(wait: WaitState) -> str:
     return seconds(None if wait.finish_by is None else wait.finish_by - wait.since)
 
 
-def _utc(instant: float) -> str:
+def at(instant: float) -> str:
+    """Return an instant, in seconds since the epoch, as text."""
     return datetime.fromtimestamp(instant, UTC).isoformat(timespec="seconds")
