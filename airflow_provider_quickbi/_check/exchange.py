@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time as machine
+import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -25,20 +25,15 @@ if TYPE_CHECKING:
 _ENVELOPE = frozenset({"Action", "Version", "Format", "SignatureType"})
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+@dataclass(eq=False, slots=True)
+class Clock(ClientClock):
     """Where a check takes the time from; tests replace it.
 
-    :param time: seconds since the epoch by which runs are compared.
-    :param wall: seconds since the epoch of this machine, compared with the service's ``Date``.
-    :param monotonic: seconds for durations.
-    :param sleep: waits for seconds.
+    :param wall: seconds since the epoch of this machine, compared with the service's ``Date``; runs are compared by
+        ``time``.
     """
 
-    time: Callable[[], float] = machine.time
-    wall: Callable[[], float] = machine.time
-    monotonic: Callable[[], float] = machine.monotonic
-    sleep: Callable[[float], None] = machine.sleep
+    wall: Callable[[], float] = time.time
 
 
 @dataclass(frozen=True, slots=True)
