@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import conf
@@ -17,10 +16,10 @@ from airflow_provider_quickbi._send.options import (
     OnRunFailed,
     OnRunning,
     OnScheduleLimit,
+    read_mail_task,
 )
 from airflow_provider_quickbi._templates import TemplatedTask
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT
-from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
@@ -213,16 +212,8 @@ class QuickBIRunMailTaskOperator(StartOperator):
             ("mail_id", "subscribe_name"),
         )
 
-    def _read_subject(self, arguments: Arguments) -> Subject | None:
-        read = partial(arguments.read, parse=_options.text, unknown=None)
-        mail_id, name, owner = read("mail_id"), read("subscribe_name"), read("mail_owner")
-        if mail_id is not None and owner is not None:
-            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
-        if mail_id is not None or name is not None:
-            return MailTaskSubject(mail_id or "", name or "", owner or "")
-        if not arguments.parsing:
-            raise OptionError("both mail_id and subscribe_name rendered empty")
-        return None
+    def _read_subject(self, arguments: Arguments) -> Subject:
+        return read_mail_task(arguments)
 
     def on_kill(self) -> None:
         """Log that a started mail is still sent."""

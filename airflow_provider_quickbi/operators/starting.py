@@ -44,8 +44,8 @@ class StartOperator(TemplatedTask):
     on_schedule_limit: str = OnScheduleLimit.WAIT.value
 
     @abstractmethod
-    def _read_subject(self, arguments: Arguments) -> Subject | None:
-        """Return what is started, ``None`` as long as templates are not rendered.
+    def _read_subject(self, arguments: Arguments) -> Subject:
+        """Return what is started, without id and name as long as templates are not rendered.
 
         :param arguments: of this task.
         :raises OptionError: for the first one that is wrong.
@@ -74,13 +74,13 @@ class StartOperator(TemplatedTask):
         except OptionError as error:
             raise QuickBIArgumentError(str(error)) from None
 
-    def _check_outlets(self, subject: Subject | None) -> None:
+    def _check_outlets(self, subject: Subject) -> None:
         if not self.wait_for_completion and any(is_quickbi(outlet) for outlet in self.outlets):
             raise OptionError(
                 "an outlet quickbi://... means that the run has succeeded, which is not known with "
                 "wait_for_completion=False: put the outlet on the sensor that waits for the run"
             )
-        if subject is not None and subject.id and (unrelated := unrelated_outlets(self.outlets, [subject])):
+        if subject.id and (unrelated := unrelated_outlets(self.outlets, [subject])):
             words = subject.words
             raise OptionError(
                 f"outlet {unrelated[0]} is not of {words.subject} {subject.id}, which this task {words.start}s"
@@ -126,6 +126,4 @@ class StartOperator(TemplatedTask):
             self._check_outlets(subject)
         except OptionError as error:
             raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
-        if subject is None:
-            raise RuntimeError("the arguments that identify what to start are not rendered")
         return subject, options
