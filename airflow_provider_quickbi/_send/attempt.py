@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_quickbi._metrics import count_outcome
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 
+@dataclass(eq=False, slots=True)
 class StartAttempt:
     """One try, in one worker process; after a deferral it continues in another one.
 
@@ -42,23 +43,19 @@ class StartAttempt:
     :param context: of the task.
     """
 
-    def __init__(
-        self,
-        task: RunTask,
-        options: RunOptions,
-        state: AttemptState,
-        hook: QuickBIHook,
-        context: Any,
-    ) -> None:
-        self.task = task
-        self.options = options
-        self.state = state
-        self.hook = hook
-        self.context = context
-        self.log = task.log
-        self.records = RecordStore(task, context, state, options.timeout)
-        self.monitor = RunMonitor(task, options, state, hook, context)
-        self.starter = Starter(options, state, hook, self.records, self.monitor, task.log)
+    task: RunTask
+    options: RunOptions
+    state: AttemptState
+    hook: QuickBIHook
+    context: Any
+    records: RecordStore = field(init=False)
+    monitor: RunMonitor = field(init=False)
+    starter: Starter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.records = RecordStore(self.task, self.context, self.state, self.options.timeout)
+        self.monitor = RunMonitor(self.task, self.options, self.state, self.hook, self.context)
+        self.starter = Starter(self.options, self.state, self.hook, self.records, self.monitor, self.task.log)
 
     def begin(self) -> dict[str, Any]:
         """Start a run, unless an earlier try may have done so, and return it."""
@@ -116,7 +113,7 @@ class StartAttempt:
 
     def _recover(self, record: StartRecord) -> None:
         """Look for the run of a start that another worker made or was about to make."""
-        self.log.info(
+        self.task.log.info(
             "%s may have been started after %s: looking for its %s before anything is %s.",
             self.state.subject.title,
             messages.at(record.recorded_at),
@@ -141,7 +138,7 @@ class StartAttempt:
         evaluation, record, words = group.evaluation, self.monitor.required_record(), self.state.subject.words
         if evaluation.outcome is Outcome.SEEN and evaluation.run is not None:
             self.records.keep(replace(record, attached_to=evaluation.run.run_id))
-            self.log.info(
+            self.task.log.info(
                 "%s %s %s: it is the first new one since %s. A scheduled %s in the same minute is indistinguishable.",
                 words.run.capitalize(),
                 messages.named(evaluation.run),
@@ -168,7 +165,7 @@ class StartAttempt:
         if evaluation.outcome is Outcome.NOT_STARTED:
             evaluation = replace(evaluation, message=self._none_appeared(group.waits[0]))
             if not record.accepted and not self.state.called:
-                self.log.info("%s No %s of an earlier start is visible.", evaluation.message, words.run)
+                self.task.log.info("%s No %s of an earlier start is visible.", evaluation.message, words.run)
                 self.state.phase = Phase.STARTING
                 return
         count_outcome(group)
@@ -192,16 +189,16 @@ class StartAttempt:
 
     def _run_finished(self, group: WaitGroup) -> dict[str, Any] | None:
         """Return the run that is finished, raise what its outcome means, or go on to start anew (``None``)."""
-        evaluation = explained(group.evaluation, self.state.subject, self.hook.get_conn, self.log)
+        evaluation = explained(group.evaluation, self.state.subject, self.hook.get_conn, self.task.log)
         if evaluation.outcome in (Outcome.SUCCEEDED, Outcome.SEEN):
             count_outcome(group)
-            self.log.info("%s", evaluation.message)
+            self.task.log.info("%s", evaluation.message)
             (result,) = group.results()
             publish(self.context, self.task.outlets, group)
             return result
         retries = evaluation.outcome is Outcome.FAILED and self.options.on_failed is OnRunFailed.RETRY
         if retries and evaluation.run is not None and self.monitor.required_record().inferred:
-            self.log.info('%s It is from an earlier try: starting again (on_failed="retry").', evaluation.message)
+            self.task.log.info('%s It is from an earlier try: starting again (on_failed="retry").', evaluation.message)
             self._forget_until(evaluation.run)
             return None
         count_outcome(group)

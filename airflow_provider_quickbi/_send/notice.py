@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi._airflow import callback_state_store, run_started
 from airflow_provider_quickbi._metrics import count_start
-from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, is_active, latest
+from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, latest
 from airflow_provider_quickbi._send.starter import wrong_timezone
 from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi.api.clock import CLOCK
@@ -58,7 +58,7 @@ class Notice:
         if self._since is not None and newest.started_at >= self._since.replace(microsecond=0):
             since = self._since.isoformat(timespec="seconds")
             return self._refuse("info", f"run {messages.named(newest)} has started since this DAG run did ({since})")
-        if is_active(newest):
+        if not newest.is_terminal:
             return self._refuse("warning", f"run {messages.named(newest)} is {newest.status}")
         return True
 

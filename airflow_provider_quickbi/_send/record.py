@@ -124,11 +124,6 @@ def latest(runs: Iterable[Run]) -> Run | None:
     return max(runs, key=lambda run: run.age_order, default=None)
 
 
-def is_active(run: Run | None) -> bool:
-    """Whether a run is not finished; an unknown status counts as not finished."""
-    return run is not None and not run.is_terminal
-
-
 def classify_response(response: bool | QuickBIError) -> StartResult:
     """Return what the response to the starting call means.
 

@@ -109,7 +109,7 @@ class AttemptState:
                     "subject": subject,
                     "phase": Phase(item["phase"]),
                     "record": StartRecord.from_dict(item["record"]) if item.get("record") else None,
-                    "run": subject.read_run(item["run"]) if item.get("run") else None,
+                    "run": subject.run_type.from_dict(item["run"]) if item.get("run") else None,
                 }
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
