@@ -126,13 +126,6 @@ class Subject(ABC):
     def no_run(self) -> dict[str, Any]:
         """Return the XCom of a run of which nothing is known."""
 
-    def read_run(self, item: Mapping[str, Any]) -> Run:
-        """Read back what a run's ``as_dict`` wrote.
-
-        :param item: plain JSON.
-        """
-        return self.run_type.from_dict(item)
-
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
         return {"kind": self.kind, "id": self.id, "name": self.name, "scope": self.scope}
