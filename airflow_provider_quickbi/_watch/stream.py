@@ -44,10 +44,6 @@ class Found(NamedTuple):
     subject: Subject | None
     runs: tuple[Run, ...]
 
-    def concerns(self, subject: Subject) -> bool:
-        """Whether the response is about a subject."""
-        return self.subject == subject
-
 
 @dataclass(slots=True)
 class _Watcher:
@@ -64,23 +60,15 @@ class WatcherRegistry:
 
     _by_watcher: dict[int, _Watcher] = field(default_factory=dict)
 
-    def follow(self, watcher: object, tracker: RunTracker, poll_interval: float) -> None:
-        """Poll a subject from now on.
+    def enter(self, watcher: object, subject: Subject, poll_interval: float, tracker: RunTracker | None = None) -> None:
+        """Poll a subject from now on, or look its name up.
 
         :param watcher: who wants to know.
-        :param tracker: says what to query.
-        :param poll_interval: seconds between two polls.
+        :param subject: what is watched.
+        :param poll_interval: seconds between two polls, or two attempts to look the name up.
+        :param tracker: says what to query; ``None`` to look a mail task's name up.
         """
-        self._by_watcher[id(watcher)] = _Watcher(poll_interval, CLOCK.monotonic(), tracker.subject, tracker)
-
-    def seek(self, watcher: object, subject: Subject, poll_interval: float) -> None:
-        """Look a name up.
-
-        :param watcher: who wants to know.
-        :param subject: a mail task without an id.
-        :param poll_interval: seconds between two attempts.
-        """
-        self._by_watcher[id(watcher)] = _Watcher(poll_interval, CLOCK.monotonic(), subject)
+        self._by_watcher[id(watcher)] = _Watcher(poll_interval, CLOCK.monotonic(), subject, tracker)
 
     def found(self, watcher: object) -> Subject | None:
         """Return the subject of a name that was looked up, ``None`` as long as it is not known."""

@@ -79,9 +79,9 @@ class WatchTrigger(BaseEventTrigger):
     def _subject(self) -> Subject:
         """Return what is watched, without an id if it must be looked up."""
 
-    @abstractmethod
     def _payload(self, run: Run) -> dict[str, Any]:
         """Return an event."""
+        return run.as_dict()
 
     @abstractmethod
     def _identity(self) -> tuple[Any, ...]:
@@ -131,14 +131,14 @@ class WatchTrigger(BaseEventTrigger):
             if (subject := self._subject()).id:
                 tracker = await self._start_tracking(subject, registry)
             else:
-                registry.seek(self, subject, self.poll_interval)
+                registry.enter(self, subject, self.poll_interval)
             async for found in stream:
                 if tracker is None:
                     if (looked_up := registry.found(self)) is None:
                         continue
                     subject = looked_up
                     tracker = await self._start_tracking(subject, registry)
-                if not found.concerns(tracker.subject):
+                if found.subject != tracker.subject:
                     continue
                 now = CLOCK.time()
                 state = WaitState(subject=tracker.subject, selector=RunSelector(), since=now)
@@ -176,7 +176,7 @@ class WatchTrigger(BaseEventTrigger):
                 await CLOCK.sleep_async(min(self.poll_interval, aio.MAX_SPREAD_SECONDS))
                 continue
             break
-        registry.follow(self, tracker, self.poll_interval)
+        registry.enter(self, subject, self.poll_interval, tracker)
         return tracker
 
     async def _store(self, tracker: RunTracker, delay: float) -> bool:
