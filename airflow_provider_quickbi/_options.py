@@ -110,6 +110,11 @@ def _written(value: Any) -> str:
         return f"a {type(value).__name__} too large to be written"
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether a value is ``None``, or what a template has rendered to nothing."""
+    return value is None or (isinstance(value, str) and value.strip() in ("", "None"))
+
+
 def _how_to_map(name: str, value: Any) -> str:
     """Say how to take one value out of what the list operator returned."""
     if isinstance(value, Mapping) and name in value:
@@ -149,9 +154,7 @@ def optional_text(name: str, value: Any) -> str | None:
 
     :raises OptionError: if it is too long or no text.
     """
-    if isinstance(value, str) and value.strip() in ("", "None"):
-        return None
-    return text(name, value)
+    return None if _is_nothing(value) else text(name, value)
 
 
 def texts(name: str, value: Any, *, rendered: bool = False) -> tuple[str, ...]:
@@ -222,7 +225,7 @@ def seconds(name: str, value: Any) -> float | None:
 
     :raises OptionError: if it is something else or negative.
     """
-    if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
+    if _is_nothing(value):
         return None
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -242,13 +245,12 @@ def flag(name: str, value: Any) -> bool | None:
 
     :raises OptionError: if it is something else.
     """
-    if value is None or isinstance(value, bool):
+    if _is_nothing(value):
+        return None
+    if isinstance(value, bool):
         return value
-    if isinstance(value, str):
-        if value.strip() in ("", "None"):
-            return None
-        if value.strip().lower() in ("true", "false"):
-            return value.strip().lower() == "true"
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
     raise OptionError(f"{name} must be true or false, not {_written(value)[:60]!r}")
 
 
@@ -257,7 +259,7 @@ def count(name: str, value: Any) -> int | None:
 
     :raises OptionError: if it is something else.
     """
-    if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
+    if _is_nothing(value):
         return None
     try:
         if isinstance(value, (bool, float)):

@@ -155,8 +155,8 @@ def wrong_timezone(wait: WaitState, run: Run, now: float) -> str:
     else:
         relation = "before this task started it"
     return (
-        f"{wait.title}: {words.run} {named(run)} is dated {_hours(off)} {relation}. Quick BI writes "
-        f"{words.started_at} in another time zone than the connection's timezone (UTC{_offset(run)}), or this "
+        f"{wait.title}: {words.run} {named(run)} is dated {abs(off) / 3600:.1f} h {relation}. Quick BI writes "
+        f"{words.started_at} in another time zone than the connection's timezone (UTC{signed(_offset(run))}), or this "
         "machine's clock is wrong. "
         f"{_fitting_zone(run, off, expected, wait)}"
     )
@@ -170,16 +170,11 @@ def _fitting_zone(run: Run, off: float, expected: float, wait: WaitState) -> str
     rounded = timedelta(seconds=round(off / 1800) * 1800)
     if not rounded:
         return "Correct the clock, or set clock_skew."
-    fitting = (run.started_at.utcoffset() or timedelta(0)) + rounded
-    return f"Set timezone in the connection to a zone with the offset UTC{signed(fitting)}."
+    return f"Set timezone in the connection to a zone with the offset UTC{signed(_offset(run) + rounded)}."
 
 
-def _hours(off: float) -> str:
-    return f"{abs(off) / 3600:.1f} h"
-
-
-def _offset(run: Run) -> str:
-    return signed(run.started_at.utcoffset() or timedelta(0))
+def _offset(run: Run) -> timedelta:
+    return run.started_at.utcoffset() or timedelta(0)
 
 
 def signed(offset: timedelta) -> str:
