@@ -45,8 +45,6 @@ class Arguments:
     def read(self, name: str, parse: Callable[[str, Any], T], unknown: U) -> T | U:
         """Return an argument as a value.
 
-        :param name: of the argument.
-        :param parse: reads it.
         :param unknown: stands in for a template while the DAG is parsed.
         :raises OptionError: if it is wrong.
         """
@@ -79,7 +77,6 @@ def refuse_undefined(name: str, value: Any) -> None:
 def undefined_variable(name: str, variable: str) -> str:
     """Return what is wrong with a template, and what to write instead.
 
-    :param name: of the argument.
     :param variable: that this DAG run does not have.
     """
     if variable.startswith("data_interval_"):
@@ -92,12 +89,7 @@ def undefined_variable(name: str, variable: str) -> str:
 
 
 def own_argument(task: Any, name: str, default_args: Mapping[str, Any]) -> bool:
-    """Whether an argument was given to the task itself, and not by ``default_args``.
-
-    :param task: the operator.
-    :param name: of the argument.
-    :param default_args: that apply to the task.
-    """
+    """Whether an argument was given to the task itself, and not by ``default_args``."""
     value = getattr(task, name)
     return value is not None and not (name in default_args and default_args[name] is value)
 
@@ -160,7 +152,6 @@ def optional_text(name: str, value: Any) -> str | None:
 def texts(name: str, value: Any, *, rendered: bool = False) -> tuple[str, ...]:
     """Return one text or several; a list must hold at least one, each once.
 
-    :param name: of the argument.
     :param value: what :func:`as_list` takes for a list, or one text.
     :param rendered: whether a template gave the value.
     :raises OptionError: as :func:`text`, or if one is given twice.
@@ -187,7 +178,6 @@ def as_list(value: Any, *, rendered: bool) -> Sequence[Any] | None:
     A list is a list. Text is one only if a template gave it and it is a list of texts as Python or JSON writes it, some
     of which may have been rendered to nothing (``None``): a name may start with a bracket.
 
-    :param value: of the argument.
     :param rendered: whether a template gave it.
     """
     if isinstance(value, str):
@@ -335,7 +325,6 @@ def settle_defaults(
     """Let a task's own arguments win over ``default_args`` that exclude them, or that are meant for other classes.
 
     :param task: the operator, with its arguments set.
-    :param default_args: that apply to it.
     :param exclusive: pairs of arguments that exclude each other.
     :param choices: arguments whose choices other classes extend; the first choice is the default.
     """

@@ -115,8 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(name: str, options: argparse.Namespace) -> int:
     """Carry out a subcommand.
 
-    :param name: of the subcommand.
-    :param options: its arguments.
     :returns: the exit code.
     """
     from airflow_provider_quickbi._check import commands

@@ -96,7 +96,6 @@ class ObservedClient(QuickBIClient):
     """The provider's client, keeping its exchanges.
 
     :param settings: the account and how to reach it.
-    :param clock: the time, and how to wait.
     """
 
     def __init__(self, settings: ClientSettings, clock: Clock) -> None:

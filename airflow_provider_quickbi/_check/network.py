@@ -29,7 +29,6 @@ _WRONG_PORT = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_EOF", "RECORD
 def probe(settings: ClientSettings, resolve: Callable[..., list[Any]] = socket.getaddrinfo) -> Iterator[Finding]:
     """Yield the lines ``proxy``, ``dns``, ``tcp`` and ``tls``; the first that fails is the last.
 
-    :param settings: the endpoint and how to reach it.
     :param resolve: looks a name up, as :func:`socket.getaddrinfo` does.
     """
     endpoint = settings.endpoint

@@ -14,11 +14,7 @@ _COLOURS = {"ok": "green", "SENT": "green", "warning": "yellow", "failed": "red"
 
 
 def show_json(value: Any, stream: TextIO) -> None:
-    """Print JSON.
-
-    :param value: plain JSON.
-    :param stream: where to.
-    """
+    """Print JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False), file=stream, flush=True)
 
 
@@ -27,7 +23,6 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], stream
 
     :param rows: what to show; a missing value is shown as nothing.
     :param columns: keys of the rows in their order.
-    :param stream: where to.
     """
     cells = [["" if row.get(column) is None else str(row[column]) for column in columns] for row in rows]
     if stream.isatty() and _show_with_rich(cells, columns, stream):

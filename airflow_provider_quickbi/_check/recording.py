@@ -76,7 +76,6 @@ class Anonymiser:
     def value(self, value: Any, key: str = "") -> Any:
         """Return the same JSON without what could identify the account.
 
-        :param value: decoded JSON.
         :param key: under which it stands.
         """
         folded = key.lower()
@@ -137,10 +136,7 @@ class Anonymiser:
 
 
 def record(report: Report) -> dict[str, Any]:
-    """Return a recording of a check as plain JSON.
-
-    :param report: with its exchanges.
-    """
+    """Return a recording of a check as plain JSON."""
     exchanges = [exchange for exchange in report.exchanges if exchange.action not in ACTIONS]
     anonymiser = Anonymiser(exchanges[0].sent_at if exchanges else 0.0)
     return {
@@ -156,8 +152,6 @@ def record(report: Report) -> dict[str, Any]:
 def write(path: Path, report: Report) -> None:
     """Write a recording.
 
-    :param path: of the file.
-    :param report: with its exchanges.
     :raises OSError: if it cannot be written.
     """
     path.write_text(json.dumps(record(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -166,7 +160,6 @@ def write(path: Path, report: Report) -> None:
 def read(path: Path) -> Recording:
     """Read what :func:`write` wrote, or a reading with a ``behaviour`` only.
 
-    :param path: of the file.
     :raises RecordingError: if it is something else.
     :raises OSError: if it cannot be read.
     """

@@ -25,7 +25,6 @@ _TOLERANCE = 120.0
 def check_refreshes(client: ObservedClient, dataset_id: str, *, probe_start: bool, now: float) -> Iterator[Finding]:
     """Yield what a dataset's latest refresh shows, and whether a start is allowed.
 
-    :param client: of the account.
     :param dataset_id: a dataset that must be visible.
     :param probe_start: whether to request a start of a nonexistent dataset, which starts nothing.
     :param now: seconds since the epoch.

@@ -53,9 +53,6 @@ class Start:
 def start_once(client: QuickBIClient, mail_id: str, clock: Clock) -> Start:
     """Record what there is, then call ``ManualRunMailTask`` exactly once.
 
-    :param client: whose account starts it.
-    :param mail_id: the mail task.
-    :param clock: the time.
     :raises QuickBIError: if what there is cannot be read; nothing was started then.
     """
     known = client.get_mail_task_status(mail_id)
@@ -81,10 +78,6 @@ def follow(
 ) -> Evaluation:
     """Poll until the matching run or the wait is finished.
 
-    :param client: makes the calls.
-    :param mail_id: the mail task.
-    :param selector: which run.
-    :param clock: the time, and how to wait.
     :param timeout: seconds until the wait is given up.
     :param start_timeout: seconds within which the run must have appeared.
     :param interval: seconds between two polls.

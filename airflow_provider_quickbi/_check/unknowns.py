@@ -102,7 +102,6 @@ def runs_per_response(statuses: Sequence[Exchange]) -> tuple[Finding, Learnt]:
 def empty_response(name: str, exchange: Exchange, requested: str = "") -> tuple[Finding, EmptyResponse]:
     """Say what the service responds where there is no run.
 
-    :param name: of the line.
     :param exchange: the query for a task that never ran, or for a TaskId that does not exist.
     :param requested: the TaskId that does not exist; empty for the latest run.
     """

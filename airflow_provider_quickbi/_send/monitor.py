@@ -123,10 +123,7 @@ class RunMonitor:
         defer_wait(self.task, group, options)
 
     def read(self, event: Event) -> WaitGroup | None:
-        """Return what a trigger has found out; ``None`` after a mere pause.
-
-        :param event: of a trigger.
-        """
+        """Return what a trigger has found out; ``None`` after a mere pause."""
         if self.state.phase in (Phase.PREPARING, Phase.STARTING) and event.kind is EventKind.RESUME:
             return None
         try:
@@ -144,7 +141,6 @@ class RunMonitor:
     def back_off(self, error: QuickBIError) -> None:
         """Plan another attempt after one that the service did not process, slower each time, or give up.
 
-        :param error: why it was not processed.
         :raises QuickBIRequestError: if trying again does not help.
         :raises QuickBIUnavailable: after ``unreachable_timeout``.
         """
@@ -165,11 +161,7 @@ class RunMonitor:
         self.pause(delay, error)
 
     def pause(self, seconds: float, why: QuickBIError) -> None:
-        """Try no start for some seconds.
-
-        :param seconds: how long.
-        :param why: what the service said.
-        """
+        """Try no start for some seconds."""
         self.state.not_before = CLOCK.time() + seconds
         self.task.log.info("%s Trying again in %.0f s. %s", self.state.what_was_started(), seconds, why)
 

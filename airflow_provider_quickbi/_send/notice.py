@@ -30,9 +30,7 @@ class Notice:
     A run that has started since the DAG run did is taken for an earlier start by one of its callbacks. The record in
     ``task_state_store`` also knows of a start whose run is not visible yet, or whose response was lost.
 
-    :param subject: the mail task.
     :param context: of the callback; what it holds depends on where Airflow runs the callback.
-    :param log: of the callback.
     """
 
     def __init__(self, subject: MailTaskSubject, context: Any, log: Any) -> None:

@@ -75,7 +75,6 @@ class RunOptions:
     def read(cls, arguments: Arguments) -> Self:
         """Read and check the arguments that say how to start and how long to wait.
 
-        :param arguments: of the operator.
         :raises OptionError: for the first one that is wrong.
         """
         read = arguments.read

@@ -71,8 +71,6 @@ class StartRecord:
     def of(cls, subject: Subject, runs: Iterable[Run], recorded_at: float) -> StartRecord:
         """Record what there is.
 
-        :param subject: what is started.
-        :param runs: that there are already.
         :param recorded_at: seconds since the epoch.
         """
         newest_first = sorted(runs, key=lambda run: run.age_order, reverse=True)

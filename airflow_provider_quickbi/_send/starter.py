@@ -175,7 +175,6 @@ class Starter:
 def wrong_timezone(subject: Subject, runs: Sequence[Run], clock_skew: float = DEFAULT_CLOCK_SKEW) -> str | None:
     """Say that a run is dated in the future, which proves a wrong time zone; ``None`` if none is.
 
-    :param subject: what is to be started.
     :param runs: that were just polled.
     :param clock_skew: seconds by which the clocks may differ.
     """

@@ -28,8 +28,6 @@ _LONGEST_OPEN_SECONDS = 24 * 3600.0
 class RecordStore:
     """Keeps the record of a try's start.
 
-    :param task: the operator.
-    :param context: of the task.
     :param state: of the try; its record changes with what is kept.
     :param timeout: of the task, in seconds.
     """
@@ -46,19 +44,13 @@ class RecordStore:
         return task_state_store(self._context) is not None
 
     def stored(self, subject: Subject) -> StartRecord | None:
-        """Return what is stored for a subject.
-
-        :param subject: what is started.
-        """
+        """Return what is stored for a subject."""
         store = task_state_store(self._context)
         record = None if store is None else StartRecord.from_dict(store.get(RECORD_KEY))
         return record if record is not None and record.subject == subject else None
 
     def open(self, subject: Subject) -> StartRecord | None:
-        """Return the record of a start whose run must be looked for before anything is started.
-
-        :param subject: what is started.
-        """
+        """Return the record of a start whose run must be looked for before anything is started."""
         record = self.stored(subject)
         if record is None:
             return self._inferred(subject)
@@ -85,10 +77,7 @@ class RecordStore:
         return StartRecord(subject=subject, recorded_at=started.timestamp(), inferred=True)
 
     def keep(self, record: StartRecord) -> None:
-        """Keep a record.
-
-        :param record: of a start.
-        """
+        """Keep a record."""
         self._state.record = record
         if (store := task_state_store(self._context)) is not None:
             store.set(RECORD_KEY, record.as_dict())

@@ -48,8 +48,6 @@ class TriggererWait:
     the group is stored: wherever the wait goes on, it stays pinned to that run.
 
     :param group: what is waited for; changes with each poll.
-    :param options: how it is polled.
-    :param log: of the trigger.
     :param store: stores the group and says whether it could; if not, it is called again after the next poll.
     """
 
@@ -71,10 +69,7 @@ class TriggererWait:
         self._stores_from = 0.0
 
     async def run(self, client: SharedClient) -> EventKind:
-        """Poll all subjects until the group is finished, late, or out of time.
-
-        :param client: of the connection.
-        """
+        """Poll all subjects until the group is finished, late, or out of time."""
         positions = self.group.unfinished()
         self._stores_from = CLOCK.monotonic()
         if len(self.group.waits) > 1:

@@ -47,7 +47,6 @@ _PLAIN = (
 def check_version(version: Any) -> None:
     """Refuse what a later release has stored if this one would misread it.
 
-    :param version: with which it was stored.
     :raises ValueError: if it is later than :data:`STATE_VERSION`, or no version.
     """
     if not isinstance(version, int) or version > STATE_VERSION:
@@ -70,8 +69,6 @@ def encode_evaluation(evaluation: Evaluation) -> dict[str, Any]:
 def decode_evaluation(item: Mapping[str, Any], subject: Subject) -> Evaluation:
     """Read back what :func:`encode_evaluation` wrote.
 
-    :param item: plain JSON.
-    :param subject: that was waited for.
     :raises ValueError: if it is something else; an unknown outcome is never a success.
     """
     try:

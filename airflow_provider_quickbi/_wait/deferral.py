@@ -62,12 +62,7 @@ class PollOptions:
 
 
 def defer_wait(task: Any, group: WaitGroup, options: PollOptions) -> NoReturn:
-    """Hand a wait to the triggerer.
-
-    :param task: the operator.
-    :param group: what is waited for.
-    :param options: how it is polled.
-    """
+    """Hand a wait to the triggerer."""
     from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
     finish_by = max(FOREVER if wait.finish_by is None else wait.finish_by for wait in group.waits)
@@ -77,7 +72,6 @@ def defer_wait(task: Any, group: WaitGroup, options: PollOptions) -> NoReturn:
 def defer_pause(task: Any, until: float, carry: Mapping[str, Any]) -> NoReturn:
     """Wait for an instant in the triggerer.
 
-    :param task: the operator.
     :param until: seconds since the epoch.
     :param carry: plain JSON that comes back with the event.
     """

@@ -143,9 +143,7 @@ def unavailable(wait: WaitState, now: float) -> str:
 def wrong_timezone(wait: WaitState, run: Run, now: float) -> str:
     """Say that the time of the run cannot be right, and which time zone would fit.
 
-    :param wait: that saw it.
     :param run: dated in the future, or whole half-hours before this task started it.
-    :param now: the time.
     """
     words = wait.subject.words
     expected = now if wait.start_requested_at is None else wait.start_requested_at

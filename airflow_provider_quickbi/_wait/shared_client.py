@@ -67,8 +67,6 @@ class SharedClient:
         Other credentials are used from here on. If the connection cannot be read, the next poll reads it again before
         it queries.
 
-        :param error: what the service said.
-        :param subscription: whose poll failed.
         :raises QuickBIConnectionError: if the connection is wrong by now.
         """
         if error.kind is not ErrorKind.CREDENTIALS:

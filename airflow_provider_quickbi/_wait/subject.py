@@ -108,17 +108,13 @@ class Subject(ABC):
         """Return the operation that starts a run."""
 
     def failure_log(self, run: Run) -> Operation[str] | None:  # noqa: ARG002 - what a mail task's runs do not have
-        """Return the operation that reads the log of a run that has failed, ``None`` if the service has none.
-
-        :param run: of this subject.
-        """
+        """Return the operation that reads the log of a run that has failed, ``None`` if the service has none."""
         return None
 
     @abstractmethod
     def find(self, finder: Finder) -> Subject:
         """Look its name up.
 
-        :param finder: the hook.
         :returns: the subject with its id.
         """
 
@@ -219,7 +215,6 @@ _TYPES: dict[str, type[Subject]] = {subject.kind: subject for subject in (MailTa
 def read_subject(item: Mapping[str, Any]) -> Subject:
     """Read back what :meth:`Subject.as_dict` wrote.
 
-    :param item: plain JSON.
     :raises KeyError: if it is something else, or of a kind that this release does not know.
     """
     return _TYPES[item["kind"]](item["id"], item.get("name", ""), item.get("scope", ""))

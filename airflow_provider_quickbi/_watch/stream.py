@@ -63,8 +63,6 @@ class WatcherRegistry:
     def enter(self, watcher: object, subject: Subject, poll_interval: float, tracker: RunTracker | None = None) -> None:
         """Poll a subject from now on, or look its name up.
 
-        :param watcher: who wants to know.
-        :param subject: what is watched.
         :param poll_interval: seconds between two polls, or two attempts to look the name up.
         :param tracker: says what to query; ``None`` to look a mail task's name up.
         """
@@ -92,18 +90,13 @@ _registries: dict[tuple[str, str], WatcherRegistry] = {}
 
 
 def registry_of(quickbi_conn_id: str, kind: str) -> WatcherRegistry:
-    """Return what the watchers of a connection in this process want to know.
-
-    :param quickbi_conn_id: id of the connection.
-    :param kind: what they watch.
-    """
+    """Return what the watchers of a connection in this process want to know."""
     return _registries.setdefault((quickbi_conn_id, kind), WatcherRegistry())
 
 
 async def responses(quickbi_conn_id: str, registry: WatcherRegistry) -> AsyncGenerator[Found, None]:
     """Poll for the watchers forever; no error ends the loop.
 
-    :param quickbi_conn_id: id of the connection.
     :param registry: what to query; they may come and go.
     """
     wait_log = WaitLog(log)

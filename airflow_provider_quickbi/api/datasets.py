@@ -106,7 +106,6 @@ class DatasetRefreshJob(Run):
     ) -> DatasetRefreshJob:
         """Read ``Result``, which does not repeat the dataset.
 
-        :param item: the decoded JSON object.
         :param dataset_id: the requested dataset.
         :param timezone: the zone in which the service writes times.
         :param now: see :func:`airflow_provider_quickbi.api.models.read_time`.

@@ -83,10 +83,6 @@ def call_flow(
 
     Only repeatable operations are retried, and only after throttling or a transient error.
 
-    :param operation: what to call.
-    :param endpoint: where.
-    :param rate_limiter: how fast.
-    :param retries: how often.
     :returns: the operation's typed result.
     :raises QuickBIError: of the last attempt.
     """

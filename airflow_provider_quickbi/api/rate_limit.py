@@ -252,7 +252,6 @@ def rate_limiter(
     """Return this process's rate limiter for an operation of an account.
 
     :param account: see :attr:`airflow_provider_quickbi.api.settings.ClientSettings.account`.
-    :param action: the operation.
     :param status_calls_per_second: the configured rate of ``GetMailTaskStatus``.
     :param pacing: the Redis through which all processes share the limit; ``None`` for this process alone.
     :param clock: the time; default the machine's.

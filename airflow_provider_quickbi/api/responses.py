@@ -32,10 +32,7 @@ RawResponse = tuple[int, Mapping[str, str], bytes]
 def read_response(action: str, status: int, headers: Mapping[str, str], body: bytes) -> Any:
     """Return the ``Result`` of a response.
 
-    :param action: the operation that was called.
-    :param status: HTTP status.
     :param headers: of the response; names in any case.
-    :param body: of the response.
     :raises ThrottledError: if the call was rate limited.
     :raises TransientError: if the service failed, or the response cannot be parsed.
     :raises NotStartedError: if nothing was started and a later attempt may succeed.

@@ -126,7 +126,6 @@ class RedisSettings:
 class RedisServer:
     """A Redis server that may be unavailable; logged once, and once more when it is back.
 
-    :param settings: where it is.
     :param clock: monotonic time in seconds.
     """
 
@@ -145,8 +144,6 @@ class RedisServer:
     def reserve(self, key: str, arguments: list[str | int], longest: float) -> float | None:
         """Reserve a slot of a queue.
 
-        :param key: of the queue.
-        :param arguments: of the script.
         :param longest: the most seconds that a valid response may have.
         :returns: seconds until the slot; ``None`` if the server is away, slow or wrong, which is logged once.
         """
@@ -213,8 +210,6 @@ class SharedRateLimiter(RateLimiter):
 
     :param rate: calls per second that the service allows.
     :param key: of the queue; the same in all processes.
-    :param server: keeps the queue.
-    :param options: of :class:`RateLimiter`.
     """
 
     remote: ClassVar[bool] = True
@@ -321,9 +316,7 @@ def shared_rate_limiter(
 ) -> SharedRateLimiter:
     """Return the rate limiter that an operation of an account has in all processes.
 
-    :param settings: where the queue is kept.
     :param account: whose calls they are; only its hash is stored.
-    :param action: the operation.
     :param rate: calls per second that the service allows.
     :param clock: the time; the queue itself follows the Redis server's.
     """

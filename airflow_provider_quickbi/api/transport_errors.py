@@ -33,9 +33,6 @@ def no_response(
 ) -> TransientError:
     """Return the error for a request without a response.
 
-    :param action: the operation.
-    :param settings: of the client.
-    :param error: what the HTTP library raised.
     :param handled: what the caller was handling when it called: part of the error's context, but none of its causes.
     """
     names = {type(cause).__name__ for cause in _causes(error, handled)}
@@ -57,9 +54,6 @@ def tls_failure(
 ) -> QuickBIError:
     """Return the error for a TLS failure; unless it concerns the certificate, the request may have arrived.
 
-    :param action: the operation.
-    :param settings: of the client.
-    :param error: what the HTTP library raised.
     :param handled: see :func:`no_response`.
     """
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error, handled)):
@@ -77,10 +71,7 @@ def tls_failure(
 
 
 def response_too_large(action: str) -> TransientError:
-    """Return the error for a response that exceeds :data:`.responses.MAX_RESPONSE_BYTES`.
-
-    :param action: the operation.
-    """
+    """Return the error for a response that exceeds :data:`.responses.MAX_RESPONSE_BYTES`."""
     return TransientError(f"the response is larger than {MAX_RESPONSE_BYTES:,} bytes", action=action)
 
 

@@ -47,7 +47,6 @@ class StartOperator(TemplatedTask):
     def _read_subject(self, arguments: Arguments) -> Subject:
         """Return what is started, without id and name as long as templates are not rendered.
 
-        :param arguments: of this task.
         :raises OptionError: for the first one that is wrong.
         """
 
@@ -59,7 +58,6 @@ class StartOperator(TemplatedTask):
     ) -> None:
         """Check the arguments while the DAG is parsed, as far as they are known.
 
-        :param default_args: that apply to this task.
         :param exclusive: pairs of arguments that exclude each other.
         :param one_of: the two arguments of which exactly one says what is started.
         :raises QuickBIArgumentError: for the first one that is wrong.
@@ -108,7 +106,6 @@ class StartOperator(TemplatedTask):
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Resume where this try was deferred.
 
-        :param context: of the task.
         :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.
         """
         QuickBIConsoleLink.resumed(self)

@@ -80,7 +80,6 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     ) -> None:
         """Check the arguments while the DAG is parsed, as far as they are known.
 
-        :param default_args: that apply to this task.
         :param exclusive: pairs of arguments that exclude each other.
         :raises QuickBIArgumentError: for the first one that is wrong.
         """
@@ -168,7 +167,6 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Handle the trigger's event.
 
-        :param context: of the task.
         :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
         """
         QuickBIConsoleLink.resumed(self)

@@ -41,10 +41,7 @@ _STORING = RetryPolicy(attempts=3)
 
 @contextmanager
 def readable(trigger: BaseTrigger) -> Iterator[None]:
-    """Turn an error about stored arguments into the one that a triggerer survives.
-
-    :param trigger: whose arguments are read.
-    """
+    """Turn an error about stored arguments into the one that a triggerer survives."""
     try:
         yield
     except ValueError as error:
@@ -54,11 +51,8 @@ def readable(trigger: BaseTrigger) -> Iterator[None]:
 class WatchTrigger(BaseEventTrigger):
     """Emit one event for each run of a subject that reaches one of the wanted statuses.
 
-    :param statuses: the statuses to emit.
     :param poll_interval: seconds between two polls.
-    :param quickbi_conn_id: id of the connection.
     :param name: distinguishes watchers that are otherwise equal.
-    :param version: of the arguments.
     """
 
     #: What is watched, see :class:`airflow_provider_quickbi._wait.subject.Subject`.
@@ -182,7 +176,6 @@ class WatchTrigger(BaseEventTrigger):
     async def _store(self, tracker: RunTracker, delay: float) -> bool:
         """Store what was seen, and return whether that succeeded; a failure is retried with the next response.
 
-        :param tracker: what was seen.
         :param delay: seconds until then, in which Airflow takes the events over.
         """
         if (store := getattr(self, "asset_state_store", None)) is None:
