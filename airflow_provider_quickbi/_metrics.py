@@ -33,7 +33,7 @@ _STARTS = {MailTaskSubject.kind: "quickbi.mails_started", DatasetSubject.kind: "
 def count_call(action: str, result: str) -> None:
     """Count one call.
 
-    :param result: ``answered``, or the kind of the error.
+    :param result: ``ok``, or the kind of the error.
     """
     Stats.incr("quickbi.calls", tags={"action": action, "result": result})
     if result == "throttled":

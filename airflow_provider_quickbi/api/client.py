@@ -86,7 +86,7 @@ class QuickBIClient(_Client[RequestsTransport]):
 
     :param settings: the account and how to reach it.
     :param retries: how often reads are retried; default 5 attempts within about 8 seconds.
-    :param on_call: called after each call with the operation and its result: ``succeeded`` or a kind of error.
+    :param on_call: called after each call with the operation and its result: ``ok`` or a kind of error.
     :param clock: the time, and how to sleep; default the machine's.
     """
 
@@ -272,7 +272,7 @@ class AsyncQuickBIClient(_Client[AiohttpTransport]):
 
     :param settings: the account and how to reach it.
     :param retries: how often reads are retried; default 5 attempts within about 8 seconds.
-    :param on_call: called after each call with the operation and its result: ``succeeded`` or a kind of error; must
+    :param on_call: called after each call with the operation and its result: ``ok`` or a kind of error; must
         not block.
     :param clock: the time, and how to sleep; default the machine's.
     """

@@ -67,7 +67,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Report the result of a call for metrics: ``succeeded`` or the kind of the error."""
+    """Report the result of a call for metrics: ``ok`` or the kind of the error."""
 
     action: str
     result: str
