@@ -113,6 +113,15 @@ def task_errors() -> Iterator[None]:
         raise task_error(error) from None
 
 
+@contextmanager
+def argument_errors(task_id: str = "") -> Iterator[None]:
+    """Raise what is wrong with an argument as ``QuickBIArgumentError``, naming the task once it runs."""
+    try:
+        yield
+    except OptionError as error:
+        raise QuickBIArgumentError(f"{task_id}: {error}" if task_id else str(error)) from None
+
+
 def outcome_error(evaluation: Evaluation) -> Exception:
     """Return what a task raises for an outcome other than ``SUCCEEDED``.
 

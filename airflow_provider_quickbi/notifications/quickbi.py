@@ -14,7 +14,7 @@ from airflow_provider_quickbi._send.options import read_mail_task
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
-from airflow_provider_quickbi.exceptions import QuickBIArgumentError
+from airflow_provider_quickbi.exceptions import argument_errors
 from airflow_provider_quickbi.hooks.quickbi import LOOKUP_PAGE_SIZE, QuickBIHook
 
 if TYPE_CHECKING:
@@ -60,11 +60,9 @@ class QuickBISendMailNotifier(BaseNotifier):
         self.subscribe_name = subscribe_name
         self.mail_owner = mail_owner
         self.quickbi_conn_id = quickbi_conn_id
-        try:
+        with argument_errors():
             _options.need_one_of(self, "mail_id", "subscribe_name")
             read_mail_task(Arguments(self, parsing=True))
-        except OptionError as error:
-            raise QuickBIArgumentError(str(error)) from None
 
     def notify(self, context: Context) -> None:
         """Start the mail.

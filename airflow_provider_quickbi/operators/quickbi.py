@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_quickbi import _options, connection
-from airflow_provider_quickbi._options import Arguments, OptionError
+from airflow_provider_quickbi._options import Arguments
 from airflow_provider_quickbi._send.options import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_START_TIMEOUT,
@@ -23,7 +23,7 @@ from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNR
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
-from airflow_provider_quickbi.exceptions import QuickBIArgumentError, task_error
+from airflow_provider_quickbi.exceptions import argument_errors, task_error
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 from airflow_provider_quickbi.operators.dataset import QuickBIRefreshDatasetOperator
@@ -87,17 +87,13 @@ class QuickBIListMailTasksOperator(TemplatedTask):
         self.page_size = page_size
         self.max_mail_tasks = max_mail_tasks
         self.quickbi_conn_id = quickbi_conn_id
-        try:
+        with argument_errors():
             _ListOptions.read(Arguments(self, parsing=True))
-        except OptionError as error:
-            raise QuickBIArgumentError(str(error)) from None
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return the mail tasks."""
-        try:
+        with argument_errors(self.task_id):
             options = _ListOptions.read(Arguments(self))
-        except OptionError as error:
-            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         found: list[dict[str, Any]] = []
         with QuickBIHook(self.quickbi_conn_id) as hook:
             QuickBIConsoleLink.store(self, context, hook.quickbi_connection.console_url)

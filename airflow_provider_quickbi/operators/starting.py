@@ -16,7 +16,7 @@ from airflow_provider_quickbi._wait.events import Event, wrap_event_errors
 from airflow_provider_quickbi._wait.outlets import unrelated_outlets
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.assets.quickbi import is_quickbi
-from airflow_provider_quickbi.exceptions import QuickBIArgumentError
+from airflow_provider_quickbi.exceptions import argument_errors
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 
@@ -63,14 +63,12 @@ class StartOperator(TemplatedTask):
         :raises QuickBIArgumentError: for the first one that is wrong.
         """
         _options.settle_defaults(self, default_args, exclusive, {"on_failed": OnRunFailed})
-        try:
+        with argument_errors():
             _options.need_one_of(self, *one_of)
             RunOptions.read(Arguments(self, parsing=True))
             if not _options.is_template(self.deadline):
                 _instants.deadline("deadline", self.deadline, CLOCK.now(), _airflow.default_timezone())
             self._check_outlets(self._read_subject(Arguments(self, parsing=True)))
-        except OptionError as error:
-            raise QuickBIArgumentError(str(error)) from None
 
     def _check_outlets(self, subject: Subject) -> None:
         if not self.wait_for_completion and any(is_quickbi(outlet) for outlet in self.outlets):
@@ -88,10 +86,8 @@ class StartOperator(TemplatedTask):
         """Start a run, unless a record says that an earlier try may have done so; then wait for it."""
         subject, options = self._read()
         day_of = _airflow.run_started(context) or CLOCK.now()
-        try:
+        with argument_errors(self.task_id):
             late = _instants.deadline("deadline", self.deadline, day_of, _airflow.default_timezone())
-        except OptionError as error:
-            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         now = CLOCK.time()
         state = AttemptState(
             subject=subject,
@@ -118,9 +114,7 @@ class StartOperator(TemplatedTask):
 
     def _read(self) -> tuple[Subject, RunOptions]:
         arguments = Arguments(self)
-        try:
+        with argument_errors(self.task_id):
             subject, options = self._read_subject(arguments), RunOptions.read(arguments)
             self._check_outlets(subject)
-        except OptionError as error:
-            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         return subject, options
