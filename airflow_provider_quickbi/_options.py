@@ -1,4 +1,7 @@
-"""Arguments of tasks as DAG authors and templates give them, read as typed values; every error names the argument."""
+"""Arguments of tasks as DAG authors and templates give them, read as typed values.
+
+What cannot be read as such is an :class:`OptionError`, which names the argument.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,6 @@ class Arguments:
         """Return an argument as a value.
 
         :param unknown: stands in for a template while the DAG is parsed.
-        :raises OptionError: if it is wrong.
         """
         value = getattr(self.task, name)
         if self.parsing and is_template(value):
@@ -200,10 +202,7 @@ def _decoded_list(value: str) -> list[Any] | None:
 
 
 def run_id(name: str, value: Any) -> str | None:
-    """Return a TaskId as text.
-
-    :raises OptionError: if it is no whole number.
-    """
+    """Return a TaskId as text."""
     written = text(name, value)
     if written is not None and not (written.isascii() and written.isdigit() and len(written) <= 20):
         raise OptionError(f"{name} must be a whole number, for example 7218865303929605212, not {written[:60]!r}")
@@ -231,10 +230,7 @@ def seconds(name: str, value: Any) -> float | None:
 
 
 def flag(name: str, value: Any) -> bool | None:
-    """Return a boolean, which a template may have rendered to text; ``None`` for neither.
-
-    :raises OptionError: if it is something else.
-    """
+    """Return a boolean, which a template may have rendered to text; ``None`` for neither."""
     if _is_nothing(value):
         return None
     if isinstance(value, bool):
@@ -245,10 +241,7 @@ def flag(name: str, value: Any) -> bool | None:
 
 
 def count(name: str, value: Any) -> int | None:
-    """Return a whole number from 1, which a template may have rendered to text; ``None`` for no limit.
-
-    :raises OptionError: if it is something else.
-    """
+    """Return a whole number from 1, which a template may have rendered to text; ``None`` for no limit."""
     if _is_nothing(value):
         return None
     try:
@@ -263,10 +256,7 @@ def count(name: str, value: Any) -> int | None:
 
 
 def choice(name: str, value: Any, choices: type[E]) -> E:
-    """Return one of the choices.
-
-    :raises OptionError: if it is something else.
-    """
+    """Return one of the choices."""
     chosen = value.strip() if isinstance(value, str) else value
     if chosen not in list(choices):
         raise OptionError(f"{name} must be one of {', '.join(choices)}, not {_written(value)[:60]!r}")
@@ -274,10 +264,7 @@ def choice(name: str, value: Any, choices: type[E]) -> E:
 
 
 def requirement(name: str, value: Any) -> str | int:
-    """Return how many of several mail tasks must be sent: ``all``, ``any`` or a number.
-
-    :raises OptionError: if it is something else.
-    """
+    """Return how many of several mail tasks must be sent: ``all``, ``any`` or a number."""
     if value in ("all", "any"):
         return str(value)
     try:
@@ -305,10 +292,7 @@ def required_of(require: str | int, total: int) -> int:
 
 
 def need_one_of(task: Any, first: str, second: str) -> None:
-    """Refuse a task that has neither of two arguments, or both.
-
-    :raises OptionError: saying which.
-    """
+    """Refuse a task that has neither of two arguments, or both."""
     given = [name for name in (first, second) if getattr(task, name) is not None]
     if not given:
         raise OptionError(f"{type(task).__name__} needs either {first} or {second}")
