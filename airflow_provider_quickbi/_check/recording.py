@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_quickbi import __version__
 from airflow_provider_quickbi._check.behaviour import Behaviour
 from airflow_provider_quickbi._check.refreshes import ACTIONS
+from airflow_provider_quickbi._check.unknowns import data_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -210,11 +211,8 @@ def _mail_tasks(exchanges: Sequence[Exchange]) -> list[dict[str, Any]]:
     }
     tasks: list[dict[str, Any]] = []
     for exchange in exchanges:
-        result = exchange.result
-        if exchange.action != "GetMailTaskList" or not isinstance(result, Mapping):
-            continue
-        for item in next((value for key, value in result.items() if str(key).lower() == "data"), None) or ():
-            folded = {str(key).lower(): value for key, value in item.items()} if isinstance(item, Mapping) else {}
+        for item in data_of(exchange) if exchange.action == "GetMailTaskList" else ():
+            folded = {str(key).lower(): value for key, value in item.items()}
             paused = folded.get("paused") in (True, "true")
             tasks.append({"paused": paused, "ran": str(folded.get("mailid")) in ran})
     return tasks

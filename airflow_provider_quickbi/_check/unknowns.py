@@ -60,7 +60,7 @@ def response_fields(lists: Sequence[Exchange], statuses: Sequence[Exchange]) -> 
     :param statuses: exchanges of ``GetMailTaskStatus``.
     """
     name = "response fields"
-    tasks = [item for exchange in lists for item in _data(exchange)]
+    tasks = [item for exchange in lists for item in data_of(exchange)]
     runs = [item for exchange in statuses for item in items_of(exchange)]
     learnt: Learnt = {}
     if runs:
@@ -200,7 +200,8 @@ def items_of(exchange: Exchange) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
 
 
-def _data(exchange: Exchange) -> list[Mapping[str, Any]]:
+def data_of(exchange: Exchange) -> list[Mapping[str, Any]]:
+    """Return the mail tasks of a response of ``GetMailTaskList`` as the service wrote them."""
     result = exchange.result
     if not isinstance(result, Mapping):
         return []
