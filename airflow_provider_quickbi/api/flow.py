@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
 from airflow_provider_quickbi.api.models import MalformedResponse
-from airflow_provider_quickbi.api.responses import malformed, read_response
+from airflow_provider_quickbi.api.responses import read_response
 from airflow_provider_quickbi.api.signing import SignedRequest, encode_parameters, sign
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def call_flow(
                 read_response(operation.action, *(yield Send(operation.action, request, operation.repeatable)))
             )
         except MalformedResponse as error:
-            failure: QuickBIError = malformed(operation.action, error)
+            failure: QuickBIError = TransientError(f"unexpected response: {error}", action=operation.action)
         except QuickBIError as error:
             failure = error
         else:

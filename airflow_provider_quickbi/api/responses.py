@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_quickbi.api.errors import (
     ErrorKind,
     PermanentError,
-    QuickBIError,
     ThrottledError,
     TransientError,
     error_for,
 )
 from airflow_provider_quickbi.api.models import printable
-
-if TYPE_CHECKING:
-    from airflow_provider_quickbi.api.models import MalformedResponse
 
 #: Largest response body that is read, in bytes; a page of mail tasks takes a few kilobytes.
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
@@ -90,11 +86,6 @@ def _redirect_target(headers: Mapping[str, str]) -> str:
     except ValueError:
         return "an invalid URL"
     return _text(f"{target.scheme}://{target.hostname}") if target.hostname else "a URL without a host"
-
-
-def malformed(action: str, error: MalformedResponse) -> QuickBIError:
-    """Return the error for a response that is JSON but does not have the documented fields."""
-    return TransientError(f"unexpected response: {error}", action=action)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
