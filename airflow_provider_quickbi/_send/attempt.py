@@ -65,7 +65,7 @@ class StartAttempt:
     def resume(self, event: Event) -> dict[str, Any]:
         """Go on after a trigger's event, and return the run."""
         with self.records.recording_the_end():
-            record = self.records.stored(self.state.subject)
+            record = self.records.stored()
             if record is not None and record != self.state.record:
                 # A worker that resumed this deferral before this one has recorded more than the deferral knows.
                 self._recover(record)
@@ -103,7 +103,7 @@ class StartAttempt:
                 self.monitor.back_off(TransientError(str(error)))
                 return
             self.state.reset_backoff()
-        if (record := self.records.open(self.state.subject)) is not None:
+        if (record := self.records.open()) is not None:
             self._recover(record)
         else:
             self.state.phase = Phase.STARTING

@@ -50,14 +50,12 @@ def selection(wait: WaitState) -> str:
         return f"the {words.run} with {words.run_id} {selector.run_id}"
     if selector.is_open:
         return f"the latest {words.run}, whatever its age"
-    parts = []
+    bounds = []
     if selector.executed_after is not None:
-        parts.append(f"started at or after {selector.executed_after.isoformat()}")
+        bounds.append(f"at or after {selector.executed_after.isoformat()}")
     if selector.executed_before is not None:
-        parts.append(f"before {selector.executed_before.isoformat()}")
-    if selector.executed_before is not None and selector.executed_after is None:
-        parts[0] = f"started {parts[0]}"
-    text = " ".join([f"a {words.run}", *([" and ".join(parts)] if parts else [])])
+        bounds.append(f"before {selector.executed_before.isoformat()}")
+    text = f"a {words.run} started {' and '.join(bounds)}" if bounds else f"a {words.run}"
     if selector.other_than:
         text += f" other than {', '.join(selector.other_than[:3])}{', ...' if len(selector.other_than) > 3 else ''}"
     return text
