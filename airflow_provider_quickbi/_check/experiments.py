@@ -34,10 +34,6 @@ _PROMPT = 60.0
 class Calls:
     """A part of a check that calls the service.
 
-    :param client: of the account.
-    :param options: what is to be checked.
-    :param clock: the time, and how to wait.
-    :param report: where the lines go.
     :param progress: called with a sentence about what takes long.
     """
 

@@ -34,14 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class StartAttempt:
-    """One try, in one worker process; after a deferral it continues in another one.
-
-    :param task: the operator.
-    :param options: of the operator.
-    :param state: of this try.
-    :param hook: of this worker process.
-    :param context: of the task.
-    """
+    """One try, in one worker process; after a deferral it continues in another one."""
 
     task: RunTask
     options: RunOptions

@@ -35,14 +35,7 @@ _SHORT_PAUSE = FIRST_EVENT_SECONDS + 2.0
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RunMonitor:
-    """Waits for a run, or until a start may be tried, on behalf of a start attempt.
-
-    :param task: the operator.
-    :param options: of the operator.
-    :param state: of the try.
-    :param hook: of this worker process.
-    :param context: of the task.
-    """
+    """Waits for a run, or until a start may be tried, on behalf of a start attempt."""
 
     task: RunTask
     options: RunOptions

@@ -36,15 +36,7 @@ DEFAULT_PAUSE = 60.0
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Starter:
-    """Makes the one starting call of a try; each method changes the try's state.
-
-    :param options: of the operator.
-    :param state: of the try.
-    :param hook: of this worker process.
-    :param records: keeps the record of the start.
-    :param monitor: waits and backs off.
-    :param log: of the task.
-    """
+    """Makes the one starting call of a try; each method changes the try's state."""
 
     options: RunOptions
     state: AttemptState
