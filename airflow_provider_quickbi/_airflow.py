@@ -51,7 +51,6 @@ def run_started(context: Any) -> datetime | None:
 def due_time(context: Any, dag: Any) -> DueTime:
     """Return when this DAG run was due, and when the next ones are.
 
-    :param context: of the task.
     :param dag: of the task; its schedule says when the next runs are due.
     """
     dag_run = context.get("dag_run")
@@ -125,11 +124,7 @@ def default_timezone() -> tzinfo:
 
 
 def first_reschedule_date(sensor: Any, context: Any) -> datetime | None:
-    """Return when a rescheduled sensor first polled, as ``BaseSensorOperator`` counts its ``timeout``.
-
-    :param sensor: the task.
-    :param context: of the task.
-    """
+    """Return when a rescheduled sensor first polled, as ``BaseSensorOperator`` counts its ``timeout``."""
     task_instance = context.get("ti")
     if task_instance is None:
         return None
@@ -149,11 +144,7 @@ def first_reschedule_date(sensor: Any, context: Any) -> datetime | None:
 
 
 def is_retry(task: Any, context: Any) -> bool:
-    """Whether this is a further try of a task that failed, and not the first one after it was cleared.
-
-    :param task: the task.
-    :param context: of the task.
-    """
+    """Whether this is a further try of a task that failed, and not the first one after it was cleared."""
     task_instance = context.get("ti")
     if task_instance is None:
         return False
@@ -162,10 +153,7 @@ def is_retry(task: Any, context: Any) -> bool:
 
 
 def task_state_store(context: Any) -> Any:
-    """Return what keeps a task's state from one try to the next, ``None`` below Airflow 3.3.
-
-    :param context: of the task.
-    """
+    """Return what keeps a task's state from one try to the next, ``None`` below Airflow 3.3."""
     return context.get("task_state_store")
 
 
@@ -174,8 +162,6 @@ def callback_state_store(context: Any) -> Any:
 
     The DAG processor runs the callbacks of DAGs, and of tasks whose worker is gone. There, the context has a store that
     never responds, and the task instance has no ``start_date``.
-
-    :param context: of the callback.
     """
     on_worker = getattr(context.get("ti"), "start_date", None) is not None
     return task_state_store(context) if on_worker else None

@@ -19,7 +19,6 @@ _BEGINS_WITH_TIME = re.compile(r"\d{1,2}(:|\s*[ap]\.?m\b)", re.IGNORECASE)
 def instant(name: str, value: Any, zone: tzinfo = UTC) -> datetime | None:
     """Return an instant in UTC.
 
-    :param name: of the argument.
     :param value: a datetime or ISO 8601 text.
     :param zone: of a value that names none.
     :raises OptionError: if it is neither.
@@ -46,7 +45,6 @@ def instant(name: str, value: Any, zone: tzinfo = UTC) -> datetime | None:
 def deadline(name: str, value: Any, day_of: datetime, zone: tzinfo = UTC) -> datetime | None:
     """Return an instant, which may also be written as a wall time in a zone, such as ``09:00 Asia/Shanghai``.
 
-    :param name: of the argument.
     :param value: an instant as :func:`instant` takes it, or a wall time.
     :param day_of: a wall time is on the day on which this instant falls in that zone.
     :param zone: of an instant that names none.

@@ -33,8 +33,7 @@ _STARTS = {MailTaskSubject.kind: "quickbi.mails_started", DatasetSubject.kind: "
 def count_call(action: str, result: str) -> None:
     """Count one call.
 
-    :param action: the operation.
-    :param result: ``answered``, or the kind of the error.
+    :param result: ``ok``, or the kind of the error.
     """
     Stats.incr("quickbi.calls", tags={"action": action, "result": result})
     if result == "throttled":
@@ -44,10 +43,7 @@ def count_call(action: str, result: str) -> None:
 
 
 def count_outcome(group: WaitGroup) -> None:
-    """Count the outcomes of a group's waits.
-
-    :param group: that is finished.
-    """
+    """Count the outcomes of a group's waits."""
     for wait, evaluation in zip(group.waits, group.evaluations, strict=True):
         if evaluation.outcome.final:
             Stats.incr("quickbi.waits", tags={"outcome": evaluation.outcome.value})
@@ -56,10 +52,7 @@ def count_outcome(group: WaitGroup) -> None:
 
 
 def count_start(subject: Subject) -> None:
-    """Count a start.
-
-    :param subject: the mail task or the dataset.
-    """
+    """Count a start."""
     Stats.incr(_STARTS[subject.kind])
 
 
@@ -74,8 +67,6 @@ class DetectionDelay:
     def polled(self, group: WaitGroup, position: int, now: float) -> None:
         """Record a poll.
 
-        :param group: after the poll.
-        :param position: of the wait that was polled.
         :param now: seconds since the epoch.
         """
         if group.evaluations[position].outcome in (Outcome.SUCCEEDED, Outcome.FAILED):

@@ -1,4 +1,7 @@
-"""Arguments of tasks as DAG authors and templates give them, read as typed values; every error names the argument."""
+"""Arguments of tasks as DAG authors and templates give them, read as typed values.
+
+What cannot be read as such is an :class:`OptionError`, which names the argument.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +48,7 @@ class Arguments:
     def read(self, name: str, parse: Callable[[str, Any], T], unknown: U) -> T | U:
         """Return an argument as a value.
 
-        :param name: of the argument.
-        :param parse: reads it.
         :param unknown: stands in for a template while the DAG is parsed.
-        :raises OptionError: if it is wrong.
         """
         value = getattr(self.task, name)
         if self.parsing and is_template(value):
@@ -79,7 +79,6 @@ def refuse_undefined(name: str, value: Any) -> None:
 def undefined_variable(name: str, variable: str) -> str:
     """Return what is wrong with a template, and what to write instead.
 
-    :param name: of the argument.
     :param variable: that this DAG run does not have.
     """
     if variable.startswith("data_interval_"):
@@ -92,12 +91,7 @@ def undefined_variable(name: str, variable: str) -> str:
 
 
 def own_argument(task: Any, name: str, default_args: Mapping[str, Any]) -> bool:
-    """Whether an argument was given to the task itself, and not by ``default_args``.
-
-    :param task: the operator.
-    :param name: of the argument.
-    :param default_args: that apply to the task.
-    """
+    """Whether an argument was given to the task itself, and not by ``default_args``."""
     value = getattr(task, name)
     return value is not None and not (name in default_args and default_args[name] is value)
 
@@ -108,6 +102,11 @@ def _written(value: Any) -> str:
         return str(value)
     except (ValueError, RecursionError):
         return f"a {type(value).__name__} too large to be written"
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a value is ``None``, or what a template has rendered to nothing."""
+    return value is None or (isinstance(value, str) and value.strip() in ("", "None"))
 
 
 def _how_to_map(name: str, value: Any) -> str:
@@ -149,15 +148,12 @@ def optional_text(name: str, value: Any) -> str | None:
 
     :raises OptionError: if it is too long or no text.
     """
-    if isinstance(value, str) and value.strip() in ("", "None"):
-        return None
-    return text(name, value)
+    return None if _is_nothing(value) else text(name, value)
 
 
 def texts(name: str, value: Any, *, rendered: bool = False) -> tuple[str, ...]:
     """Return one text or several; a list must hold at least one, each once.
 
-    :param name: of the argument.
     :param value: what :func:`as_list` takes for a list, or one text.
     :param rendered: whether a template gave the value.
     :raises OptionError: as :func:`text`, or if one is given twice.
@@ -184,7 +180,6 @@ def as_list(value: Any, *, rendered: bool) -> Sequence[Any] | None:
     A list is a list. Text is one only if a template gave it and it is a list of texts as Python or JSON writes it, some
     of which may have been rendered to nothing (``None``): a name may start with a bracket.
 
-    :param value: of the argument.
     :param rendered: whether a template gave it.
     """
     if isinstance(value, str):
@@ -207,10 +202,7 @@ def _decoded_list(value: str) -> list[Any] | None:
 
 
 def run_id(name: str, value: Any) -> str | None:
-    """Return a TaskId as text.
-
-    :raises OptionError: if it is no whole number.
-    """
+    """Return a TaskId as text."""
     written = text(name, value)
     if written is not None and not (written.isascii() and written.isdigit() and len(written) <= 20):
         raise OptionError(f"{name} must be a whole number, for example 7218865303929605212, not {written[:60]!r}")
@@ -222,7 +214,7 @@ def seconds(name: str, value: Any) -> float | None:
 
     :raises OptionError: if it is something else or negative.
     """
-    if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
+    if _is_nothing(value):
         return None
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -238,26 +230,19 @@ def seconds(name: str, value: Any) -> float | None:
 
 
 def flag(name: str, value: Any) -> bool | None:
-    """Return a boolean, which a template may have rendered to text; ``None`` for neither.
-
-    :raises OptionError: if it is something else.
-    """
-    if value is None or isinstance(value, bool):
+    """Return a boolean, which a template may have rendered to text; ``None`` for neither."""
+    if _is_nothing(value):
+        return None
+    if isinstance(value, bool):
         return value
-    if isinstance(value, str):
-        if value.strip() in ("", "None"):
-            return None
-        if value.strip().lower() in ("true", "false"):
-            return value.strip().lower() == "true"
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
     raise OptionError(f"{name} must be true or false, not {_written(value)[:60]!r}")
 
 
 def count(name: str, value: Any) -> int | None:
-    """Return a whole number from 1, which a template may have rendered to text; ``None`` for no limit.
-
-    :raises OptionError: if it is something else.
-    """
-    if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
+    """Return a whole number from 1, which a template may have rendered to text; ``None`` for no limit."""
+    if _is_nothing(value):
         return None
     try:
         if isinstance(value, (bool, float)):
@@ -271,10 +256,7 @@ def count(name: str, value: Any) -> int | None:
 
 
 def choice(name: str, value: Any, choices: type[E]) -> E:
-    """Return one of the choices.
-
-    :raises OptionError: if it is something else.
-    """
+    """Return one of the choices."""
     chosen = value.strip() if isinstance(value, str) else value
     if chosen not in list(choices):
         raise OptionError(f"{name} must be one of {', '.join(choices)}, not {_written(value)[:60]!r}")
@@ -282,10 +264,7 @@ def choice(name: str, value: Any, choices: type[E]) -> E:
 
 
 def requirement(name: str, value: Any) -> str | int:
-    """Return how many of several mail tasks must be sent: ``all``, ``any`` or a number.
-
-    :raises OptionError: if it is something else.
-    """
+    """Return how many of several mail tasks must be sent: ``all``, ``any`` or a number."""
     if value in ("all", "any"):
         return str(value)
     try:
@@ -313,10 +292,7 @@ def required_of(require: str | int, total: int) -> int:
 
 
 def need_one_of(task: Any, first: str, second: str) -> None:
-    """Refuse a task that has neither of two arguments, or both.
-
-    :raises OptionError: saying which.
-    """
+    """Refuse a task that has neither of two arguments, or both."""
     given = [name for name in (first, second) if getattr(task, name) is not None]
     if not given:
         raise OptionError(f"{type(task).__name__} needs either {first} or {second}")
@@ -333,7 +309,6 @@ def settle_defaults(
     """Let a task's own arguments win over ``default_args`` that exclude them, or that are meant for other classes.
 
     :param task: the operator, with its arguments set.
-    :param default_args: that apply to it.
     :param exclusive: pairs of arguments that exclude each other.
     :param choices: arguments whose choices other classes extend; the first choice is the default.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi.api.shared_rate_limit import DEFAULT_REDIS_PORT, RedisSettings
 
@@ -13,26 +13,11 @@ CONN_TYPE = "redis"
 _SSL_OPTIONS = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile")
 
 
-class AirflowConnection(Protocol):
-    """What is needed of an Airflow connection, whichever Airflow's."""
-
-    conn_id: Any
-    conn_type: Any
-    host: Any
-    port: Any
-    login: Any
-    password: Any
-
-    @property
-    def extra_dejson(self) -> dict[Any, Any]:
-        """The decoded extra."""
-
-
-def redis_settings_of(connection: AirflowConnection) -> RedisSettings:
+def redis_settings_of(connection: Any) -> RedisSettings:
     """Return where the Redis of a connection is; nothing is called.
 
-    :param connection: of type ``redis``: ``host``, ``port``, ``login``, ``password``, and in the extra ``db``, ``ssl``
-        and ``ssl_ca_certs``, ``ssl_cert_reqs``, ``ssl_certfile``, ``ssl_check_hostname``, ``ssl_keyfile``.
+    :param connection: Airflow's, of type ``redis``: ``host``, ``port``, ``login``, ``password``, and in the extra
+        ``db``, ``ssl``, ``ssl_ca_certs``, ``ssl_cert_reqs``, ``ssl_certfile``, ``ssl_check_hostname``, ``ssl_keyfile``.
     :raises ValueError: if it is no such connection; the message names the field and holds nothing secret.
     """
     where = f"Connection {connection.conn_id!r}"

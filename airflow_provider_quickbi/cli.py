@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from contextlib import contextmanager, redirect_stdout
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -114,8 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(name: str, options: argparse.Namespace) -> int:
     """Carry out a subcommand.
 
-    :param name: of the subcommand.
-    :param options: its arguments.
     :returns: the exit code.
     """
     from airflow_provider_quickbi._check import commands
@@ -134,17 +133,13 @@ def run(name: str, options: argparse.Namespace) -> int:
         with _logs_on_stderr() as out:
             return carry_out[name](options, out)
     except QuickBIConnectionError as error:
-        code = commands.Exit.USAGE
-        print(f"Error: {error}", file=sys.stderr)
+        return commands.complain(str(error), commands.Exit.USAGE)
     except QuickBIUnavailable as error:
-        code = commands.Exit.UNAVAILABLE
-        print(f"Error: {error}", file=sys.stderr)
+        return commands.complain(str(error), commands.Exit.UNAVAILABLE)
     except OSError as error:
-        code = commands.Exit.FAILED
-        print(f"Error: {error}", file=sys.stderr)
+        return commands.complain(str(error), commands.Exit.FAILED)
     except KeyboardInterrupt:
         return 130
-    return code
 
 
 @contextmanager
@@ -175,7 +170,7 @@ def get_cli_commands() -> list[Any]:
             help="Check, list, send and follow mail tasks of Alibaba Cloud Quick BI",
             description=_DESCRIPTION,
             subcommands=[
-                ActionCommand(name=name, help=text, func=_Run(name), args=_arguments(configure))
+                ActionCommand(name=name, help=text, func=_action(name), args=_arguments(configure))
                 for name, text, configure in _COMMANDS
             ],
         )
@@ -183,26 +178,17 @@ def get_cli_commands() -> list[Any]:
 
 
 def _arguments(configure: Callable[[argparse.ArgumentParser], None]) -> Any:
-    return (_Arguments(configure),)
+    """Return what stands in for Airflow's ``Arg``, sorted by ``flags``, so that both command lines have one parser."""
+    return (SimpleNamespace(flags=("--arguments",), add_to_parser=configure),)
 
 
-class _Run:
-    """Carries out a subcommand for Airflow, which ignores what is returned."""
+def _action(name: str) -> Callable[[argparse.Namespace], None]:
+    """Return what carries out a subcommand for Airflow, which ignores what is returned."""
 
-    def __init__(self, name: str) -> None:
-        self.__name__ = self._name = name
+    def action(options: argparse.Namespace) -> None:
+        sys.exit(run(name, options))
 
-    def __call__(self, options: argparse.Namespace) -> None:
-        sys.exit(run(self._name, options))
-
-
-class _Arguments:
-    """Stands in for Airflow's ``Arg``, so that both command lines have the same parser."""
-
-    flags = ("--arguments",)  # by which Airflow sorts
-
-    def __init__(self, configure: Callable[[argparse.ArgumentParser], None]) -> None:
-        self.add_to_parser = configure
+    return action
 
 
 def _seconds(text: str) -> float:

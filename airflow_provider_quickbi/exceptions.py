@@ -23,40 +23,34 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.models import Run
 
 
-class QuickBIMailTaskFailed(AirflowFailException):
+class _RunError(AirflowFailException):
+    def __init__(self, message: str, run: Run | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class QuickBIMailTaskFailed(_RunError):
     """The matching run is ``FAILED``: the report was not sent.
 
     :param message: says which run.
     :param run: the run; ``None`` if several mail tasks were waited for.
     """
 
-    def __init__(self, message: str, run: Run | None = None) -> None:
-        super().__init__(message)
-        self.run = run
 
-
-class QuickBIDatasetRefreshFailed(AirflowFailException):
+class QuickBIDatasetRefreshFailed(_RunError):
     """The matching refresh is ``FAILURE`` or ``CANCELED``: the dataset holds what it held before.
 
     :param message: says which refresh, and the end of its log where Quick BI gave it.
     :param run: the refresh; ``None`` if several datasets were waited for.
     """
 
-    def __init__(self, message: str, run: Run | None = None) -> None:
-        super().__init__(message)
-        self.run = run
 
-
-class QuickBIRunMissed(AirflowFailException):
+class QuickBIRunMissed(_RunError):
     """The latest run started after the window, or after the awaited run, which is no longer visible.
 
     :param message: names the window, the latest run and the arguments that help.
     :param run: the latest run; ``None`` if several mail tasks were waited for.
     """
-
-    def __init__(self, message: str, run: Run | None = None) -> None:
-        super().__init__(message)
-        self.run = run
 
 
 class QuickBIRequestError(AirflowFailException):
@@ -116,7 +110,16 @@ def task_errors() -> Iterator[None]:
     try:
         yield
     except PermanentError as error:
-        raise QuickBIRequestError(str(error), code=error.code, request_id=error.request_id) from None
+        raise task_error(error) from None
+
+
+@contextmanager
+def argument_errors(task_id: str = "") -> Iterator[None]:
+    """Raise what is wrong with an argument as ``QuickBIArgumentError``, naming the task once it runs."""
+    try:
+        yield
+    except OptionError as error:
+        raise QuickBIArgumentError(f"{task_id}: {error}" if task_id else str(error)) from None
 
 
 def outcome_error(evaluation: Evaluation) -> Exception:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, is_active, latest
+from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, latest
 from airflow_provider_quickbi._wait.selector import KNOWN_RUNS, RunSelector
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
@@ -170,11 +170,7 @@ def test_the_latest_run_is_the_one_that_started_last_and_has_the_greater_number(
     ("status", "expected"), [("SENT", False), ("FAILED", False), ("PROCESSING", True), ("QUEUED", True)]
 )
 def test_a_run_is_active_until_it_is_sent_or_failed(status: str, expected: bool):
-    assert is_active(run("10", 0, status)) is expected
-
-
-def test_no_run_is_not_active():
-    assert not is_active(None)
+    assert run("10", 0, status).is_terminal is not expected
 
 
 # The response

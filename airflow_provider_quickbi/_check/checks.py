@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi._check import unknowns
 from airflow_provider_quickbi._check.behaviour import Behaviour
 from airflow_provider_quickbi._check.exchange import Clock, ObservedClient
-from airflow_provider_quickbi._check.experiments import SendExperiment, WatchExperiment, report_unanswered
+from airflow_provider_quickbi._check.experiments import Calls, SendExperiment, WatchExperiment, report_unanswered
 from airflow_provider_quickbi._check.network import probe
 from airflow_provider_quickbi._check.refreshes import check_refreshes
 from airflow_provider_quickbi._check.refusals import finding_for
 from airflow_provider_quickbi._check.report import Level, Report, failed, ok, skipped, warning
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError
-from airflow_provider_quickbi.api.operations import get_mail_task_list, get_mail_task_status
+from airflow_provider_quickbi.api.operations import get_mail_task_list
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.api.settings import REGIONS
 
@@ -95,30 +95,28 @@ class Checker:
         client = ObservedClient(self.settings, self.clock)
         with client:
             try:
-                _Calls(self, client, report).run()
+                _Checks(client, self.options, self.clock, report, self.progress, self.identity).run()
             finally:
                 report.exchanges = client.exchanges
         return report
 
 
-class _Calls:
+@dataclass(slots=True)
+class _Checks(Calls):
     """The checks that call the service."""
 
-    def __init__(self, checker: Checker, client: ObservedClient, report: Report) -> None:
-        self.settings = checker.settings
-        self.identity = checker.identity
-        self.options = checker.options
-        self.clock = checker.clock
-        self.progress = checker.progress
-        self.client = client
-        self.report = report
-        self.sample: list[str] = []
-        self.runs: list[MailTaskRun] = []
-        self.paused: set[str] = set()
-        self.listed: set[str] = set()
-        self.read = 0
-        self.never_ran: list[Exchange] = []
-        self.refused: Finding | None = None
+    identity: str
+    sample: list[str] = field(default_factory=list)
+    runs: list[MailTaskRun] = field(default_factory=list)
+    paused: set[str] = field(default_factory=set)
+    listed: set[str] = field(default_factory=set)
+    read: int = 0
+    never_ran: list[Exchange] = field(default_factory=list)
+    refused: Finding | None = None
+
+    @property
+    def settings(self) -> ClientSettings:
+        return self.client.settings
 
     def run(self) -> None:
         self.progress("GetMailTaskList")
@@ -131,46 +129,35 @@ class _Calls:
         if reachable:
             self.unknown_task_id()
             self.measure_rate()
-        self.learn(*unknowns.response_fields(self.client.of("GetMailTaskList"), self.client.of("GetMailTaskStatus")))
+        self.conclude(*unknowns.response_fields(self.client.of("GetMailTaskList"), self.client.of("GetMailTaskStatus")))
         latest = [exchange for exchange in self.client.of("GetMailTaskStatus") if "TaskId" not in exchange.parameters]
-        self.learn(*unknowns.runs_per_response(latest))
+        self.conclude(*unknowns.runs_per_response(latest))
         self.report.add(unknowns.execution_zone(self.runs, self.clock.time(), self.settings.timezone))
         if self.options.dataset_id:
             probe_start, now = self.options.probe_send, self.clock.time()
-            for finding in check_refreshes(
-                self.client, self.settings, self.options.dataset_id, probe_start=probe_start, now=now
-            ):
+            for finding in check_refreshes(self.client, self.options.dataset_id, probe_start=probe_start, now=now):
                 self.report.add(finding)
-        shared = (self.client, self.options, self.settings, self.clock, self.report, self.progress)
+        shared = (self.client, self.options, self.clock, self.report, self.progress)
         if reachable:
             SendExperiment(*shared).run(paused=self.options.mail_id in self.paused)
             WatchExperiment(*shared).run(self.runs)
         report_unanswered(self.report)
 
-    def learn(self, finding: Finding, learnt: dict[str, Any]) -> None:
-        self.report.add(finding)
-        self.report.behaviour = replace(self.report.behaviour, **learnt)
-
     def list_mail_tasks(self) -> bool:
         """Call the first operation, which checks clock, credentials and region; say whether it was allowed."""
-        error: QuickBIError | None = None
-        total: int | None = None
         try:
             page = self.client.do(get_mail_task_list(), retries=_PATIENT)
-        except QuickBIError as caught:
-            error = caught.with_traceback(None)
-        else:
-            self.sample = [task.mail_id for task in page.mail_tasks]
-            self.listed = set(self.sample)
-            self.paused = {task.mail_id for task in page.mail_tasks if task.paused}
-            total = page.total_num if page.total_num is not None else len(page.mail_tasks)
-        if error is not None:
+        except QuickBIError as error:
             finding = finding_for(error, "GetMailTaskList", self.client.exchanges)
             self.report.add(finding)
             self.check_clock()
             if finding.name.startswith("GetMailTask"):
                 self.report.add(ok("credentials", f"accepted, {self.identity}"))
             return False
+        self.sample = [task.mail_id for task in page.mail_tasks]
+        self.listed = set(self.sample)
+        self.paused = {task.mail_id for task in page.mail_tasks if task.paused}
+        total = page.total_num if page.total_num is not None else len(page.mail_tasks)
         self.check_clock()
         self.report.add(ok("service", "responds as Quick BI does"))
         self.report.add(ok("credentials", f"accepted, {self.identity}"))
@@ -196,8 +183,7 @@ class _Calls:
 
     def check_clock(self) -> None:
         exchange = self.client.exchanges[-1] if self.client.exchanges else None
-        date = exchange.date if exchange is not None else None
-        if exchange is None or date is None:
+        if exchange is None or (date := exchange.date) is None:
             self.report.add(skipped("clock", "the response has no header Date"))
             return
         skew = exchange.wall - date.timestamp()
@@ -267,7 +253,7 @@ class _Calls:
             self.report.add(skipped(name, f"each of the {self.read} mail task(s) checked has run"))
             return
         finding, shape = unknowns.empty_response(name, self.never_ran[-1])
-        self.learn(finding, {"never_ran": shape})
+        self.conclude(finding, {"never_ran": shape})
 
     def unknown_task_id(self) -> None:
         """Query a run that does not exist."""
@@ -281,7 +267,7 @@ class _Calls:
                 self.report.add(finding_for(error, "GetMailTaskStatus", self.client.exchanges))
                 return
         finding, shape = unknowns.empty_response("unknown TaskId", self.client.exchanges[-1], UNKNOWN_TASK_ID)
-        self.learn(finding, {"unknown_task_id": shape})
+        self.conclude(finding, {"unknown_task_id": shape})
 
     def measure_rate(self) -> None:
         """Call without a pause, then at the configured rate, and say what was throttled."""
@@ -304,7 +290,7 @@ class _Calls:
             self.report.add(self.too_fast(measured))
             return
         if refused:
-            self.report.behaviour = replace(self.report.behaviour, status_calls_per_second=rate)
+            self.learn(status_calls_per_second=rate)
         self.report.add(ok("rate", f"{measured}; {PACED} at the configured {rate:g} per second passed"))
 
     def passes_after(self, seconds: float) -> bool:
@@ -312,9 +298,8 @@ class _Calls:
         return self.passes()
 
     def passes(self) -> bool:
-        operation = get_mail_task_status(self.sample[0], None, self.settings.zone)
         try:
-            self.client.do(operation, retries=NO_RETRY)
+            self.client.get_mail_task_status(self.sample[0], retries=NO_RETRY)
         except ThrottledError:
             return False
         except QuickBIError:

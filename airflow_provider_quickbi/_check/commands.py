@@ -42,7 +42,7 @@ def check(options: argparse.Namespace, out: TextIO) -> int:
     from airflow_provider_quickbi._check.report import Level, Report, failed
 
     if options.send and not options.mail_id:
-        return _complain("--send needs --mail-id: the mail task that is started once", Exit.USAGE)
+        return complain("--send needs --mail-id: the mail task that is started once", Exit.USAGE)
     progress = Progress()
     try:
         settings, identity = _settings(options.conn_id)
@@ -126,7 +126,7 @@ def send(options: argparse.Namespace, out: TextIO) -> int:
         if not options.wait:
             if unknown:
                 hint = "The mail may have been started: check its status before you send it again."
-                return _complain(f"{start.error}. {hint}", Exit.START_UNKNOWN)
+                return complain(f"{start.error}. {hint}", Exit.START_UNKNOWN)
             _show([{"mail_id": options.mail_id, "started": True}], ("mail_id", "started"), options, out)
             return Exit.OK
         end = follow(
@@ -150,7 +150,7 @@ def send(options: argparse.Namespace, out: TextIO) -> int:
         Outcome.NOT_STARTED: Exit.START_UNKNOWN if unknown else Exit.TIMED_OUT,
         Outcome.UNAVAILABLE: Exit.UNAVAILABLE,
     }
-    return _complain(end.message, codes.get(end.outcome, Exit.TIMED_OUT))
+    return complain(end.message, codes.get(end.outcome, Exit.TIMED_OUT))
 
 
 def simulate(arguments: Sequence[str]) -> int:
@@ -171,7 +171,7 @@ def simulate(arguments: Sequence[str]) -> int:
     try:
         return replay.main(recording.read(Path(own.like)), rest)
     except (recording.RecordingError, OSError) as error:
-        return _complain(str(error), Exit.USAGE)
+        return complain(str(error), Exit.USAGE)
 
 
 def _settings(conn_id: str) -> tuple[ClientSettings, str]:
@@ -236,10 +236,11 @@ def _show_report(report: Report, options: argparse.Namespace, out: TextIO) -> No
 def _explain(error: QuickBIError, before: str = "") -> int:
     from airflow_provider_quickbi.api.errors import PermanentError
 
-    return _complain(f"{before}{error}", Exit.FAILED if isinstance(error, PermanentError) else Exit.UNAVAILABLE)
+    return complain(f"{before}{error}", Exit.FAILED if isinstance(error, PermanentError) else Exit.UNAVAILABLE)
 
 
-def _complain(text: str, code: Exit) -> int:
+def complain(text: str, code: Exit) -> int:
+    """Print an error, and return the exit code."""
     print(f"Error: {text}", file=sys.stderr, flush=True)
     return code
 

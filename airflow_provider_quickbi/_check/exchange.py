@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time as machine
+import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from airflow_provider_quickbi.api.client import QuickBIClient
 from airflow_provider_quickbi.api.clock import Clock as ClientClock
 from airflow_provider_quickbi.api.flow import AcquireSlot, Send
+from airflow_provider_quickbi.api.responses import header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,20 +25,15 @@ if TYPE_CHECKING:
 _ENVELOPE = frozenset({"Action", "Version", "Format", "SignatureType"})
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+@dataclass(eq=False, slots=True)
+class Clock(ClientClock):
     """Where a check takes the time from; tests replace it.
 
-    :param time: seconds since the epoch by which runs are compared.
-    :param wall: seconds since the epoch of this machine, compared with the service's ``Date``.
-    :param monotonic: seconds for durations.
-    :param sleep: waits for seconds.
+    :param wall: seconds since the epoch of this machine, compared with the service's ``Date``; runs are compared by
+        ``time``.
     """
 
-    time: Callable[[], float] = machine.time
-    wall: Callable[[], float] = machine.time
-    monotonic: Callable[[], float] = machine.monotonic
-    sleep: Callable[[float], None] = machine.sleep
+    wall: Callable[[], float] = time.time
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +86,8 @@ class Exchange:
     @property
     def date(self) -> datetime | None:
         """The service's time according to the header ``Date``; ``None`` without a valid one."""
-        text = next((value for name, value in self.headers.items() if name.lower() == "date"), "")
         try:
-            return parsedate_to_datetime(text)
+            return parsedate_to_datetime(header(self.headers, "date"))
         except ValueError:
             return None
 
@@ -101,7 +96,6 @@ class ObservedClient(QuickBIClient):
     """The provider's client, keeping its exchanges.
 
     :param settings: the account and how to reach it.
-    :param clock: the time, and how to wait.
     """
 
     def __init__(self, settings: ClientSettings, clock: Clock) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from airflow_provider_quickbi._check import unknowns
 from airflow_provider_quickbi._check.refusals import finding_for
 from airflow_provider_quickbi._check.report import ok, skipped, warning
-from airflow_provider_quickbi._check.sending import Start, follow, is_finished, start_once
+from airflow_provider_quickbi._check.sending import Start, follow, start_once
 from airflow_provider_quickbi._send.record import StartResult
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import Outcome
@@ -22,47 +22,38 @@ if TYPE_CHECKING:
 
     from airflow_provider_quickbi._check.checks import Options
     from airflow_provider_quickbi._check.exchange import Clock, ObservedClient
-    from airflow_provider_quickbi._check.report import Report
+    from airflow_provider_quickbi._check.report import Finding, Report
+    from airflow_provider_quickbi._wait.state import Evaluation
     from airflow_provider_quickbi.api.models import MailTaskRun
-    from airflow_provider_quickbi.api.settings import ClientSettings
 
-_TERMINAL = (MailTaskStatus.SENT, MailTaskStatus.FAILED)
 #: Seconds that a run may take to appear without being worth a remark.
 _PROMPT = 60.0
 
 
-class Experiment:
-    """What sending and watching have in common.
+@dataclass(slots=True)
+class Calls:
+    """A part of a check that calls the service.
 
-    :param client: of the account.
-    :param options: what is to be checked.
-    :param settings: of the connection.
-    :param clock: the time, and how to wait.
-    :param report: where the lines go.
     :param progress: called with a sentence about what takes long.
     """
 
-    def __init__(
-        self,
-        client: ObservedClient,
-        options: Options,
-        settings: ClientSettings,
-        clock: Clock,
-        report: Report,
-        progress: Callable[[str], None],
-    ) -> None:
-        self.client = client
-        self.options = options
-        self.settings = settings
-        self.clock = clock
-        self.report = report
-        self.progress = progress
+    client: ObservedClient
+    options: Options
+    clock: Clock
+    report: Report
+    progress: Callable[[str], None]
 
-    def _learn(self, **learnt: Any) -> None:
+    def learn(self, **learnt: Any) -> None:
+        """Note how the account behaves."""
         self.report.behaviour = replace(self.report.behaviour, **learnt)
 
+    def conclude(self, finding: Finding, learnt: dict[str, Any]) -> None:
+        """Add a line, and note what it shows of the account's behaviour."""
+        self.report.add(finding)
+        self.learn(**learnt)
 
-class SendExperiment(Experiment):
+
+class SendExperiment(Calls):
     """Starts the mail task once with ``--send``, and follows its run."""
 
     def run(self, *, paused: bool) -> None:
@@ -102,12 +93,12 @@ class SendExperiment(Experiment):
         assert error is not None  # noqa: S101 - only a refusal says that nothing was started
         match start.result:
             case StartResult.TOO_EARLY if paused and error.code != "MailApi.Beyond.ScheduleLimit":
-                self._learn(paused_start=error.code)
+                self.learn(paused_start=error.code)
                 remedy = "Resume the subscription: a paused one cannot be started"
                 self.report.add(warning("paused task", f"refused, Code {error.code}", remedy))
             case StartResult.TOO_EARLY:
                 minutes = minutes_to_wait(error.message)
-                self._learn(start_limit_minutes=minutes or 0)
+                self.learn(start_limit_minutes=minutes or 0)
                 wait = f"{minutes} minute(s)" if minutes else "an unspecified time"
                 remedy = 'Keep on_schedule_limit="wait", with a timeout above that; start this mail task less often'
                 self.report.add(warning("start limit", f"Code {error.code}: no further start for {wait}", remedy))
@@ -119,7 +110,7 @@ class SendExperiment(Experiment):
 
     def _not_appeared(self, seconds: float, *, paused: bool) -> None:
         if paused:
-            self._learn(paused_start="never_runs")
+            self.learn(paused_start="never_runs")
             self.report.add(
                 warning(
                     "paused task", "accepted, but no run appeared", "Resume the subscription before a DAG starts it"
@@ -136,7 +127,7 @@ class SendExperiment(Experiment):
 
     def _appeared(self, run: MailTaskRun, start: Start, started: float, appeared: float, *, paused: bool) -> None:
         delay = appeared - started
-        self._learn(start_delay=round(delay, 1), **({"paused_start": "runs"} if paused else {}))
+        self.learn(start_delay=round(delay, 1), **({"paused_start": "runs"} if paused else {}))
         if paused:
             self.report.add(ok("paused task", "a start is accepted, and it runs"))
         if delay > _PROMPT:
@@ -144,12 +135,10 @@ class SendExperiment(Experiment):
             self.report.add(warning("start delay", f"the run appeared after {delay:,.0f} s", remedy))
         else:
             self.report.add(ok("start delay", f"the run appeared after {delay:,.0f} s"))
-        finding, learnt = unknowns.zone_by_comparison(run, started, appeared, self.settings.timezone)
-        self.report.add(finding)
-        self._learn(**learnt)
+        self.conclude(*unknowns.zone_by_comparison(run, started, appeared, self.client.settings.timezone))
         end = self._follow(RunSelector(run_id=run.task_id), until_seen=False)
-        if is_finished(end) and end.run is not None:
-            self._learn(run_duration=round(self.clock.time() - appeared, 1), outcome=end.run.status)
+        if end.outcome in (Outcome.SUCCEEDED, Outcome.FAILED) and end.run is not None:
+            self.learn(run_duration=round(self.clock.time() - appeared, 1), outcome=end.run.status)
             self.report.add(
                 ok("final status", f"{end.run.status} {self.clock.time() - appeared:,.0f} s after it appeared")
             )
@@ -166,7 +155,7 @@ class SendExperiment(Experiment):
         except QuickBIError:
             runs = ()
         kept = any(run.task_id == earlier.task_id for run in runs)
-        self._learn(keeps_runs=kept)
+        self.learn(keeps_runs=kept)
         if kept:
             self.report.add(ok("retention", "an earlier run can be read by its TaskId"))
             return
@@ -176,7 +165,7 @@ class SendExperiment(Experiment):
         )
         self.report.add(warning("retention", "only the latest run can be read; an earlier TaskId returns none", remedy))
 
-    def _follow(self, selector: RunSelector, *, until_seen: bool) -> Any:
+    def _follow(self, selector: RunSelector, *, until_seen: bool) -> Evaluation:
         return follow(
             self.client,
             self.options.mail_id or "",
@@ -211,12 +200,12 @@ class SendExperiment(Experiment):
             )
 
 
-class WatchExperiment(Experiment):
+class WatchExperiment(Calls):
     """Polls finished runs again during ``--watch``."""
 
     def run(self, runs: Sequence[MailTaskRun]) -> None:
         """Poll finished runs by their TaskId, and their mail tasks for new ones."""
-        watched = {run.task_id: run for run in runs if run.status in _TERMINAL}
+        watched = {run.task_id: run for run in runs if run.is_terminal}
         if not self.options.watch:
             return
         if not watched:
@@ -235,7 +224,7 @@ class WatchExperiment(Experiment):
                 newest[run.mail_id] = self._poll_for_new(run, started)
             polls += 1
         if not self.report.behaviour.status_changes:
-            self._learn(status_changes=())
+            self.learn(status_changes=())
             self.report.add(
                 ok(
                     "final status",
@@ -249,7 +238,7 @@ class WatchExperiment(Experiment):
         if now is None or now.status == run.status or any(change["from"] == run.status for change in known):
             return
         after = round(self.clock.time() - started)
-        self._learn(status_changes=(*known, {"from": run.status, "to": now.status, "after": after}))
+        self.learn(status_changes=(*known, {"from": run.status, "to": now.status, "after": after}))
         remedy = (
             f"Treat the status as provisional for at least {max(1, after // 60)} min: before anything that must not "
             "happen twice, check it again with a second sensor that sets quickbi_task_id"
@@ -261,13 +250,11 @@ class WatchExperiment(Experiment):
         if not runs or runs[-1].task_id == latest.task_id:
             return latest
         new = runs[-1]
-        finding, learnt = unknowns.zone_by_comparison(
-            new, self.clock.time() - self.options.interval - 2 * _PROMPT, self.clock.time(), self.settings.timezone
-        )
-        self.report.add(finding)
-        self._learn(**learnt)
+        now = self.clock.time()
+        earliest = now - self.options.interval - 2 * _PROMPT
+        self.conclude(*unknowns.zone_by_comparison(new, earliest, now, self.client.settings.timezone))
         if latest.status == MailTaskStatus.FAILED:
-            self._learn(resent_after=round(self.clock.time() - started))
+            self.learn(resent_after=round(self.clock.time() - started))
             self.report.add(
                 warning(
                     "retention",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import socket
 import ssl
 from base64 import b64encode
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from airflow_provider_quickbi._check.report import failed, ok, skipped, warning
 from airflow_provider_quickbi.api.errors import QuickBIError
-from airflow_provider_quickbi.api.proxies import proxy_for
+from airflow_provider_quickbi.api.proxies import is_loopback, proxy_for
 from airflow_provider_quickbi.api.settings import DEFAULT_PORTS
+from airflow_provider_quickbi.api.tls import ssl_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,18 +23,16 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.api.settings import ClientSettings
 
 
-_LOOPBACK = ("127.", "localhost", "[::1]")
 _WRONG_PORT = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_EOF", "RECORD_LAYER_FAILURE")
 
 
 def probe(settings: ClientSettings, resolve: Callable[..., list[Any]] = socket.getaddrinfo) -> Iterator[Finding]:
     """Yield the lines ``proxy``, ``dns``, ``tcp`` and ``tls``; the first that fails is the last.
 
-    :param settings: the endpoint and how to reach it.
     :param resolve: looks a name up, as :func:`socket.getaddrinfo` does.
     """
     endpoint = settings.endpoint
-    host, port = endpoint.host.strip("[]"), endpoint.port or DEFAULT_PORTS[endpoint.scheme]
+    host, port = endpoint.host.strip("[]"), endpoint.effective_port
     try:
         proxy = proxy_for(settings)
     except QuickBIError as error:
@@ -68,7 +66,9 @@ def probe(settings: ClientSettings, resolve: Callable[..., list[Any]] = socket.g
         yield ok("tcp", f"{through} accepts connections", detail=f"{host}:{port}")
         if where is not None:
             if endpoint.scheme == "https" and where.scheme == "http":
-                refusal = _tunnel(connection, where, f"{endpoint.host}:{endpoint.port or 443}", settings.read_timeout)
+                refusal = _tunnel(
+                    connection, where, f"{endpoint.host}:{endpoint.effective_port}", settings.read_timeout
+                )
                 if refusal:
                     yield failed("proxy", f"the proxy opens no tunnel: {refusal}", _proxy_remedy(refusal))
                     return
@@ -121,27 +121,21 @@ def _proxy_remedy(refusal: str) -> str:
 
 
 def _without_tls(host: str) -> Finding:
-    if host.startswith(_LOOPBACK):
+    if is_loopback(host):
         return ok("tls", "not used, on this machine only")
     return warning("tls", "not used: requests and responses can be read in transit", "Set schema to https")
 
 
 def _handshake(connection: socket.socket, settings: ClientSettings) -> Finding:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    if (bundle := settings.ca_bundle()) is not None:
-        try:
-            context = ssl.create_default_context(
-                **{"capath" if Path(bundle).is_dir() else "cafile": bundle}  # type: ignore[arg-type]  # one of two names
-            )
-        except (OSError, ValueError):
-            return failed(
-                "tls",
-                "no CA certificates at the path set by verify or the environment",
-                "Check verify",
-                detail=bundle,
-            )
+    try:
+        verifying = ssl_context(settings)
+    except QuickBIError:
+        seen = "no CA certificates at the path set by verify or the environment"
+        return failed("tls", seen, "Check verify", detail=settings.ca_bundle() or "")
+    if (context := verifying) is None:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     connection.settimeout(settings.connect_timeout)
     try:
         with context.wrap_socket(connection, server_hostname=settings.endpoint.host.strip("[]")) as secure:
@@ -156,7 +150,7 @@ def _handshake(connection: socket.socket, settings: ClientSettings) -> Finding:
         plain = any(reason in str(error) for reason in _WRONG_PORT)
         seen = "the port does not use TLS" if plain else f"no TLS connection: {_reason(error)}"
         return failed("tls", seen, "Check port; for plain HTTP, set schema to http")
-    if bundle is None:
+    if verifying is None:
         return warning("tls", f"{version}, the certificate is not verified", "Set verify to true or to a CA file")
     return ok("tls", f"{version}, the certificate is trusted")
 

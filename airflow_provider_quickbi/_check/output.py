@@ -14,11 +14,7 @@ _COLOURS = {"ok": "green", "SENT": "green", "warning": "yellow", "failed": "red"
 
 
 def show_json(value: Any, stream: TextIO) -> None:
-    """Print JSON.
-
-    :param value: plain JSON.
-    :param stream: where to.
-    """
+    """Print JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False), file=stream, flush=True)
 
 
@@ -27,10 +23,10 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], stream
 
     :param rows: what to show; a missing value is shown as nothing.
     :param columns: keys of the rows in their order.
-    :param stream: where to.
     """
     cells = [["" if row.get(column) is None else str(row[column]) for column in columns] for row in rows]
-    if stream.isatty() and _show_with_rich(cells, columns, stream):
+    if stream.isatty():
+        _show_with_rich(cells, columns, stream)
         return
     table = [[column.upper().replace("_", " ") for column in columns], *cells]
     widths = [max(_width(line[position]) for line in table) for position in range(len(columns))]
@@ -40,21 +36,18 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], stream
     stream.flush()
 
 
-def _show_with_rich(cells: Sequence[Sequence[str]], columns: Sequence[str], target: TextIO) -> bool:
-    """Print a table with rich, which comes with Airflow; whether it is there."""
-    try:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError:
-        return False
+def _show_with_rich(cells: Sequence[Sequence[str]], columns: Sequence[str], target: TextIO) -> None:
+    """Print a table with rich, which comes with Airflow."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for line in cells:
         table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in line))
     Console(file=target).print(table)
-    return True
 
 
 def _width(text: str) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_quickbi import __version__
 from airflow_provider_quickbi._check.behaviour import Behaviour
 from airflow_provider_quickbi._check.refreshes import ACTIONS
+from airflow_provider_quickbi._check.unknowns import data_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,6 @@ class Anonymiser:
     def value(self, value: Any, key: str = "") -> Any:
         """Return the same JSON without what could identify the account.
 
-        :param value: decoded JSON.
         :param key: under which it stands.
         """
         folded = key.lower()
@@ -137,10 +137,7 @@ class Anonymiser:
 
 
 def record(report: Report) -> dict[str, Any]:
-    """Return a recording of a check as plain JSON.
-
-    :param report: with its exchanges.
-    """
+    """Return a recording of a check as plain JSON."""
     exchanges = [exchange for exchange in report.exchanges if exchange.action not in ACTIONS]
     anonymiser = Anonymiser(exchanges[0].sent_at if exchanges else 0.0)
     return {
@@ -156,8 +153,6 @@ def record(report: Report) -> dict[str, Any]:
 def write(path: Path, report: Report) -> None:
     """Write a recording.
 
-    :param path: of the file.
-    :param report: with its exchanges.
     :raises OSError: if it cannot be written.
     """
     path.write_text(json.dumps(record(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -166,7 +161,6 @@ def write(path: Path, report: Report) -> None:
 def read(path: Path) -> Recording:
     """Read what :func:`write` wrote, or a reading with a ``behaviour`` only.
 
-    :param path: of the file.
     :raises RecordingError: if it is something else.
     :raises OSError: if it cannot be read.
     """
@@ -217,11 +211,8 @@ def _mail_tasks(exchanges: Sequence[Exchange]) -> list[dict[str, Any]]:
     }
     tasks: list[dict[str, Any]] = []
     for exchange in exchanges:
-        result = exchange.result
-        if exchange.action != "GetMailTaskList" or not isinstance(result, Mapping):
-            continue
-        for item in next((value for key, value in result.items() if str(key).lower() == "data"), None) or ():
-            folded = {str(key).lower(): value for key, value in item.items()} if isinstance(item, Mapping) else {}
+        for item in data_of(exchange) if exchange.action == "GetMailTaskList" else ():
+            folded = {str(key).lower(): value for key, value in item.items()}
             paused = folded.get("paused") in (True, "true")
             tasks.append({"paused": paused, "ran": str(folded.get("mailid")) in ran})
     return tasks

@@ -7,10 +7,6 @@ from uuid import uuid4
 
 from airflow_provider_quickbi._check.refusals import finding_for
 from airflow_provider_quickbi._check.report import failed, ok
-from airflow_provider_quickbi.api.dataset_operations import (
-    allot_dataset_acceleration_task,
-    query_last_acceleration_engine_job,
-)
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError
 from airflow_provider_quickbi.api.retry import RetryPolicy
 
@@ -19,7 +15,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_quickbi._check.exchange import ObservedClient
     from airflow_provider_quickbi._check.report import Finding
-    from airflow_provider_quickbi.api.settings import ClientSettings
 
 #: Its exchanges are not recorded: the readings that a recording is compared with are those of mail tasks.
 ACTIONS = ("QueryLastAccelerationEngineJob", "AllotDatasetAccelerationTask")
@@ -27,20 +22,16 @@ ACTIONS = ("QueryLastAccelerationEngineJob", "AllotDatasetAccelerationTask")
 _TOLERANCE = 120.0
 
 
-def check_refreshes(
-    client: ObservedClient, settings: ClientSettings, dataset_id: str, *, probe_start: bool, now: float
-) -> Iterator[Finding]:
+def check_refreshes(client: ObservedClient, dataset_id: str, *, probe_start: bool, now: float) -> Iterator[Finding]:
     """Yield what a dataset's latest refresh shows, and whether a start is allowed.
 
-    :param client: of the account.
-    :param settings: of the connection.
     :param dataset_id: a dataset that must be visible.
     :param probe_start: whether to request a start of a nonexistent dataset, which starts nothing.
     :param now: seconds since the epoch.
     """
     last, start = ACTIONS
     try:
-        jobs = client.do(query_last_acceleration_engine_job(dataset_id, settings.zone), retries=RetryPolicy(attempts=3))
+        jobs = client.query_last_acceleration_engine_job(dataset_id, retries=RetryPolicy(attempts=3))
     except QuickBIError as error:
         if error.kind is ErrorKind.NOT_FOUND:
             yield failed(last, f"the dataset is not visible, Code {error.code}", "Check the dataset id (CubeId)")
@@ -52,11 +43,11 @@ def check_refreshes(
             yield failed(
                 "refresh times",
                 f"the latest refresh is {ahead / 3600:.1f} h in the future",
-                f"timezone ({settings.timezone}) is not the zone of Quick BI's times",
+                f"timezone ({client.settings.timezone}) is not the zone of Quick BI's times",
             )
     if probe_start:
         try:
-            client.do(allot_dataset_acceleration_task(uuid4().hex))
+            client.allot_dataset_acceleration_task(uuid4().hex)
         except QuickBIError as error:
             allowed = error.kind is ErrorKind.NOT_FOUND
             seen = f"allowed: a nonexistent dataset returns Code {error.code}"

@@ -29,8 +29,6 @@ _OTHER_REGION = "Also check region: an AccessKey is valid only for organisations
 def finding_for(error: QuickBIError, action: str, exchanges: Sequence[Exchange]) -> Finding:
     """Return the line that an error belongs to.
 
-    :param error: of a call.
-    :param action: the operation that was called.
     :param exchanges: up to and with that call.
     """
     last = exchanges[-1] if exchanges else None

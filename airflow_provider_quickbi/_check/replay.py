@@ -26,7 +26,6 @@ def imitate(quickbi: LocalQuickBI, behaviour: Behaviour) -> None:
 
     It responds to ``GetMailTaskStatus`` by itself, from the mail tasks and runs that the simulator has.
 
-    :param quickbi: what is to behave so.
     :param behaviour: how; what is not known stays as documented.
     """
     for task in quickbi.mail_tasks():
@@ -148,11 +147,7 @@ def _zone(name: str) -> tzinfo:
 
 
 def populate(quickbi: LocalQuickBI, recording: Recording) -> None:
-    """Add mail tasks like those of a recording, or one if it has none.
-
-    :param quickbi: where.
-    :param recording: what was recorded.
-    """
+    """Add mail tasks like those of a recording, or one if it has none."""
     for number, task in enumerate(recording.mail_tasks or ({"ran": True},), 1):
         mail_id = quickbi.add_mail_task(
             f"Recorded mail task {number}", mail_id=f"{number:032x}", paused=bool(task.get("paused"))
@@ -164,7 +159,6 @@ def populate(quickbi: LocalQuickBI, recording: Recording) -> None:
 def main(recording: Recording, arguments: Sequence[str]) -> int:
     """Run a simulator that behaves like a recording until SIGINT or SIGTERM.
 
-    :param recording: what was recorded.
     :param arguments: of ``python -m airflow_provider_quickbi.testing``.
     :returns: the exit status.
     """

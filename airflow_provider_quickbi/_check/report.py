@@ -118,7 +118,8 @@ class Report:
     @property
     def findings(self) -> list[Finding]:
         """The lines in their order; what was not reached is skipped."""
-        broken = next((name for name in NAMES if self._level(name) is Level.FAILED), "")
+        failures = {name for name, finding in self._findings.items() if finding.level is Level.FAILED}
+        broken = next((name for name in NAMES if name in failures), "")
         reason = f"not reached: {broken} failed" if broken else "not reached"
         always = [self._findings.get(name) or skipped(name, reason) for name in NAMES]
         return always + [finding for name, finding in self._findings.items() if name not in NAMES]
@@ -135,10 +136,6 @@ class Report:
             "result": self.worst.value,
             "checks": [finding.as_dict(verbose=verbose) for finding in self.findings],
         }
-
-    def _level(self, name: str) -> Level | None:
-        finding = self._findings.get(name)
-        return None if finding is None else finding.level
 
 
 _WORST_FIRST = (Level.FAILED, Level.WARNING, Level.OK, Level.SKIPPED)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response
 from airflow_provider_quickbi._wait.evaluate import evaluate
 from airflow_provider_quickbi._wait.selector import RunSelector
-from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitState
+from airflow_provider_quickbi._wait.state import WaitState
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.retry import NO_RETRY
@@ -17,12 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_quickbi._check.exchange import Clock
+    from airflow_provider_quickbi._wait.state import Evaluation
     from airflow_provider_quickbi.api.client import QuickBIClient
     from airflow_provider_quickbi.api.models import MailTaskRun, Run
-
-DEFAULT_START_TIMEOUT = 600.0
-DEFAULT_TIMEOUT = 3600.0
-DEFAULT_POLL_INTERVAL = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +53,6 @@ class Start:
 def start_once(client: QuickBIClient, mail_id: str, clock: Clock) -> Start:
     """Record what there is, then call ``ManualRunMailTask`` exactly once.
 
-    :param client: whose account starts it.
-    :param mail_id: the mail task.
-    :param clock: the time.
     :raises QuickBIError: if what there is cannot be read; nothing was started then.
     """
     known = client.get_mail_task_status(mail_id)
@@ -76,23 +70,19 @@ def follow(
     selector: RunSelector,
     clock: Clock,
     *,
-    timeout: float = DEFAULT_TIMEOUT,
-    start_timeout: float = DEFAULT_START_TIMEOUT,
-    interval: float = DEFAULT_POLL_INTERVAL,
+    timeout: float,
+    start_timeout: float,
+    interval: float,
+    progress: Callable[[str], None],
     until_seen: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Poll until the matching run or the wait is finished.
 
-    :param client: makes the calls.
-    :param mail_id: the mail task.
-    :param selector: which run.
-    :param clock: the time, and how to wait.
     :param timeout: seconds until the wait is given up.
     :param start_timeout: seconds within which the run must have appeared.
     :param interval: seconds between two polls.
-    :param until_seen: whether to stop as soon as the run has appeared.
     :param progress: called with each change of state.
+    :param until_seen: whether to stop as soon as the run has appeared.
     """
     now = clock.time()
     wait = WaitState(
@@ -105,10 +95,11 @@ def follow(
     )
     said = ""
     while True:
-        response: tuple[Run, ...] | QuickBIError
         query = wait.status_query(clock.time()) or wait.subject.query(None)
         try:
-            response = client.do(query.operation(client.settings.zone), retries=NO_RETRY)
+            response: tuple[Run, ...] | QuickBIError = client.do(
+                query.operation(client.settings.zone), retries=NO_RETRY
+            )
         except QuickBIError as error:
             response = error.with_traceback(None)
         wait, evaluation = evaluate(wait, response, clock.time())
@@ -119,8 +110,3 @@ def follow(
             progress(said)
         limit = wait.gives_up_at
         clock.sleep(interval if limit is None else max(0.0, min(interval, limit - clock.time())))
-
-
-def is_finished(evaluation: Evaluation) -> bool:
-    """Whether a wait ended because its run did."""
-    return evaluation.outcome in (Outcome.SUCCEEDED, Outcome.FAILED)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi._check.report import failed, ok, skipped, warning
+from airflow_provider_quickbi._wait.messages import signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ def response_fields(lists: Sequence[Exchange], statuses: Sequence[Exchange]) -> 
     :param statuses: exchanges of ``GetMailTaskStatus``.
     """
     name = "response fields"
-    tasks = [item for exchange in lists for item in _data(exchange)]
+    tasks = [item for exchange in lists for item in data_of(exchange)]
     runs = [item for exchange in statuses for item in items_of(exchange)]
     learnt: Learnt = {}
     if runs:
@@ -101,7 +102,6 @@ def runs_per_response(statuses: Sequence[Exchange]) -> tuple[Finding, Learnt]:
 def empty_response(name: str, exchange: Exchange, requested: str = "") -> tuple[Finding, EmptyResponse]:
     """Say what the service responds where there is no run.
 
-    :param name: of the line.
     :param exchange: the query for a task that never ran, or for a TaskId that does not exist.
     :param requested: the TaskId that does not exist; empty for the latest run.
     """
@@ -168,18 +168,18 @@ def zone_by_comparison(run: MailTaskRun, earliest: float, latest: float, zone: s
     shift = fitting[0]
     offset = (run.exec_time.utcoffset() or timedelta(0)) + timedelta(seconds=shift)
     if shift == 0:
-        return ok(name, f"execTime is written in {zone} (UTC{_sign(offset)}), by the run that was started"), {
-            "timezone": _sign(offset)
+        return ok(name, f"execTime is written in {zone} (UTC{signed(offset)}), by the run that was started"), {
+            "timezone": signed(offset)
         }
     proposed = zone_for(offset, latest)
     return (
         failed(
             name,
-            f"execTime of the run that was started is {_hours(shift)} off: it is written in UTC{_sign(offset)}, "
+            f"execTime of the run that was started is {_hours(shift)} off: it is written in UTC{signed(offset)}, "
             f"not in {zone}",
             f"Set timezone in the connection to {proposed}, or to the zone of your organisation with that offset",
         ),
-        {"timezone": _sign(offset)},
+        {"timezone": signed(offset)},
     )
 
 
@@ -190,7 +190,7 @@ def zone_for(offset: timedelta, now: float) -> str:
         if moment.astimezone(ZoneInfo(name)).utcoffset() == offset:
             return name
     hours = round(offset.total_seconds() / 3600)
-    return f"Etc/GMT{-hours:+d}" if timedelta(hours=hours) == offset else f"a zone of UTC{_sign(offset)}"
+    return f"Etc/GMT{-hours:+d}" if timedelta(hours=hours) == offset else f"a zone of UTC{signed(offset)}"
 
 
 def items_of(exchange: Exchange) -> list[Mapping[str, Any]]:
@@ -200,7 +200,8 @@ def items_of(exchange: Exchange) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
 
 
-def _data(exchange: Exchange) -> list[Mapping[str, Any]]:
+def data_of(exchange: Exchange) -> list[Mapping[str, Any]]:
+    """Return the mail tasks of a response of ``GetMailTaskList`` as the service wrote them."""
     result = exchange.result
     if not isinstance(result, Mapping):
         return []
@@ -252,8 +253,3 @@ def _text(item: Mapping[str, Any], name: str) -> str:
 
 def _hours(seconds: float) -> str:
     return f"{abs(seconds) / 3600:.2g} h"
-
-
-def _sign(offset: timedelta) -> str:
-    minutes = round(offset.total_seconds() / 60)
-    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"

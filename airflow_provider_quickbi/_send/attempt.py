@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_quickbi._metrics import count_outcome
@@ -10,14 +10,14 @@ from airflow_provider_quickbi._send.monitor import RunMonitor
 from airflow_provider_quickbi._send.options import OnRunFailed
 from airflow_provider_quickbi._send.record import StartRecord
 from airflow_provider_quickbi._send.starter import Starter
-from airflow_provider_quickbi._send.state import AttemptState, Phase, at
+from airflow_provider_quickbi._send.state import AttemptState, Phase
 from airflow_provider_quickbi._send.store import RecordStore
 from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi._wait.outlets import publish
 from airflow_provider_quickbi._wait.reasons import explained
 from airflow_provider_quickbi._wait.state import Evaluation, Outcome, WaitGroup, WaitState
 from airflow_provider_quickbi.api.clock import CLOCK
-from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
+from airflow_provider_quickbi.api.errors import TransientError
 from airflow_provider_quickbi.exceptions import (
     QuickBIRunFailed,
     QuickBIStartUnknown,
@@ -32,33 +32,23 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 
+@dataclass(eq=False, slots=True)
 class StartAttempt:
-    """One try, in one worker process; after a deferral it continues in another one.
+    """One try, in one worker process; after a deferral it continues in another one."""
 
-    :param task: the operator.
-    :param options: of the operator.
-    :param state: of this try.
-    :param hook: of this worker process.
-    :param context: of the task.
-    """
+    task: RunTask
+    options: RunOptions
+    state: AttemptState
+    hook: QuickBIHook
+    context: Any
+    records: RecordStore = field(init=False)
+    monitor: RunMonitor = field(init=False)
+    starter: Starter = field(init=False)
 
-    def __init__(
-        self,
-        task: RunTask,
-        options: RunOptions,
-        state: AttemptState,
-        hook: QuickBIHook,
-        context: Any,
-    ) -> None:
-        self.task = task
-        self.options = options
-        self.state = state
-        self.hook = hook
-        self.context = context
-        self.log = task.log
-        self.records = RecordStore(task, context, state, options.timeout)
-        self.monitor = RunMonitor(task, options, state, hook, context)
-        self.starter = Starter(options, state, hook, self.records, self.monitor, task.log)
+    def __post_init__(self) -> None:
+        self.records = RecordStore(self.task, self.context, self.state, self.options.timeout)
+        self.monitor = RunMonitor(self.task, self.options, self.state, self.hook, self.context)
+        self.starter = Starter(self.options, self.state, self.hook, self.records, self.monitor, self.task.log)
 
     def begin(self) -> dict[str, Any]:
         """Start a run, unless an earlier try may have done so, and return it."""
@@ -66,12 +56,9 @@ class StartAttempt:
             return self._advance()
 
     def resume(self, event: Event) -> dict[str, Any]:
-        """Go on after a trigger's event, and return the run.
-
-        :param event: of a trigger.
-        """
+        """Go on after a trigger's event, and return the run."""
         with self.records.recording_the_end():
-            record = self.records.stored(self.state.subject)
+            record = self.records.stored()
             if record is not None and record != self.state.record:
                 # A worker that resumed this deferral before this one has recorded more than the deferral knows.
                 self._recover(record)
@@ -106,20 +93,20 @@ class StartAttempt:
             try:
                 self.state.subject = self.state.subject.find(self.hook)
             except QuickBIUnavailable as error:
-                self.monitor.back_off(TransientError(str(error), kind=ErrorKind.TRANSIENT))
+                self.monitor.back_off(TransientError(str(error)))
                 return
             self.state.reset_backoff()
-        if (record := self.records.open(self.state.subject)) is not None:
+        if (record := self.records.open()) is not None:
             self._recover(record)
         else:
             self.state.phase = Phase.STARTING
 
     def _recover(self, record: StartRecord) -> None:
         """Look for the run of a start that another worker made or was about to make."""
-        self.log.info(
+        self.task.log.info(
             "%s may have been started after %s: looking for its %s before anything is %s.",
             self.state.subject.title,
-            at(record.recorded_at),
+            messages.at(record.recorded_at),
             self.state.subject.words.run,
             self.state.subject.words.start_past,
         )
@@ -141,14 +128,14 @@ class StartAttempt:
         evaluation, record, words = group.evaluation, self.monitor.required_record(), self.state.subject.words
         if evaluation.outcome is Outcome.SEEN and evaluation.run is not None:
             self.records.keep(replace(record, attached_to=evaluation.run.run_id))
-            self.log.info(
+            self.task.log.info(
                 "%s %s %s: it is the first new one since %s. A scheduled %s in the same minute is indistinguishable.",
                 words.run.capitalize(),
                 messages.named(evaluation.run),
                 f"is this task's {words.run}"
                 if self.state.called
                 else f"is from an earlier try; attached to it, nothing is {words.start_past}",
-                at(record.recorded_at),
+                messages.at(record.recorded_at),
                 words.run,
             )
             self.state.run = evaluation.run
@@ -168,7 +155,7 @@ class StartAttempt:
         if evaluation.outcome is Outcome.NOT_STARTED:
             evaluation = replace(evaluation, message=self._none_appeared(group.waits[0]))
             if not record.accepted and not self.state.called:
-                self.log.info("%s No %s of an earlier start is visible.", evaluation.message, words.run)
+                self.task.log.info("%s No %s of an earlier start is visible.", evaluation.message, words.run)
                 self.state.phase = Phase.STARTING
                 return
         count_outcome(group)
@@ -192,16 +179,16 @@ class StartAttempt:
 
     def _run_finished(self, group: WaitGroup) -> dict[str, Any] | None:
         """Return the run that is finished, raise what its outcome means, or go on to start anew (``None``)."""
-        evaluation = explained(group.evaluation, self.state.subject, self.hook.get_conn, self.log)
+        evaluation = explained(group.evaluation, self.state.subject, self.hook.get_conn, self.task.log)
         if evaluation.outcome in (Outcome.SUCCEEDED, Outcome.SEEN):
             count_outcome(group)
-            self.log.info("%s", evaluation.message)
+            self.task.log.info("%s", evaluation.message)
             (result,) = group.results()
             publish(self.context, self.task.outlets, group)
             return result
         retries = evaluation.outcome is Outcome.FAILED and self.options.on_failed is OnRunFailed.RETRY
         if retries and evaluation.run is not None and self.monitor.required_record().inferred:
-            self.log.info('%s It is from an earlier try: starting again (on_failed="retry").', evaluation.message)
+            self.task.log.info('%s It is from an earlier try: starting again (on_failed="retry").', evaluation.message)
             self._forget_until(evaluation.run)
             return None
         count_outcome(group)

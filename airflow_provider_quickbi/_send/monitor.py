@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowTaskTimeout
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi._send.options import RunOptions, RunTask
     from airflow_provider_quickbi._send.record import StartRecord
     from airflow_provider_quickbi._send.state import AttemptState
-    from airflow_provider_quickbi.api.models import Run
     from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 
 #: How patiently a start is tried again that the service did not process.
@@ -33,44 +33,32 @@ _MOST_DOUBLINGS = 10
 _SHORT_PAUSE = FIRST_EVENT_SECONDS + 2.0
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class RunMonitor:
-    """Waits for a run, or until a start may be tried, on behalf of a start attempt.
+    """Waits for a run, or until a start may be tried, on behalf of a start attempt."""
 
-    :param task: the operator.
-    :param options: of the operator.
-    :param state: of the try.
-    :param hook: of this worker process.
-    :param context: of the task.
-    """
-
-    def __init__(
-        self,
-        task: RunTask,
-        options: RunOptions,
-        state: AttemptState,
-        hook: QuickBIHook,
-        context: Any,
-    ) -> None:
-        self._task = task
-        self._options = options
-        self._state = state
-        self._hook = hook
-        self._context = context
+    task: RunTask
+    options: RunOptions
+    state: AttemptState
+    hook: QuickBIHook
+    context: Any
 
     # Waiting for a run
 
     def other_run(self) -> WaitGroup:
         """Wait until another run is finished."""
-        run = self.required_run()
+        run = self.state.run
+        if run is None:
+            raise RuntimeError("no run to wait for, although this try should have seen one")
         return self._wait(RunSelector(run_id=run.run_id), run=run)
 
     def run_of_start(self) -> WaitGroup:
         """Wait until this task's run is seen."""
         record = self.required_record()
         return self._wait(
-            record.selector(self._options.clock_skew),
-            start_timeout=self._options.start_timeout,
-            start_requested_at=record.recorded_at if self._state.called or record.accepted else None,
+            record.selector(self.options.clock_skew),
+            start_timeout=self.options.start_timeout,
+            start_requested_at=record.recorded_at if self.state.called or record.accepted else None,
             until_seen=True,
         )
 
@@ -79,44 +67,36 @@ class RunMonitor:
         record = self.required_record()
         return self._wait(
             RunSelector(run_id=record.attached_to, other_than=record.known),
-            start_timeout=self._options.start_timeout,
-            until_seen=not self._task.wait_for_completion,
-            run=self._state.run,
+            start_timeout=self.options.start_timeout,
+            until_seen=not self.task.wait_for_completion,
+            run=self.state.run,
         )
 
     def required_record(self) -> StartRecord:
         """Return the record of the start."""
-        if self._state.record is None:
+        if self.state.record is None:
             raise RuntimeError("no start record, although this try should have written one")
-        return self._state.record
-
-    def required_run(self) -> Run:
-        """Return the run that is waited for."""
-        if self._state.run is None:
-            raise RuntimeError("no run to wait for, although this try should have seen one")
-        return self._state.run
+        return self.state.record
 
     def _wait(self, selector: RunSelector, **known: Any) -> WaitGroup:
         wait = WaitState(
-            subject=self._state.subject,
+            subject=self.state.subject,
             selector=selector,
             since=CLOCK.time(),
-            finish_by=self._state.finish_by,
-            unreachable_timeout=self._options.unreachable_timeout,
-            clock_skew=self._options.clock_skew,
+            finish_by=self.state.finish_by,
+            unreachable_timeout=self.options.unreachable_timeout,
+            clock_skew=self.options.clock_skew,
             polled=True,  # a start says itself which run it waits for
             **known,
         )
-        group = WaitGroup.of([wait], late_at=self._state.late_at)
+        group = WaitGroup.of([wait], late_at=self.state.late_at)
         if wait.run is not None:
             group = evaluate_group(group, 0, [wait.run], CLOCK.time())
         if group.evaluation.outcome.final:
             return group
-        get_conn, interval = self._hook.get_conn, self._options.poll_interval
-        if not self._task.deferrable:
-            return wait_until_finished(
-                group, get_conn, interval=interval, log=self._task.log, on_late=self._notify_late
-            )
+        get_conn, interval = self.hook.get_conn, self.options.poll_interval
+        if not self.task.deferrable:
+            return wait_until_finished(group, get_conn, interval=interval, log=self.task.log, on_late=self._notify_late)
         if wait.run is None:
             group = poll_once(group, get_conn, NO_RETRY)
             if group.evaluation.outcome.final:
@@ -126,30 +106,27 @@ class RunMonitor:
     def _defer(self, group: WaitGroup, _event: Event | None = None) -> NoReturn:
         if group.is_late(CLOCK.time()):
             group = self._notify_late(group)
-        self._task.log.debug("%s Waiting in the triggerer.", group.evaluation.message)
+        self.task.log.debug("%s Waiting in the triggerer.", group.evaluation.message)
         options = PollOptions(
-            quickbi_conn_id=self._task.quickbi_conn_id,
-            poke_interval=self._options.poll_interval,
-            execute_by=self._state.execute_by,
-            carry=self._state.as_dict(),
+            quickbi_conn_id=self.task.quickbi_conn_id,
+            poke_interval=self.options.poll_interval,
+            execute_by=self.state.execute_by,
+            carry=self.state.as_dict(),
         )
-        defer_wait(self._task, group, options)
+        defer_wait(self.task, group, options)
 
     def read(self, event: Event) -> WaitGroup | None:
-        """Return what a trigger has found out; ``None`` after a mere pause.
-
-        :param event: of a trigger.
-        """
-        if self._state.phase in (Phase.PREPARING, Phase.STARTING) and event.kind is EventKind.RESUME:
+        """Return what a trigger has found out; ``None`` after a mere pause."""
+        if self.state.phase in (Phase.PREPARING, Phase.STARTING) and event.kind is EventKind.RESUME:
             return None
         try:
             return finished_group(event, notify_late=self._notify_late, defer_again=self._defer)
         except QuickBIConnectionError as error:
-            raise QuickBIConnectionError(f"{error} {self._state.what_was_started()}") from None
+            raise QuickBIConnectionError(f"{error} {self.state.what_was_started()}") from None
 
     def _notify_late(self, group: WaitGroup) -> WaitGroup:
-        self._state.late_at = None
-        deadline.notify(self._task.on_late_callback, self._context, group, self._task.log)
+        self.state.late_at = None
+        deadline.notify(self.task.on_late_callback, self.context, group, self.task.log)
         return group.notified()
 
     # Waiting until a start may be tried
@@ -157,34 +134,29 @@ class RunMonitor:
     def back_off(self, error: QuickBIError) -> None:
         """Plan another attempt after one that the service did not process, slower each time, or give up.
 
-        :param error: why it was not processed.
         :raises QuickBIRequestError: if trying again does not help.
         :raises QuickBIUnavailable: after ``unreachable_timeout``.
         """
         if isinstance(error, PermanentError):
             raise task_error(error) from None
         now = CLOCK.time()
-        self._state.not_processed += 1
-        delay = _PATIENCE.delay(min(self._state.not_processed, _MOST_DOUBLINGS), error.retry_after)
+        self.state.not_processed += 1
+        delay = _PATIENCE.delay(min(self.state.not_processed, _MOST_DOUBLINGS), error.retry_after)
         if isinstance(error, TransientError):
-            since = self._state.unreachable_since = self._state.unreachable_since or now
-            left = since + self._options.unreachable_timeout - now
+            since = self.state.unreachable_since = self.state.unreachable_since or now
+            left = since + self.options.unreachable_timeout - now
             if left <= 0:
                 raise QuickBIUnavailable(
-                    f"{self._state.subject.title}: Quick BI was unreachable for {now - since:,.0f} s "
-                    f"(unreachable_timeout). {self._state.what_was_started()} Last error: {error}"
+                    f"{self.state.subject.title}: Quick BI was unreachable for {now - since:,.0f} s "
+                    f"(unreachable_timeout). {self.state.what_was_started()} Last error: {error}"
                 )
             delay = min(delay, left)
         self.pause(delay, error)
 
     def pause(self, seconds: float, why: QuickBIError) -> None:
-        """Try no start for some seconds.
-
-        :param seconds: how long.
-        :param why: what the service said.
-        """
-        self._state.not_before = CLOCK.time() + seconds
-        self._task.log.info("%s Trying again in %.0f s. %s", self._state.what_was_started(), seconds, why)
+        """Try no start for some seconds."""
+        self.state.not_before = CLOCK.time() + seconds
+        self.task.log.info("%s Trying again in %.0f s. %s", self.state.what_was_started(), seconds, why)
 
     def wait_until_allowed(self) -> None:
         """Wait until a start may be tried, and notify on the way if the report is late.
@@ -192,7 +164,7 @@ class RunMonitor:
         :raises AirflowTaskTimeout: if ``execution_timeout`` is over.
         :raises AirflowSensorTimeout: if ``timeout`` is over.
         """
-        state = self._state
+        state = self.state
         while True:
             now = CLOCK.time()
             if state.late_at is not None and now >= state.late_at:
@@ -213,6 +185,6 @@ class RunMonitor:
                 return
             due = (state.not_before, state.finish_by, state.execute_by, state.late_at)
             until = min(instant for instant in due if instant is not None)
-            if self._task.deferrable and until - now > _SHORT_PAUSE:
-                defer_pause(self._task, until, state.as_dict())
+            if self.task.deferrable and until - now > _SHORT_PAUSE:
+                defer_pause(self.task, until, state.as_dict())
             CLOCK.sleep(until - now)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi._airflow import callback_state_store, run_started
 from airflow_provider_quickbi._metrics import count_start
-from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, is_active, latest
+from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, latest
 from airflow_provider_quickbi._send.starter import wrong_timezone
-from airflow_provider_quickbi._send.state import at
 from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.errors import QuickBIError
@@ -31,9 +30,7 @@ class Notice:
     A run that has started since the DAG run did is taken for an earlier start by one of its callbacks. The record in
     ``task_state_store`` also knows of a start whose run is not visible yet, or whose response was lost.
 
-    :param subject: the mail task.
     :param context: of the callback; what it holds depends on where Airflow runs the callback.
-    :param log: of the callback.
     """
 
     def __init__(self, subject: MailTaskSubject, context: Any, log: Any) -> None:
@@ -52,14 +49,14 @@ class Notice:
         if (misdated := wrong_timezone(self._subject, runs)) is not None:
             return self._refuse("error", misdated)
         if recorded is not None:
-            return self._refuse("info", f"this callback started it at {at(recorded.recorded_at)}")
+            return self._refuse("info", f"this callback started it at {messages.at(recorded.recorded_at)}")
         if newest is None:
             return True
         # Not a moment earlier: a notice of the DAG run before must not stand for one of this DAG run.
         if self._since is not None and newest.started_at >= self._since.replace(microsecond=0):
             since = self._since.isoformat(timespec="seconds")
             return self._refuse("info", f"run {messages.named(newest)} has started since this DAG run did ({since})")
-        if is_active(newest):
+        if not newest.is_terminal:
             return self._refuse("warning", f"run {messages.named(newest)} is {newest.status}")
         return True
 

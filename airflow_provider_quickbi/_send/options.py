@@ -8,8 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from airflow_provider_quickbi import _options
+from airflow_provider_quickbi._options import OptionError
 from airflow_provider_quickbi._wait.deferral import FOREVER
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi._options import Arguments
@@ -73,7 +75,6 @@ class RunOptions:
     def read(cls, arguments: Arguments) -> Self:
         """Read and check the arguments that say how to start and how long to wait.
 
-        :param arguments: of the operator.
         :raises OptionError: for the first one that is wrong.
         """
         read = arguments.read
@@ -90,6 +91,20 @@ class RunOptions:
             unreachable_timeout=_limit(read("unreachable_timeout", _options.seconds, DEFAULT_UNREACHABLE_TIMEOUT)),
             clock_skew=read("clock_skew", _options.seconds, DEFAULT_CLOCK_SKEW) or 0.0,
         )
+
+
+def read_mail_task(arguments: Arguments) -> MailTaskSubject:
+    """Return the mail task that is started, without id and name as long as templates are not rendered.
+
+    :raises OptionError: for the first argument that is wrong.
+    """
+    read = partial(arguments.read, parse=_options.text, unknown=None)
+    mail_id, name, owner = read("mail_id"), read("subscribe_name"), read("mail_owner")
+    if mail_id is not None and owner is not None:
+        raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
+    if mail_id is None and name is None and not arguments.parsing:
+        raise OptionError("both mail_id and subscribe_name rendered empty")
+    return MailTaskSubject(mail_id or "", name or "", owner or "")
 
 
 def _limit(seconds: float | None) -> float:

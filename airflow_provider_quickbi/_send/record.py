@@ -71,8 +71,6 @@ class StartRecord:
     def of(cls, subject: Subject, runs: Iterable[Run], recorded_at: float) -> StartRecord:
         """Record what there is.
 
-        :param subject: what is started.
-        :param runs: that there are already.
         :param recorded_at: seconds since the epoch.
         """
         newest_first = sorted(runs, key=lambda run: run.age_order, reverse=True)
@@ -122,11 +120,6 @@ class StartRecord:
 def latest(runs: Iterable[Run]) -> Run | None:
     """Return the newest of the runs."""
     return max(runs, key=lambda run: run.age_order, default=None)
-
-
-def is_active(run: Run | None) -> bool:
-    """Whether a run is not finished; an unknown status counts as not finished."""
-    return run is not None and not run.is_terminal
 
 
 def classify_response(response: bool | QuickBIError) -> StartResult:

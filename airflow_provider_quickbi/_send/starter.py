@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_quickbi._metrics import count_start
 from airflow_provider_quickbi._send.options import OnRunning, OnScheduleLimit
-from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, is_active, latest
+from airflow_provider_quickbi._send.record import StartRecord, StartResult, classify_response, latest
 from airflow_provider_quickbi._send.state import Phase
 from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi._wait.evaluate import misdated_run
@@ -34,32 +34,16 @@ if TYPE_CHECKING:
 DEFAULT_PAUSE = 60.0
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class Starter:
-    """Makes the one starting call of a try; each method changes the try's state.
+    """Makes the one starting call of a try; each method changes the try's state."""
 
-    :param options: of the operator.
-    :param state: of the try.
-    :param hook: of this worker process.
-    :param records: keeps the record of the start.
-    :param monitor: waits and backs off.
-    :param log: of the task.
-    """
-
-    def __init__(
-        self,
-        options: RunOptions,
-        state: AttemptState,
-        hook: QuickBIHook,
-        records: RecordStore,
-        monitor: RunMonitor,
-        log: Any,
-    ) -> None:
-        self.options = options
-        self.state = state
-        self.hook = hook
-        self.records = records
-        self.monitor = monitor
-        self.log = log
+    options: RunOptions
+    state: AttemptState
+    hook: QuickBIHook
+    records: RecordStore
+    monitor: RunMonitor
+    log: Any
 
     def start(self) -> None:
         """Start a run, once nothing stands in the way."""
@@ -81,7 +65,7 @@ class Starter:
                 subject.words.start_past,
             )
             self.state.phase = Phase.LOCATING_RUN
-        elif newest is not None and is_active(newest):
+        elif newest is not None and not newest.is_terminal:
             self._handle_active_run(newest)
         else:
             self._call(record or StartRecord.of(subject, runs, CLOCK.time()), runs)
@@ -183,7 +167,6 @@ class Starter:
 def wrong_timezone(subject: Subject, runs: Sequence[Run], clock_skew: float = DEFAULT_CLOCK_SKEW) -> str | None:
     """Say that a run is dated in the future, which proves a wrong time zone; ``None`` if none is.
 
-    :param subject: what is to be started.
     :param runs: that were just polled.
     :param clock_skew: seconds by which the clocks may differ.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -110,13 +109,8 @@ class AttemptState:
                     "subject": subject,
                     "phase": Phase(item["phase"]),
                     "record": StartRecord.from_dict(item["record"]) if item.get("record") else None,
-                    "run": subject.read_run(item["run"]) if item.get("run") else None,
+                    "run": subject.run_type.from_dict(item["run"]) if item.get("run") else None,
                 }
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not the state of a start attempt: {type(error).__name__}: {error}") from None
-
-
-def at(seconds: float) -> str:
-    """Return an instant as text."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

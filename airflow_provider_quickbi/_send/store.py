@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_quickbi._airflow import is_retry, run_started, task_state_store
 from airflow_provider_quickbi._send.record import StartRecord
-from airflow_provider_quickbi._send.state import at
+from airflow_provider_quickbi._wait import messages
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.exceptions import QuickBIConnectionError, QuickBIRunFailed
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_quickbi._send.state import AttemptState
-    from airflow_provider_quickbi._wait.subject import Subject
 
 RECORD_KEY = "quickbi_start"
 #: Seconds after which a cleared task no longer looks for what an earlier try may have started; ``timeout`` if shorter.
@@ -28,8 +27,6 @@ _LONGEST_OPEN_SECONDS = 24 * 3600.0
 class RecordStore:
     """Keeps the record of a try's start.
 
-    :param task: the operator.
-    :param context: of the task.
     :param state: of the try; its record changes with what is kept.
     :param timeout: of the task, in seconds.
     """
@@ -39,29 +36,23 @@ class RecordStore:
         self._context = context
         self._state = state
         self._timeout = timeout
+        self._store = task_state_store(context)
 
     @property
     def survives(self) -> bool:
         """Whether a record survives the task's end: on Airflow 3.3 and later."""
-        return task_state_store(self._context) is not None
+        return self._store is not None
 
-    def stored(self, subject: Subject) -> StartRecord | None:
-        """Return what is stored for a subject.
+    def stored(self) -> StartRecord | None:
+        """Return what is stored for the subject of the try."""
+        record = None if self._store is None else StartRecord.from_dict(self._store.get(RECORD_KEY))
+        return record if record is not None and record.subject == self._state.subject else None
 
-        :param subject: what is started.
-        """
-        store = task_state_store(self._context)
-        record = None if store is None else StartRecord.from_dict(store.get(RECORD_KEY))
-        return record if record is not None and record.subject == subject else None
-
-    def open(self, subject: Subject) -> StartRecord | None:
-        """Return the record of a start whose run must be looked for before anything is started.
-
-        :param subject: what is started.
-        """
-        record = self.stored(subject)
+    def open(self) -> StartRecord | None:
+        """Return the record of a start whose run must be looked for before anything is started."""
+        record = self.stored()
         if record is None:
-            return self._inferred(subject)
+            return self._inferred()
         if is_retry(self._task, self._context):
             return record
         # A try that was cut short may not have taken longer than that; what is found later is somebody else's run.
@@ -70,34 +61,30 @@ class RecordStore:
             return record
         self._task.log.info(
             "Task cleared: its start of %s is finished, and the %s is %s again.",
-            at(record.recorded_at),
-            subject.words.started,
-            subject.words.start_past,
+            messages.at(record.recorded_at),
+            self._state.subject.words.started,
+            self._state.subject.words.start_past,
         )
-        task_state_store(self._context).delete(RECORD_KEY)
+        self._store.delete(RECORD_KEY)
         return None
 
-    def _inferred(self, subject: Subject) -> StartRecord | None:
+    def _inferred(self) -> StartRecord | None:
         """Return the DAG run's start as a record for a retry, where Airflow keeps nothing from one try to the next."""
         started = run_started(self._context)
-        if task_state_store(self._context) is not None or started is None or not is_retry(self._task, self._context):
+        if self._store is not None or started is None or not is_retry(self._task, self._context):
             return None
-        return StartRecord(subject=subject, recorded_at=started.timestamp(), inferred=True)
+        return StartRecord(subject=self._state.subject, recorded_at=started.timestamp(), inferred=True)
 
     def keep(self, record: StartRecord) -> None:
-        """Keep a record.
-
-        :param record: of a start.
-        """
+        """Keep a record."""
         self._state.record = record
-        if (store := task_state_store(self._context)) is not None:
-            store.set(RECORD_KEY, record.as_dict())
+        if self._store is not None:
+            self._store.set(RECORD_KEY, record.as_dict())
 
     def delete(self) -> None:
         """Forget the start."""
-        store = task_state_store(self._context)
-        if self._state.record is not None and store is not None:
-            store.delete(RECORD_KEY)
+        if self._state.record is not None and self._store is not None:
+            self._store.delete(RECORD_KEY)
         self._state.record = None
 
     @contextmanager

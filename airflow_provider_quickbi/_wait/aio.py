@@ -14,7 +14,7 @@ from airflow_provider_quickbi._wait.logging import WaitLog
 from airflow_provider_quickbi._wait.schedule import Duration, PendingPoll
 from airflow_provider_quickbi._wait.shared_client import DURATIONS
 from airflow_provider_quickbi.api.clock import CLOCK
-from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
+from airflow_provider_quickbi.api.errors import QuickBIError, ThrottledError, TransientError
 from airflow_provider_quickbi.api.rate_limit import CALLER
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 
@@ -48,8 +48,6 @@ class TriggererWait:
     the group is stored: wherever the wait goes on, it stays pinned to that run.
 
     :param group: what is waited for; changes with each poll.
-    :param options: how it is polled.
-    :param log: of the trigger.
     :param store: stores the group and says whether it could; if not, it is called again after the next poll.
     """
 
@@ -71,10 +69,7 @@ class TriggererWait:
         self._stores_from = 0.0
 
     async def run(self, client: SharedClient) -> EventKind:
-        """Poll all subjects until the group is finished, late, or out of time.
-
-        :param client: of the connection.
-        """
+        """Poll all subjects until the group is finished, late, or out of time."""
         positions = self.group.unfinished()
         self._stores_from = CLOCK.monotonic()
         if len(self.group.waits) > 1:
@@ -197,7 +192,7 @@ class TriggererWait:
                     response = await subscription.poll(query, max_age=0.0, retries=RetryPolicy())
         except TimeoutError:
             if last is not None and until == given_up:
-                no_slot = TransientError(f"no call slot within {LAST_POLL_SECONDS:.0f} s", kind=ErrorKind.TRANSIENT)
+                no_slot = TransientError(f"no call slot within {LAST_POLL_SECONDS:.0f} s")
                 self.group = evaluate_group(self.group, position, no_slot, max(last, CLOCK.time()))
             return 0.0
         age = max(0.0, CLOCK.monotonic() - response.received_at)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import (
-    DEFAULT_CLOCK_SKEW,
-    DEFAULT_UNREACHABLE_TIMEOUT,
     Evaluation,
     OnFailed,
     Outcome,
@@ -29,12 +27,26 @@ if TYPE_CHECKING:
 
 #: Version of trigger arguments, events, and what they carry.
 STATE_VERSION = 1
+#: Of a wait, what is stored as it is; what an earlier release did not store has its default.
+_PLAIN = (
+    "since",
+    "window_reason",
+    "start_timeout",
+    "finish_by",
+    "unreachable_timeout",
+    "clock_skew",
+    "until_seen",
+    "start_requested_at",
+    "other_subject_id",
+    "start_by_since",
+    "polled",
+    "unreachable_since",
+)
 
 
 def check_version(version: Any) -> None:
     """Refuse what a later release has stored if this one would misread it.
 
-    :param version: with which it was stored.
     :raises ValueError: if it is later than :data:`STATE_VERSION`, or no version.
     """
     if not isinstance(version, int) or version > STATE_VERSION:
@@ -57,8 +69,6 @@ def encode_evaluation(evaluation: Evaluation) -> dict[str, Any]:
 def decode_evaluation(item: Mapping[str, Any], subject: Subject) -> Evaluation:
     """Read back what :func:`encode_evaluation` wrote.
 
-    :param item: plain JSON.
-    :param subject: that was waited for.
     :raises ValueError: if it is something else; an unknown outcome is never a success.
     """
     try:
@@ -80,22 +90,11 @@ def encode_wait(wait: WaitState) -> dict[str, Any]:
         "executed_after": _encode_instant(wait.selector.executed_after),
         "executed_before": _encode_instant(wait.selector.executed_before),
         "other_than": list(wait.selector.other_than),
-        "since": wait.since,
-        "window_reason": wait.window_reason,
         "on_failed": wait.on_failed.value,
-        "start_timeout": wait.start_timeout,
-        "finish_by": wait.finish_by,
-        "unreachable_timeout": wait.unreachable_timeout,
-        "clock_skew": wait.clock_skew,
-        "until_seen": wait.until_seen,
-        "start_requested_at": wait.start_requested_at,
         "run": _encode_run(wait.run),
         "ignored_run": _encode_run(wait.ignored_run),
-        "other_subject_id": wait.other_subject_id,
-        "start_by_since": wait.start_by_since,
-        "polled": wait.polled,
-        "unreachable_since": wait.unreachable_since,
         "error": _encode_error(wait.error),
+        **{name: getattr(wait, name) for name in _PLAIN},
     }
 
 
@@ -110,22 +109,11 @@ def decode_wait(item: Mapping[str, Any]) -> WaitState:
             executed_before=_decode_instant(item.get("executed_before")),
             other_than=tuple(item.get("other_than", ())),
         ),
-        since=item["since"],
-        window_reason=item.get("window_reason", ""),
         on_failed=OnFailed(item.get("on_failed", OnFailed.FAIL)),
-        start_timeout=item.get("start_timeout"),
-        finish_by=item.get("finish_by"),
-        unreachable_timeout=item.get("unreachable_timeout", DEFAULT_UNREACHABLE_TIMEOUT),
-        clock_skew=item.get("clock_skew", DEFAULT_CLOCK_SKEW),
-        until_seen=item.get("until_seen", False),
-        start_requested_at=item.get("start_requested_at"),
         run=_decode_run(item.get("run"), subject),
         ignored_run=_decode_run(item.get("ignored_run"), subject),
-        other_subject_id=item.get("other_subject_id"),
-        start_by_since=item.get("start_by_since"),
-        polled=item.get("polled", False),
-        unreachable_since=item.get("unreachable_since"),
         error=_decode_error(item.get("error")),
+        **{name: item[name] for name in _PLAIN if name in item},
     )
 
 
@@ -167,7 +155,7 @@ def _encode_run(run: Run | None) -> dict[str, Any] | None:
 
 
 def _decode_run(item: Any, subject: Subject) -> Run | None:
-    return subject.read_run(item) if item else None
+    return subject.run_type.from_dict(item) if item else None
 
 
 def _encode_error(error: QuickBIError | None) -> dict[str, Any] | None:

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 def conclude(sensor: Any, group: WaitGroup, context: Any, *, several: bool) -> Any:
     """Return the XCom of runs that have succeeded.
 
-    :param sensor: the task.
-    :param group: that is finished.
-    :param context: of the task.
     :param several: whether the XCom is a list.
     :raises Exception: what an outcome other than ``SUCCEEDED`` means, see :mod:`airflow_provider_quickbi.exceptions`.
     """
@@ -75,10 +72,7 @@ def _warn_about_old_runs(sensor: Any, group: WaitGroup, context: Any) -> None:
 
 @contextmanager
 def softened(sensor: Any) -> Iterator[None]:
-    """Skip where ``soft_fail`` or ``never_fail`` asks for it, in all modes alike, and say why in the log.
-
-    :param sensor: the task.
-    """
+    """Skip where ``soft_fail`` or ``never_fail`` asks for it, in all modes alike, and say why in the log."""
     try:
         yield
     except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout, RuntimeError) as error:

@@ -19,7 +19,6 @@ def pending(late_at: float | None, context: Any) -> float | None:
     Airflow 3.3 and later keep what was notified; before, each try notifies.
 
     :param late_at: when the report becomes late, seconds since the epoch.
-    :param context: of the task.
     """
     store = task_state_store(context)
     return None if late_at is None or (store is not None and store.get(NOTIFIED_KEY) == late_at) else late_at
@@ -30,8 +29,6 @@ def notify(callbacks: Any, context: Any, group: WaitGroup, log: Any) -> None:
 
     :param callbacks: a callable, a notifier, a list of them, or ``None``.
     :param context: of the task; the callbacks find the sentence in it as ``quickbi_late``.
-    :param group: what is late.
-    :param log: of the task.
     """
     if group.late_at is not None and (store := task_state_store(context)) is not None:
         store.set(NOTIFIED_KEY, group.late_at)

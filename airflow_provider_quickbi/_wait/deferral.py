@@ -50,34 +50,30 @@ class PollOptions:
     ending: Ending = Ending.WORKER
     started_here: bool = False
 
+    def as_arguments(self) -> dict[str, Any]:
+        """Return them as arguments of the trigger that a task defers itself with: plain JSON."""
+        return {
+            "quickbi_conn_id": self.quickbi_conn_id,
+            "poke_interval": self.poke_interval,
+            "exponential_backoff": self.exponential_backoff,
+            "max_wait": self.max_wait,
+            "execute_by": self.execute_by,
+            "carry": dict(self.carry),
+            "ending": self.ending.value,
+        }
+
 
 def defer_wait(task: Any, group: WaitGroup, options: PollOptions) -> NoReturn:
-    """Hand a wait to the triggerer.
-
-    :param task: the operator.
-    :param group: what is waited for.
-    :param options: how it is polled.
-    """
+    """Hand a wait to the triggerer."""
     from airflow_provider_quickbi.triggers.quickbi import QuickBIMailTaskTrigger
 
     finish_by = max(FOREVER if wait.finish_by is None else wait.finish_by for wait in group.waits)
-    trigger = QuickBIMailTaskTrigger(
-        quickbi_conn_id=options.quickbi_conn_id,
-        group=encode_group(group),
-        poke_interval=options.poke_interval,
-        exponential_backoff=options.exponential_backoff,
-        max_wait=options.max_wait,
-        execute_by=options.execute_by,
-        carry=dict(options.carry),
-        ending=options.ending.value,
-    )
-    _defer(task, trigger, finish_by)
+    _defer(task, QuickBIMailTaskTrigger(group=encode_group(group), **options.as_arguments()), finish_by)
 
 
 def defer_pause(task: Any, until: float, carry: Mapping[str, Any]) -> NoReturn:
     """Wait for an instant in the triggerer.
 
-    :param task: the operator.
     :param until: seconds since the epoch.
     :param carry: plain JSON that comes back with the event.
     """

@@ -45,7 +45,6 @@ def evaluate(wait: WaitState, response: Response, now: float) -> tuple[WaitState
 
     :param wait: what is waited for and what is known.
     :param response: the runs that Quick BI returned, the error, or ``None`` if nothing was queried.
-    :param now: the time.
     :returns: the wait with what was learnt, and what it means.
     """
     if isinstance(response, QuickBIError):

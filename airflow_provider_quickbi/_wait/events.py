@@ -58,7 +58,6 @@ class Event:
     def decode(cls, event: Any) -> Event:
         """Read an event.
 
-        :param event: what Airflow hands over.
         :raises RuntimeError: if it is something else, so that nothing unknown is ever a success; Airflow's ``retries``
             apply.
         """
@@ -107,7 +106,6 @@ def finished_group(
 ) -> WaitGroup:
     """Do to the task what an event says, and return the group of a wait that is finished.
 
-    :param event: of a wait's trigger.
     :param notify_late: notifies that the report is late, and returns the group as notified.
     :param defer_again: hands a wait that goes on back to the triggerer.
     :raises QuickBIConnectionError: if the Airflow connection is wrong.

@@ -16,10 +16,7 @@ RATE_LIMITED_SECONDS = 60.0
 
 
 class WaitLog:
-    """Logs what a wait is doing.
-
-    :param log: where to.
-    """
+    """Logs what a wait is doing."""
 
     __slots__ = ("_every", "_limited_since", "_log", "_logged", "_next", "_since")
 
@@ -33,7 +30,6 @@ class WaitLog:
     def report(self, message: str, now: float) -> None:
         """Log a message if it is not the last one, or if it is time for a heartbeat.
 
-        :param message: one sentence.
         :param now: seconds since the epoch.
         """
         if message.endswith(messages.RATE_LIMITED):
@@ -52,10 +48,6 @@ class WaitLog:
             self._next = now + self._every
 
     def first_poll(self, before: WaitState, after: WaitState) -> None:
-        """Log after the first successful poll which run is waited for and why, and whether the latest run matches.
-
-        :param before: the wait before a poll.
-        :param after: the wait after it.
-        """
+        """Log after the first successful poll which run is waited for and why, and whether the latest run matches."""
         if after.polled and not before.polled:
             self._log.info("%s", messages.first_poll(after))

@@ -15,10 +15,7 @@ STATE_KEY = "quickbi_wait"
 
 
 def restore(context: Any) -> WaitGroup | None:
-    """Return what this try learnt before it was rescheduled; ``None`` if nothing of it is kept.
-
-    :param context: of the task.
-    """
+    """Return what this try learnt before it was rescheduled; ``None`` if nothing of it is kept."""
     store = task_state_store(context)
     kept = None if store is None else store.get(STATE_KEY)
     if not isinstance(kept, dict) or kept.get("try_number") != context["ti"].try_number:
@@ -30,19 +27,12 @@ def restore(context: Any) -> WaitGroup | None:
 
 
 def remember(group: WaitGroup, context: Any) -> None:
-    """Keep what was learnt.
-
-    :param group: what is waited for.
-    :param context: of the task.
-    """
+    """Keep what was learnt."""
     if (store := task_state_store(context)) is not None:
         store.set(STATE_KEY, {"try_number": context["ti"].try_number, "group": encode_group(group)})
 
 
 def forget(context: Any) -> None:
-    """Forget what was learnt.
-
-    :param context: of the task.
-    """
+    """Forget what was learnt."""
     if (store := task_state_store(context)) is not None:
         store.delete(STATE_KEY)

@@ -50,14 +50,12 @@ def selection(wait: WaitState) -> str:
         return f"the {words.run} with {words.run_id} {selector.run_id}"
     if selector.is_open:
         return f"the latest {words.run}, whatever its age"
-    parts = []
+    bounds = []
     if selector.executed_after is not None:
-        parts.append(f"started at or after {selector.executed_after.isoformat()}")
+        bounds.append(f"at or after {selector.executed_after.isoformat()}")
     if selector.executed_before is not None:
-        parts.append(f"before {selector.executed_before.isoformat()}")
-    if selector.executed_before is not None and selector.executed_after is None:
-        parts[0] = f"started {parts[0]}"
-    text = " ".join([f"a {words.run}", *([" and ".join(parts)] if parts else [])])
+        bounds.append(f"before {selector.executed_before.isoformat()}")
+    text = f"a {words.run} started {' and '.join(bounds)}" if bounds else f"a {words.run}"
     if selector.other_than:
         text += f" other than {', '.join(selector.other_than[:3])}{', ...' if len(selector.other_than) > 3 else ''}"
     return text
@@ -143,9 +141,7 @@ def unavailable(wait: WaitState, now: float) -> str:
 def wrong_timezone(wait: WaitState, run: Run, now: float) -> str:
     """Say that the time of the run cannot be right, and which time zone would fit.
 
-    :param wait: that saw it.
     :param run: dated in the future, or whole half-hours before this task started it.
-    :param now: the time.
     """
     words = wait.subject.words
     expected = now if wait.start_requested_at is None else wait.start_requested_at
@@ -155,8 +151,8 @@ def wrong_timezone(wait: WaitState, run: Run, now: float) -> str:
     else:
         relation = "before this task started it"
     return (
-        f"{wait.title}: {words.run} {named(run)} is dated {_hours(off)} {relation}. Quick BI writes "
-        f"{words.started_at} in another time zone than the connection's timezone (UTC{_offset(run)}), or this "
+        f"{wait.title}: {words.run} {named(run)} is dated {abs(off) / 3600:.1f} h {relation}. Quick BI writes "
+        f"{words.started_at} in another time zone than the connection's timezone (UTC{signed(_offset(run))}), or this "
         "machine's clock is wrong. "
         f"{_fitting_zone(run, off, expected, wait)}"
     )
@@ -166,23 +162,19 @@ def _fitting_zone(run: Run, off: float, expected: float, wait: WaitState) -> str
     wall = run.started_at.replace(tzinfo=UTC).timestamp()
     documented = wall - _DOCUMENTED_OFFSET.total_seconds()
     if documented <= expected + wait.clock_skew and run.started_at.utcoffset() != _DOCUMENTED_OFFSET:
-        return f"Set timezone to {_DOCUMENTED_ZONE} in the connection: the run then started at {_utc(documented)}."
+        return f"Set timezone to {_DOCUMENTED_ZONE} in the connection: the run then started at {at(documented)}."
     rounded = timedelta(seconds=round(off / 1800) * 1800)
     if not rounded:
         return "Correct the clock, or set clock_skew."
-    fitting = (run.started_at.utcoffset() or timedelta(0)) + rounded
-    return f"Set timezone in the connection to a zone with the offset UTC{_signed(fitting)}."
+    return f"Set timezone in the connection to a zone with the offset UTC{signed(_offset(run) + rounded)}."
 
 
-def _hours(off: float) -> str:
-    return f"{abs(off) / 3600:.1f} h"
+def _offset(run: Run) -> timedelta:
+    return run.started_at.utcoffset() or timedelta(0)
 
 
-def _offset(run: Run) -> str:
-    return _signed(run.started_at.utcoffset() or timedelta(0))
-
-
-def _signed(offset: timedelta) -> str:
+def signed(offset: timedelta) -> str:
+    """Return an offset from UTC as text."""
     minutes = round(offset.total_seconds() / 60)
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
 
@@ -199,7 +191,7 @@ def _state(wait: WaitState, now: float) -> str:
         odd = "" if wait.run.status in wait.run.DOCUMENTED else ", an undocumented status, treated as unfinished"
         return f"{words.run.capitalize()} {named(wait.run)} is {wait.run.status}{odd}."
     if now < wait.polls_from:
-        return f"No poll before executed_after, {_utc(wait.polls_from)}."
+        return f"No poll before executed_after, {at(wait.polls_from)}."
     if wait.ignored_run is not None:
         return f"No matching {words.run} yet; the latest is {named(wait.ignored_run)}, {wait.ignored_run.status}."
     if wait.other_subject_id is not None:
@@ -231,5 +223,6 @@ def _timeout(wait: WaitState) -> str:
     return seconds(None if wait.finish_by is None else wait.finish_by - wait.since)
 
 
-def _utc(instant: float) -> str:
+def at(instant: float) -> str:
+    """Return an instant, in seconds since the epoch, as text."""
     return datetime.fromtimestamp(instant, UTC).isoformat(timespec="seconds")

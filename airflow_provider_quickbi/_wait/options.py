@@ -55,9 +55,7 @@ class SensorOptions:
     ) -> Self:
         """Read and check the arguments that say which run is waited for and how long.
 
-        :param arguments: of the sensor.
         :param zone: of instants that name none.
-        :param subjects: what is waited for.
         :param run_id: the run, where it was named.
         :param require: how many of several must succeed.
         :raises OptionError: for the first one that is wrong.
@@ -88,7 +86,6 @@ class SensorOptions:
 def read_mail_task_options(arguments: Arguments, zone: tzinfo) -> SensorOptions:
     """Read and check the arguments of a ``QuickBIMailTaskSensor``.
 
-    :param arguments: of the sensor.
     :param zone: of instants that name none.
     :raises OptionError: for the first one that is wrong.
     """
@@ -125,7 +122,6 @@ def read_mail_task_options(arguments: Arguments, zone: tzinfo) -> SensorOptions:
 def read_dataset_options(arguments: Arguments, zone: tzinfo) -> SensorOptions:
     """Read and check the arguments of a ``QuickBIDatasetRefreshSensor``.
 
-    :param arguments: of the sensor.
     :param zone: of instants that name none.
     :raises OptionError: for the first one that is wrong.
     """

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 def unrelated_outlets(outlets: Iterable[Any], subjects: Sequence[Subject]) -> list[str]:
     """Return the URIs of ``quickbi://`` outlets that belong to none of the subjects.
 
-    :param outlets: of a task.
     :param subjects: that the task starts or waits for.
     """
     return [outlet.uri for outlet in outlets if is_quickbi(outlet) and not any(_is_of(outlet, one) for one in subjects)]
@@ -29,9 +28,7 @@ def publish(context: Any, outlets: list[Any], group: WaitGroup) -> None:
     An outlet ``quickbi://.../<id>`` gets the run of that mail task or dataset; every other asset gets the only run, or
     all of them as ``runs``. An alias gets an event for the asset of each one that has succeeded.
 
-    :param context: of the task.
     :param outlets: of the task; those of what has not succeeded are removed, so that Airflow emits no event.
-    :param group: that is finished with success.
     """
     seen = [
         (wait.subject, found.run, result)

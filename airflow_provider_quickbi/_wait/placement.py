@@ -27,7 +27,6 @@ class Ending(StrEnum):
 def ending_of(task: Any, *, supported: bool) -> Ending:
     """Decide where a task ends, as far as that is known while its DAG is parsed; the table is in ``docs/sensor.md``.
 
-    :param task: the sensor.
     :param supported: see :func:`airflow_provider_quickbi._airflow.triggers_end_tasks`.
     """
     needs_worker = (
@@ -49,7 +48,6 @@ def settled(ending: Ending, group: WaitGroup, *, several: bool, ended_before: bo
     """Return where a task ends once its wait group is known.
 
     :param ending: as :func:`ending_of` returns it.
-    :param group: what is waited for.
     :param several: whether the XCom is a list.
     :param ended_before: whether the task has ended before and no worker has started it since; Airflow would keep the
         end of then.
@@ -62,7 +60,6 @@ def settled(ending: Ending, group: WaitGroup, *, several: bool, ended_before: bo
 def starts_in_triggerer(task: Any, *, supported: bool) -> bool:
     """Decide while the DAG is parsed whether a task starts in the triggerer; the table is in ``docs/sensor.md``.
 
-    :param task: the sensor.
     :param supported: see :func:`airflow_provider_quickbi._airflow.triggers_end_tasks`.
     """
     from airflow.providers.common.compat.sdk import conf

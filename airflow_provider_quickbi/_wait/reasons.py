@@ -23,10 +23,7 @@ _SHOWN = 600
 def explained(evaluation: Evaluation, subject: Subject, client: Callable[[], QuickBIClient], log: Any) -> Evaluation:
     """Add to the message of a run that has failed what its log at Quick BI ends with.
 
-    :param evaluation: of a wait.
-    :param subject: that was waited for.
     :param client: gives the client; not called where the service keeps no log that can be read.
-    :param log: of the task.
     """
     if evaluation.outcome is not Outcome.FAILED or evaluation.run is None:
         return evaluation

@@ -64,11 +64,7 @@ ATTRIBUTES = {
 
 
 def needs_worker(value: Any, task: Any) -> bool:
-    """Whether only a worker can render the value of an argument.
-
-    :param value: of the argument, while the DAG is parsed.
-    :param task: whose argument it is.
-    """
+    """Whether only a worker can render the value of an argument."""
     if isinstance(value, (list, tuple)):
         return any(needs_worker(item, task) for item in value)
     if not isinstance(value, str):
@@ -92,7 +88,6 @@ def render(arguments: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str
     """Render arguments in the triggerer.
 
     :param arguments: as :func:`written` returns them.
-    :param context: of the task.
     :raises jinja2.TemplateError: if a variable is not defined in this DAG run, or a template is wrong.
     """
     from airflow.providers.common.compat.sdk import DAG

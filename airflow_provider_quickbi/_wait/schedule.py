@@ -87,7 +87,6 @@ class Durations:
     def learn(self, subject: Hashable, duration: Duration) -> None:
         """Remember a finished run.
 
-        :param subject: what ran.
         :param duration: ignored if it is not positive.
         """
         if not 0 <= duration.least <= duration.most or duration.most <= 0:
@@ -125,8 +124,6 @@ def estimate(runs: Sequence[Duration]) -> Distribution:
 def unseen_waiting(distribution: Distribution, pending: PendingPoll, now: float) -> float:
     """Return how much a poll is worth, in seconds: ``W`` above.
 
-    :param distribution: of the run's duration.
-    :param pending: the poll.
     :param now: seconds since the epoch.
     """
     tau = max(0.0, now - pending.polled_at)
@@ -140,7 +137,6 @@ def unseen_waiting(distribution: Distribution, pending: PendingPoll, now: float)
 class PollSchedule:
     """Chooses which of the callers of one rate limiter gets the next slot.
 
-    :param durations: what is known.
     :param now: returns seconds since the epoch.
     """
 

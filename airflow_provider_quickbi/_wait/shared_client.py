@@ -64,17 +64,13 @@ class SharedClient:
     async def renew_after(self, error: QuickBIError, subscription: SharedSubscription) -> bool:
         """After an error: whether it was about credentials that the connection has, or may have, replaced meanwhile.
 
-        :param error: what the service said.
-        :param subscription: whose poll failed.
+        Other credentials are used from here on. If the connection cannot be read, the next poll reads it again before
+        it queries.
+
         :raises QuickBIConnectionError: if the connection is wrong by now.
         """
-        return error.kind is ErrorKind.CREDENTIALS and await self._changed(subscription)
-
-    async def _changed(self, subscription: SharedSubscription) -> bool:
-        """Whether the connection now holds other credentials, which are used from here on.
-
-        If it cannot be read, it is unknown: the next poll reads it again before it queries.
-        """
+        if error.kind is not ErrorKind.CREDENTIALS:
+            return False
         refused = subscription.poller
         if refused is not self._poller:
             return True

@@ -34,7 +34,6 @@ _LISTINGS: WeakKeyDictionary[AsyncQuickBIClient, _Listing] = WeakKeyDictionary()
 async def list_mail_tasks(client: AsyncQuickBIClient) -> list[MailTask]:
     """Return all mail tasks that the AccessKey may see, as they were at most :data:`FRESH_SECONDS` ago.
 
-    :param client: that the waits share.
     :raises QuickBIError: if they could not be listed.
     """
     listing = _LISTINGS.setdefault(client, _Listing())

@@ -62,11 +62,6 @@ def start_group(
 ) -> WaitGroup:
     """Return a wait group of which nothing is known yet.
 
-    :param task: the sensor.
-    :param context: of the task.
-    :param options: of the sensor.
-    :param limits: how long it waits.
-    :param late_at: when the report becomes late.
     :param lookup_since: when names were first looked up, seconds since the epoch.
     :raises QuickBIConnectionError: if the Airflow connection is wrong.
     :raises QuickBIUnavailable: if it cannot be read, or names could not be looked up for too long.
@@ -92,13 +87,8 @@ def new_group(
 ) -> WaitGroup:
     """Return a wait group of subjects whose ids are known.
 
-    :param options: of the sensor.
-    :param subjects: what is waited for.
-    :param limits: how long.
-    :param context: of the task.
     :param dag: of the task, ``None`` if it has none.
     :param timezone: returns the connection's; called only if the window depends on it.
-    :param late_at: when the report becomes late.
     """
     selector, reason = _select(options, context, dag, timezone)
     waits = [
@@ -119,18 +109,12 @@ def new_group(
 
 
 def names_of(options: SensorOptions) -> tuple[list[str], str | None]:
-    """Return the names to look up, and the owner of these mail tasks, ``None`` for any.
-
-    :param options: of the sensor.
-    """
+    """Return the names to look up, and the owner of these mail tasks, ``None`` for any."""
     return [subject.name for subject in options.subjects], options.subjects[0].scope or None
 
 
 def subjects_of(mail_tasks: Sequence[MailTask]) -> list[Subject]:
-    """Return what is waited for.
-
-    :param mail_tasks: that were looked up.
-    """
+    """Return what is waited for."""
     return [MailTaskSubject(mail_task.mail_id, mail_task.subscribe_name) for mail_task in mail_tasks]
 
 

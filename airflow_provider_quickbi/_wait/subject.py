@@ -84,8 +84,7 @@ class Subject(ABC):
     run_type: ClassVar[type[Run]]
     #: Whether a run can be queried after a later one has started.
     shows_earlier_runs: ClassVar[bool]
-    #: Keys of its id and its name in XComs.
-    id_key: ClassVar[str]
+    #: Key of its name in XComs.
     name_key: ClassVar[str]
     words: ClassVar[Words]
 
@@ -109,30 +108,19 @@ class Subject(ABC):
         """Return the operation that starts a run."""
 
     def failure_log(self, run: Run) -> Operation[str] | None:  # noqa: ARG002 - what a mail task's runs do not have
-        """Return the operation that reads the log of a run that has failed, ``None`` if the service has none.
-
-        :param run: of this subject.
-        """
+        """Return the operation that reads the log of a run that has failed, ``None`` if the service has none."""
         return None
 
     @abstractmethod
     def find(self, finder: Finder) -> Subject:
         """Look its name up.
 
-        :param finder: the hook.
         :returns: the subject with its id.
         """
 
     @abstractmethod
     def no_run(self) -> dict[str, Any]:
         """Return the XCom of a run of which nothing is known."""
-
-    def read_run(self, item: Mapping[str, Any]) -> Run:
-        """Read back what a run's ``as_dict`` wrote.
-
-        :param item: plain JSON.
-        """
-        return self.run_type.from_dict(item)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -146,7 +134,6 @@ class MailTaskSubject(Subject):
     kind: ClassVar = MAIL_TASK
     run_type: ClassVar = MailTaskRun
     shows_earlier_runs: ClassVar = True
-    id_key: ClassVar = "mail_id"
     name_key: ClassVar = "subscribe_name"
     words: ClassVar = Words(
         subject="mail task",
@@ -186,7 +173,6 @@ class DatasetSubject(Subject):
     kind: ClassVar = DATASET
     run_type: ClassVar = DatasetRefreshJob
     shows_earlier_runs: ClassVar = False
-    id_key: ClassVar = "dataset_id"
     name_key: ClassVar = "dataset_name"
     words: ClassVar = Words(
         subject="dataset",
@@ -229,7 +215,6 @@ _TYPES: dict[str, type[Subject]] = {subject.kind: subject for subject in (MailTa
 def read_subject(item: Mapping[str, Any]) -> Subject:
     """Read back what :meth:`Subject.as_dict` wrote.
 
-    :param item: plain JSON.
     :raises KeyError: if it is something else, or of a kind that this release does not know.
     """
     return _TYPES[item["kind"]](item["id"], item.get("name", ""), item.get("scope", ""))

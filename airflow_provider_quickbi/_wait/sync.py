@@ -28,9 +28,7 @@ def poll_once(
 ) -> WaitGroup:
     """Poll every subject once that is not finished and may have changed.
 
-    :param group: what is waited for.
     :param client: gives the client; not called if there is nothing to query.
-    :param retries: for each request.
     :param log: gets the first successful poll of each wait.
     :param delay: of this process, where it polls more than once.
     :returns: the group with what was learnt.
@@ -58,7 +56,6 @@ def poll_once(
 def seconds_until_next_poll(group: WaitGroup, interval: float, now: float) -> float:
     """Return how long to sleep: not past a deadline, and not before there is something to query.
 
-    :param group: what is waited for.
     :param interval: seconds between two polls.
     :param now: seconds since the epoch.
     """
@@ -80,9 +77,7 @@ def wait_until_finished(
     """Poll until the group is finished, holding the worker.
 
     :param group: what is waited for; each of its waits must have a limit.
-    :param client: gives the client.
     :param interval: seconds between two polls.
-    :param log: of the task.
     :param on_late: called once if the report is late; returns the group as notified.
     """
     wait_log = WaitLog(log)

@@ -1,4 +1,7 @@
-"""XComs that a trigger stores for its task without a worker: its progress, and the result."""
+"""XComs that a trigger stores for its task without a worker: its progress, and the result.
+
+``ti`` is the trigger's task instance, ``None`` outside of a triggerer.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,13 @@ RESULT_KEY = "return_value"
 
 
 async def remember(ti: Any, group: WaitGroup) -> bool:
-    """Store what was learnt; return whether it is stored.
-
-    :param ti: the trigger's task instance; ``None`` outside of a triggerer.
-    :param group: what is waited for.
-    """
+    """Store what was learnt; return whether it is stored."""
     return await push(ti, XCOM_KEY, encode_group(group))
 
 
 async def push(ti: Any, key: str, value: Any) -> bool:
     """Store an XCom; return whether it is stored.
 
-    :param ti: the trigger's task instance; ``None`` outside of a triggerer.
-    :param key: of the XCom.
     :param value: plain JSON. Another task may be mapped over a list or a dict.
     """
     try:
@@ -39,10 +36,7 @@ async def push(ti: Any, key: str, value: Any) -> bool:
 
 
 async def recall(ti: Any) -> WaitGroup | None:
-    """Return what was learnt before the trigger was recreated, ``None`` if nothing is stored or it cannot be read.
-
-    :param ti: the trigger's task instance; ``None`` outside of a triggerer.
-    """
+    """Return what was learnt before the trigger was recreated, ``None`` if nothing is stored or it cannot be read."""
     try:
         return decode_group(await read(ti))
     except (KeyError, ValueError, TypeError):
@@ -50,10 +44,7 @@ async def recall(ti: Any) -> WaitGroup | None:
 
 
 async def read(ti: Any) -> Any:
-    """Return what is stored, ``None`` if that is nothing or Airflow cannot be asked.
-
-    :param ti: the trigger's task instance; ``None`` outside of a triggerer.
-    """
+    """Return what is stored, ``None`` if that is nothing or Airflow cannot be asked."""
     try:
         return await _get(ti, XCOM_KEY)
     except Exception:  # noqa: BLE001 - as if nothing were stored
@@ -63,7 +54,6 @@ async def read(ti: Any) -> Any:
 async def clear_result(ti: Any) -> None:
     """Delete the result of an earlier try, as a worker does when a try starts.
 
-    :param ti: the trigger's task instance.
     :raises Exception: what Airflow raises if it cannot.
     """
     from airflow.sdk.execution_time.comms import DeleteXCom

@@ -67,10 +67,7 @@ class NameLookupTimeoutError(Exception):
 async def start_in_triggerer(start: Start, since: float, ti: Any, log: Any) -> tuple[WaitGroup, PollOptions]:
     """Start a wait as a worker does. On any error, a worker starts it again and reports the error.
 
-    :param start: what it starts with.
     :param since: when it started, seconds since the epoch.
-    :param ti: the trigger's task instance.
-    :param log: of the trigger.
     :returns: a wait group that was not polled yet, and how to poll it.
     :raises NameLookupTimeoutError: if names could not be looked up for too long.
     :raises Exception: if the wait must start on a worker for another reason.
@@ -105,12 +102,7 @@ async def start_in_triggerer(start: Start, since: float, ti: Any, log: Any) -> t
 
 
 async def store(ti: Any, group: WaitGroup, options: PollOptions) -> bool:
-    """Store a wait, so that a recreated trigger need not start it again; return whether it is stored.
-
-    :param ti: the trigger's task instance.
-    :param group: what is waited for.
-    :param options: how it is polled.
-    """
+    """Store a wait, so that a recreated trigger need not start it again; return whether it is stored."""
     value = encode_group(group) | {"quickbi_conn_id": options.quickbi_conn_id, "ending": options.ending.value}
     return await trigger_memory.push(ti, trigger_memory.XCOM_KEY, value)
 
@@ -118,9 +110,7 @@ async def store(ti: Any, group: WaitGroup, options: PollOptions) -> bool:
 async def restore(start: Start, since: float, ti: Any) -> tuple[WaitGroup, PollOptions] | None:
     """Return a wait that an earlier trigger of this try has started, ``None`` if there is none.
 
-    :param start: what it started with.
     :param since: when it started, seconds since the epoch.
-    :param ti: the trigger's task instance.
     """
     value = await trigger_memory.read(ti)
     try:

@@ -67,8 +67,6 @@ def select_window(
 ) -> tuple[RunSelector, str]:
     """Return which runs match, and why.
 
-    :param window: as given.
-    :param due: of the DAG run.
     :param timezone: in which Quick BI writes times; a ``day`` is one of its calendar days.
     :param clock_skew: how far a ``schedule`` window starts before the DAG run was due.
     :param now: stands in for the due time where there is no DAG run.

@@ -44,10 +44,6 @@ class Found(NamedTuple):
     subject: Subject | None
     runs: tuple[Run, ...]
 
-    def concerns(self, subject: Subject) -> bool:
-        """Whether the response is about a subject."""
-        return self.subject == subject
-
 
 @dataclass(slots=True)
 class _Watcher:
@@ -64,23 +60,13 @@ class WatcherRegistry:
 
     _by_watcher: dict[int, _Watcher] = field(default_factory=dict)
 
-    def follow(self, watcher: object, tracker: RunTracker, poll_interval: float) -> None:
-        """Poll a subject from now on.
+    def enter(self, watcher: object, subject: Subject, poll_interval: float, tracker: RunTracker | None = None) -> None:
+        """Poll a subject from now on, or look its name up.
 
-        :param watcher: who wants to know.
-        :param tracker: says what to query.
-        :param poll_interval: seconds between two polls.
+        :param poll_interval: seconds between two polls, or two attempts to look the name up.
+        :param tracker: says what to query; ``None`` to look a mail task's name up.
         """
-        self._by_watcher[id(watcher)] = _Watcher(poll_interval, CLOCK.monotonic(), tracker.subject, tracker)
-
-    def seek(self, watcher: object, subject: Subject, poll_interval: float) -> None:
-        """Look a name up.
-
-        :param watcher: who wants to know.
-        :param subject: a mail task without an id.
-        :param poll_interval: seconds between two attempts.
-        """
-        self._by_watcher[id(watcher)] = _Watcher(poll_interval, CLOCK.monotonic(), subject)
+        self._by_watcher[id(watcher)] = _Watcher(poll_interval, CLOCK.monotonic(), subject, tracker)
 
     def found(self, watcher: object) -> Subject | None:
         """Return the subject of a name that was looked up, ``None`` as long as it is not known."""
@@ -104,18 +90,13 @@ _registries: dict[tuple[str, str], WatcherRegistry] = {}
 
 
 def registry_of(quickbi_conn_id: str, kind: str) -> WatcherRegistry:
-    """Return what the watchers of a connection in this process want to know.
-
-    :param quickbi_conn_id: id of the connection.
-    :param kind: what they watch.
-    """
+    """Return what the watchers of a connection in this process want to know."""
     return _registries.setdefault((quickbi_conn_id, kind), WatcherRegistry())
 
 
 async def responses(quickbi_conn_id: str, registry: WatcherRegistry) -> AsyncGenerator[Found, None]:
     """Poll for the watchers forever; no error ends the loop.
 
-    :param quickbi_conn_id: id of the connection.
     :param registry: what to query; they may come and go.
     """
     wait_log = WaitLog(log)

@@ -47,7 +47,6 @@ class RunTracker:
     def feed(self, runs: Iterable[Run]) -> list[Run]:
         """Take a response.
 
-        :param runs: of any subject.
         :returns: the runs that have just reached a wanted status.
         """
         news: list[Run] = []

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 
 class AiohttpTransport:
-    """A connection pool of one event loop, opened on first use.
-
-    :param settings: of the client.
-    """
+    """A connection pool of one event loop, opened on first use."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings

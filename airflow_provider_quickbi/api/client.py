@@ -22,7 +22,6 @@ from airflow_provider_quickbi.api.tls import warn_if_insecure
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
     from datetime import datetime
-    from types import TracebackType
 
     from airflow_provider_quickbi.api.datasets import Dataset, DatasetRefreshJob, RefreshLog
     from airflow_provider_quickbi.api.models import MailTask, MailTaskRun
@@ -50,7 +49,6 @@ class _Client(ABC, Generic[Transport]):
         self.retries = retries or RetryPolicy()
         self.clock = clock
         self._on_call = on_call
-        self._account = settings.account
         self._rate_limiters: dict[str, RateLimiter] = {}
         self._credentials = CredentialSource(settings.credentials, clock)
         self._transport = self._connect()
@@ -69,7 +67,7 @@ class _Client(ABC, Generic[Transport]):
         if (limiter := self._rate_limiters.get(action)) is None:
             settings = self.settings
             limiter = self._rate_limiters[action] = rate_limiter(
-                self._account, action, settings.status_calls_per_second, settings.pacing, self.clock
+                settings.account, action, settings.status_calls_per_second, settings.pacing, self.clock
             )
         return limiter
 
@@ -86,7 +84,7 @@ class QuickBIClient(_Client[RequestsTransport]):
 
     :param settings: the account and how to reach it.
     :param retries: how often reads are retried; default 5 attempts within about 8 seconds.
-    :param on_call: called after each call with the operation and its result: ``succeeded`` or a kind of error.
+    :param on_call: called after each call with the operation and its result: ``ok`` or a kind of error.
     :param clock: the time, and how to sleep; default the machine's.
     """
 
@@ -96,9 +94,7 @@ class QuickBIClient(_Client[RequestsTransport]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -272,7 +268,7 @@ class AsyncQuickBIClient(_Client[AiohttpTransport]):
 
     :param settings: the account and how to reach it.
     :param retries: how often reads are retried; default 5 attempts within about 8 seconds.
-    :param on_call: called after each call with the operation and its result: ``succeeded`` or a kind of error; must
+    :param on_call: called after each call with the operation and its result: ``ok`` or a kind of error; must
         not block.
     :param clock: the time, and how to sleep; default the machine's.
     """
@@ -283,9 +279,7 @@ class AsyncQuickBIClient(_Client[AiohttpTransport]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
     async def close(self) -> None:

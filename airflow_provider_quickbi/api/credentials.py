@@ -70,9 +70,9 @@ _RECHECK_SECONDS = 10.0
 _CODE_IN_RESPONSE = re.compile(r"""["']?Code["']?\s*[:=]\s*["']([A-Za-z][A-Za-z0-9.]{0,80})["']""")
 _STATUS_IN_RESPONSE = re.compile(r"http_?code[=:]\s*(\d{3})", re.IGNORECASE)
 
-#: What the vendor's providers raise if there was no response, or none that is JSON.
 #: Types whose credentials come from this machine or its host, over plain HTTP.
 _LOCAL = ("credentials_uri", "ecs_ram_role", "default")
+#: What the vendor's providers raise if there was no response, or none that is JSON.
 _NO_RESPONSE = ("RetryError", "UnretryableException", "TeaException", "JSONDecodeError")
 
 
@@ -164,14 +164,10 @@ class CredentialSource:
     def __init__(self, spec: CredentialSpec, clock: Clock = CLOCK) -> None:
         self._spec = spec
         self._clock = clock
-        self._fixed = self._read_fixed(spec)
+        self._fixed = None if AUTH_TYPES[spec.auth_type].renews else Credentials(**dict(spec.fields))
         self._current: Credentials | None = None
         self._checked_at = 0.0
         self._renewal: asyncio.Task[Credentials] | None = None
-
-    @staticmethod
-    def _read_fixed(spec: CredentialSpec) -> Credentials | None:
-        return None if AUTH_TYPES[spec.auth_type].renews else Credentials(**dict(spec.fields))
 
     def get(self) -> Credentials:
         """Return the current credentials; may block while they are renewed.
@@ -232,9 +228,9 @@ class CredentialSource:
         text = str(error)
         code = found.group(1) if (found := _CODE_IN_RESPONSE.search(text)) else ""
         status = int(found.group(1)) if (found := _STATUS_IN_RESPONSE.search(text)) else None
-        message = f"cannot fetch credentials of type {self._spec.auth_type}: {type(error).__name__}"
-        details: dict[str, Any] = {"action": "credentials", "code": code, "http_status": status}
         name = type(error).__name__
+        message = f"cannot fetch credentials of type {self._spec.auth_type}: {name}"
+        details: dict[str, Any] = {"action": "credentials", "code": code, "http_status": status}
         offline = isinstance(error, OSError) or name in _NO_RESPONSE
         in_trouble = status is not None and (status >= 500 or status == 429)
         busy = classify(code)[0] in (ErrorKind.THROTTLED, ErrorKind.TRANSIENT)
@@ -244,7 +240,7 @@ class CredentialSource:
                 "itself, HTTPS_PROXY is enough"
             )
         if (offline and not isinstance(error, FileNotFoundError)) or in_trouble or busy:
-            return TransientError(message, may_have_arrived=False, kind=ErrorKind.TRANSIENT, **details)
+            return TransientError(message, may_have_arrived=False, **details)
         return PermanentError(
             message,
             kind=ErrorKind.CREDENTIALS,

@@ -27,10 +27,7 @@ DEFAULT_LOG_PAGE_SIZE = 10
 
 
 def allot_dataset_acceleration_task(dataset_id: str) -> Operation[bool]:
-    """Return the operation that starts a refresh. It is never repeated: the service has no idempotency key.
-
-    :param dataset_id: the dataset.
-    """
+    """Return the operation that starts a refresh. It is never repeated: the service has no idempotency key."""
     action = "AllotDatasetAccelerationTask"
     return Operation(action, {"CubeId": dataset_id}, lambda result: read_started(result, action), repeatable=False)
 
@@ -38,7 +35,6 @@ def allot_dataset_acceleration_task(dataset_id: str) -> Operation[bool]:
 def query_last_acceleration_engine_job(dataset_id: str, timezone: tzinfo) -> Operation[tuple[DatasetRefreshJob, ...]]:
     """Return the operation that reads the latest refresh; its result is empty if there is none.
 
-    :param dataset_id: the dataset.
     :param timezone: the zone in which the service writes times.
     """
 
@@ -73,7 +69,6 @@ def query_acceleration_log_by_cube_id(
 ) -> Operation[Page[RefreshLog]]:
     """Return the operation that reads one page of the logs of a dataset's refreshes.
 
-    :param dataset_id: the dataset.
     :param started_from: start of the time span.
     :param started_to: end of the time span.
     :param page_no: from 1; default 1.
@@ -95,7 +90,6 @@ def query_acceleration_log_by_cube_id(
 def read_refresh_log(dataset_id: str, job_id: str, started_at: datetime) -> Operation[str]:
     """Return the operation that reads the log of one refresh; its result is empty if there is none.
 
-    :param dataset_id: the dataset.
     :param job_id: the refresh's id (``JobHistoryId``).
     :param started_at: when it started.
     """
@@ -112,7 +106,6 @@ def query_dataset_list(
 ) -> Operation[Page[Dataset]]:
     """Return the operation that reads one page of a workspace's datasets.
 
-    :param workspace_id: the workspace.
     :param keyword: only datasets whose names contain it.
     :param page_num: from 1; default 1.
     :param page_size: datasets per page, at most 1,000; default 100.

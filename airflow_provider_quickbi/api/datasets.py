@@ -101,15 +101,11 @@ class DatasetRefreshJob(Run):
     SUCCESS: ClassVar = RefreshStatus.SUCCESS
 
     @classmethod
-    def from_json(
-        cls, item: Any, *, dataset_id: str, timezone: tzinfo, now: datetime | None = None
-    ) -> DatasetRefreshJob:
+    def from_json(cls, item: Any, *, dataset_id: str, timezone: tzinfo) -> DatasetRefreshJob:
         """Read ``Result``, which does not repeat the dataset.
 
-        :param item: the decoded JSON object.
         :param dataset_id: the requested dataset.
         :param timezone: the zone in which the service writes times.
-        :param now: see :func:`airflow_provider_quickbi.api.models.read_time`.
         :raises MalformedResponse: if ``JobHistoryId``, ``Status`` or ``GmtCreate`` is missing or cannot be read, or
             ``GmtModified`` cannot be read.
         """
@@ -121,8 +117,8 @@ class DatasetRefreshJob(Run):
             dataset_id=dataset_id,
             job_id=read_text(folded, "JobHistoryId", what),
             status=status,
-            started_at=read_time(folded, "GmtCreate", what, timezone=timezone, now=now),
-            ended_at=read_time(folded, "GmtModified", what, timezone=timezone, now=now) if ended else None,
+            started_at=read_time(folded, "GmtCreate", what, timezone=timezone),
+            ended_at=read_time(folded, "GmtModified", what, timezone=timezone) if ended else None,
         )
 
     @property

@@ -190,16 +190,8 @@ CODES: tuple[tuple[str, ErrorKind, str], ...] = (
         ErrorKind.NOT_FOUND,
         "Check dataset_id: the dataset has no extraction into the Quick engine; enable it in the Quick BI console",
     ),
-    (
-        "Last.Job.Failed",
-        ErrorKind.BAD_REQUEST,
-        _LAST_REFRESH,
-    ),
-    (
-        "Access.Forbidden",
-        ErrorKind.DENIED,
-        f"The OpenAPI needs the Professional edition or above. {_GRANT}",
-    ),
+    ("Last.Job.Failed", ErrorKind.BAD_REQUEST, _LAST_REFRESH),
+    ("Access.Forbidden", ErrorKind.DENIED, f"The OpenAPI needs the Professional edition or above. {_GRANT}"),
     ("Mail.Forbidden.Access", ErrorKind.DENIED, _GRANT),
     ("UserRoleConfig.NotContain.Function", ErrorKind.DENIED, _GRANT),
     ("User.OperationPermission.Error", ErrorKind.DENIED, _GRANT),
@@ -283,6 +275,8 @@ def error_for(
     :param retry_after: seconds of ``x-acs-retry-after``, if present.
     """
     kind, hint = classify(code)
+    if kind is ErrorKind.UNKNOWN and http_status is not None and (http_status >= 500 or http_status == 429):
+        kind = ErrorKind.TRANSIENT
     if kind is ErrorKind.NOT_STARTED and retry_after is None:
         minutes = minutes_to_wait(message)
         retry_after = None if minutes is None else minutes * 60.0

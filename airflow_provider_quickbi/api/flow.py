@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_quickbi.api.errors import ErrorKind, QuickBIError, ThrottledError, TransientError
 from airflow_provider_quickbi.api.models import MalformedResponse
-from airflow_provider_quickbi.api.responses import malformed, read_response
+from airflow_provider_quickbi.api.responses import read_response
 from airflow_provider_quickbi.api.signing import SignedRequest, encode_parameters, sign
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Report the result of a call for metrics: ``succeeded`` or the kind of the error."""
+    """Report the result of a call for metrics: ``ok`` or the kind of the error."""
 
     action: str
     result: str
@@ -83,10 +83,6 @@ def call_flow(
 
     Only repeatable operations are retried, and only after throttling or a transient error.
 
-    :param operation: what to call.
-    :param endpoint: where.
-    :param rate_limiter: how fast.
-    :param retries: how often.
     :returns: the operation's typed result.
     :raises QuickBIError: of the last attempt.
     """
@@ -106,7 +102,7 @@ def call_flow(
                 read_response(operation.action, *(yield Send(operation.action, request, operation.repeatable)))
             )
         except MalformedResponse as error:
-            failure: QuickBIError = malformed(operation.action, error)
+            failure: QuickBIError = TransientError(f"unexpected response: {error}", action=operation.action)
         except QuickBIError as error:
             failure = error
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from datetime import timezone as fixed_offset
 from enum import StrEnum
@@ -166,13 +166,7 @@ class MailTask:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON for an XCom."""
-        return {
-            "mail_id": self.mail_id,
-            "subscribe_name": self.subscribe_name,
-            "paused": self.paused,
-            "biz_owner_user_id": self.biz_owner_user_id,
-            "biz_owner_name": self.biz_owner_name,
-        }
+        return asdict(self)
 
 
 class Run:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from airflow_provider_quickbi.api.errors import ErrorKind, TransientError
+from airflow_provider_quickbi.api.errors import TransientError
 from airflow_provider_quickbi.api.models import MailTask, MailTaskRun, MalformedResponse, fold_keys
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE, MailTaskPage, Page
 
@@ -81,7 +81,6 @@ def get_mail_task_status(
 ) -> Operation[tuple[MailTaskRun, ...]]:
     """Return the operation that reads the status of one run, or of the latest one.
 
-    :param mail_id: the mail task.
     :param task_id: the run; ``None`` for the latest one.
     :param timezone: the zone in which the service writes ``execTime``.
     """
@@ -119,10 +118,7 @@ class StatusQuery:
 
 
 def manual_run_mail_task(mail_id: str) -> Operation[bool]:
-    """Return the operation that starts a run now. It is never repeated: the service has no idempotency key.
-
-    :param mail_id: the mail task.
-    """
+    """Return the operation that starts a run now. It is never repeated: the service has no idempotency key."""
     action = "ManualRunMailTask"
     return Operation(action, {"MailId": mail_id}, lambda result: read_started(result, action), repeatable=False)
 
@@ -140,8 +136,6 @@ def any_operation(action: str, parameters: Mapping[str, Any], *, repeatable: boo
 def read_started(result: Any, action: str) -> bool:
     """Read the ``Result`` of an operation that starts something.
 
-    :param result: the ``Result``.
-    :param action: the operation.
     :returns: ``True``.
     :raises TransientError: if the result is not true: it is unknown whether anything was started.
     """
@@ -150,7 +144,6 @@ def read_started(result: Any, action: str) -> bool:
     raise TransientError(
         f"the service returned Success: true with Result {str(result)[:40]!r}, so the run may not have started",
         action=action,
-        kind=ErrorKind.TRANSIENT,
     )
 
 
@@ -159,7 +152,6 @@ def read_page(
 ) -> Page[T]:
     """Read a ``Result`` that is a page of a list.
 
-    :param result: the ``Result``.
     :param read_item: reads an element of ``Data``.
     :param what: what the list is, for the error.
     :param requested_page: the requested page, in case the service does not say which one it is.

@@ -27,7 +27,6 @@ def proxy_for(settings: ClientSettings) -> str | None:
     ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, of which the lower-case names take precedence. The environment
     never applies to endpoints on this machine.
 
-    :param settings: of the client.
     :raises PermanentError: if the proxy's URL is invalid.
     """
     endpoint = settings.endpoint
@@ -75,7 +74,6 @@ def no_proxy_matches(no_proxy: str, host: str, port: int) -> bool:
 
     :param no_proxy: entries separated by commas or blanks.
     :param host: a DNS name or an IP address; IPv6 with or without brackets.
-    :param port: TCP port.
     """
     return any(_entry_matches(entry, host, port) for entry in re.split(r"[,\s]+", no_proxy) if entry)
 

@@ -18,6 +18,7 @@ import random
 import threading
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -90,7 +91,6 @@ class RateLimiter:
         self._was_late = False
         self._planned = self._next_at = self._succeeded_at = clock()
         self._throttled_at = self._calm_from = self._not_before = -math.inf
-        self._refused_in_a_row = 0
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = WeakKeyDictionary()
         #: Gets what the waiting callers poll for (:data:`CALLER`), the longest waiting first, and returns the position
         #: of the one that gets the slot; it must not raise. ``None``: the first.
@@ -175,7 +175,6 @@ class RateLimiter:
             now = self._clock()
             calm = min((now - self._succeeded_at) / max(SHORTEST_SLOT_SECONDS, self.slot), SLOTS_OF_A_CALL)
             self._succeeded_at = now
-            self._refused_in_a_row = 0
             self.share.succeeded(self._slot_taken, calm)
 
     def throttled(self, retry_after: float | None = None) -> None:
@@ -187,7 +186,6 @@ class RateLimiter:
         """
         with self._guard:
             now = self._clock()
-            self._refused_in_a_row += 1
             self._succeeded_at = self._throttled_at = now
             if now >= self._calm_from:
                 self.share.throttled(self._slot_taken)
@@ -228,21 +226,16 @@ class RateLimiter:
         return slot * self.slot - self._wall_clock() + self._clock()
 
     def _line(self) -> _Line:
-        loop = asyncio.get_running_loop()
         with self._guard:
-            if (line := self._lines.get(loop)) is None:
-                line = self._lines[loop] = _Line()
-            return line
+            return self._lines.setdefault(asyncio.get_running_loop(), _Line())
 
 
+@dataclass(slots=True)
 class _Line:
     """The callers of one event loop that wait for a slot, the longest waiting first, and the task that serves them."""
 
-    __slots__ = ("callers", "pacing")
-
-    def __init__(self) -> None:
-        self.callers: dict[asyncio.Future[None], object] = {}
-        self.pacing: asyncio.Task[None] | None = None
+    callers: dict[asyncio.Future[None], object] = field(default_factory=dict)
+    pacing: asyncio.Task[None] | None = None
 
 
 _rate_limiters: dict[tuple[tuple[str, str], str, float, RedisSettings | None, Clock], RateLimiter] = {}
@@ -259,7 +252,6 @@ def rate_limiter(
     """Return this process's rate limiter for an operation of an account.
 
     :param account: see :attr:`airflow_provider_quickbi.api.settings.ClientSettings.account`.
-    :param action: the operation.
     :param status_calls_per_second: the configured rate of ``GetMailTaskStatus``.
     :param pacing: the Redis through which all processes share the limit; ``None`` for this process alone.
     :param clock: the time; default the machine's.

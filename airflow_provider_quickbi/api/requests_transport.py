@@ -27,7 +27,6 @@ _READ_CHUNK = 64 * 1024
 class RequestsTransport:
     """A connection pool that is opened on first use.
 
-    :param settings: of the client.
     :param clock: limits how long a response may take.
     """
 
@@ -48,8 +47,6 @@ class RequestsTransport:
     def send(self, action: str, request: SignedRequest, *, reuse_connection: bool) -> RawResponse:
         """Send a request and return status, headers and body.
 
-        :param action: the operation, for error messages.
-        :param request: what to send.
         :param reuse_connection: whether a connection of the pool may be used.
         :raises QuickBIError: if there is no response.
         """

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_quickbi.api.errors import (
     ErrorKind,
     PermanentError,
-    QuickBIError,
     ThrottledError,
     TransientError,
     error_for,
 )
 from airflow_provider_quickbi.api.models import printable
-
-if TYPE_CHECKING:
-    from airflow_provider_quickbi.api.models import MalformedResponse
 
 #: Largest response body that is read, in bytes; a page of mail tasks takes a few kilobytes.
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
@@ -32,10 +28,7 @@ RawResponse = tuple[int, Mapping[str, str], bytes]
 def read_response(action: str, status: int, headers: Mapping[str, str], body: bytes) -> Any:
     """Return the ``Result`` of a response.
 
-    :param action: the operation that was called.
-    :param status: HTTP status.
     :param headers: of the response; names in any case.
-    :param body: of the response.
     :raises ThrottledError: if the call was rate limited.
     :raises TransientError: if the service failed, or the response cannot be parsed.
     :raises NotStartedError: if nothing was started and a later attempt may succeed.
@@ -55,71 +48,49 @@ def read_response(action: str, status: int, headers: Mapping[str, str], body: by
     except (ValueError, RecursionError):
         response = None
     if not isinstance(response, dict):
-        raise TransientError(
-            f"the response is not a JSON object: {_describe(body)}",
-            action=action,
-            kind=ErrorKind.TRANSIENT,
-            http_status=status,
-        )
+        raise TransientError(f"the response is not a JSON object: {_describe(body)}", action=action, http_status=status)
     folded = {str(name).lower(): value for name, value in response.items()}
     succeeded = folded.get("success")
     if status < 400 and succeeded is True:
         return folded.get("result")
     code, request_id, message = (_text(folded.get(name)) for name in ("code", "requestid", "message"))
     if code and (status >= 400 or succeeded is not None or "result" not in folded):
-        return _raise_for_code(action, status, headers, code, message, request_id)
+        error = error_for(
+            code,
+            message or "the service gave no message",
+            action=action,
+            request_id=request_id,
+            http_status=status,
+        )
+        if isinstance(error, ThrottledError):
+            error.retry_after = _retry_after(headers)
+        raise error
     # Without a Code the error may come from a proxy or gateway, whatever the HTTP status.
     raise TransientError(
         message or ("the response has neither Success: true nor a Code" if status < 500 else "the service failed"),
         action=action,
-        kind=ErrorKind.TRANSIENT,
         request_id=request_id,
         http_status=status,
     )
 
 
-def _raise_for_code(
-    action: str, status: int, headers: Mapping[str, str], code: str, message: str, request_id: str
-) -> Any:
-    error = error_for(
-        code,
-        message or "the service gave no message",
-        action=action,
-        request_id=request_id,
-        http_status=status,
-    )
-    if isinstance(error, ThrottledError):
-        error.retry_after = _retry_after(headers)
-    if error.kind is ErrorKind.UNKNOWN and (status >= 500 or status == 429):
-        error = TransientError(
-            error.message,
-            action=action,
-            kind=ErrorKind.TRANSIENT,
-            code=code,
-            request_id=request_id,
-            http_status=status,
-        )
-    raise error
+def header(headers: Mapping[str, str], name: str) -> str:
+    """Return a header whose name may be in any case, empty if it is missing."""
+    return next((value for written, value in headers.items() if written.lower() == name), "")
 
 
 def _redirect_target(headers: Mapping[str, str]) -> str:
     """Return scheme and host of ``Location``; the rest may contain secrets."""
-    location = next((value for name, value in headers.items() if name.lower() == "location"), "")
     try:
-        target = urlsplit(location)
+        target = urlsplit(header(headers, "location"))
     except ValueError:
         return "an invalid URL"
     return _text(f"{target.scheme}://{target.hostname}") if target.hostname else "a URL without a host"
 
 
-def malformed(action: str, error: MalformedResponse) -> QuickBIError:
-    """Return the error for a response that is JSON but does not have the documented fields."""
-    return TransientError(f"unexpected response: {error}", action=action, kind=ErrorKind.TRANSIENT)
-
-
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Read ``x-acs-retry-after`` (milliseconds) as seconds; anything but a positive integer counts as absent."""
-    value = next((value for name, value in headers.items() if name.lower() == "x-acs-retry-after"), "")
+    value = header(headers, "x-acs-retry-after")
     if not value.strip().isascii() or not value.strip().isdigit() or len(value) > 12:
         return None
     seconds = int(value) / 1000

@@ -126,7 +126,6 @@ class RedisSettings:
 class RedisServer:
     """A Redis server that may be unavailable; logged once, and once more when it is back.
 
-    :param settings: where it is.
     :param clock: monotonic time in seconds.
     """
 
@@ -145,8 +144,6 @@ class RedisServer:
     def reserve(self, key: str, arguments: list[str | int], longest: float) -> float | None:
         """Reserve a slot of a queue.
 
-        :param key: of the queue.
-        :param arguments: of the script.
         :param longest: the most seconds that a valid response may have.
         :returns: seconds until the slot; ``None`` if the server is away, slow or wrong, which is logged once.
         """
@@ -213,8 +210,6 @@ class SharedRateLimiter(RateLimiter):
 
     :param rate: calls per second that the service allows.
     :param key: of the queue; the same in all processes.
-    :param server: keeps the queue.
-    :param options: of :class:`RateLimiter`.
     """
 
     remote: ClassVar[bool] = True
@@ -229,7 +224,6 @@ class SharedRateLimiter(RateLimiter):
         self._blocked = 0
         self._slot_at: float | None = None
         self._check_at = math.inf
-        self._was_late = False
 
     def try_acquire(self) -> float:
         """Take this process's slot if it has come, or say how long to wait; it may take a request to Redis.
@@ -289,7 +283,7 @@ class SharedRateLimiter(RateLimiter):
             int(self._slot_at is None),
             round(self.slot * 1e6),
             round(self.slot / share * 1e6) if share < 1 else 0,
-            max(0, round((self._not_before - now) * 1e6)) if self._not_before > now else 0,
+            round((self._not_before - now) * 1e6) if self._not_before > now else 0,
             SMALLEST_SHARE,
         ]
         seconds = self._server.reserve(self._key, arguments, longest=8 * SMALLEST_SHARE * self.slot)
@@ -322,9 +316,7 @@ def shared_rate_limiter(
 ) -> SharedRateLimiter:
     """Return the rate limiter that an operation of an account has in all processes.
 
-    :param settings: where the queue is kept.
     :param account: whose calls they are; only its hash is stored.
-    :param action: the operation.
     :param rate: calls per second that the service allows.
     :param clock: the time; the queue itself follows the Redis server's.
     """

@@ -55,7 +55,6 @@ class SignedRequest:
 def encode_parameters(action: str, parameters: Mapping[str, Any]) -> dict[str, str]:
     """Convert parameters to text as the service expects it: booleans as ``true``/``false``; ``None`` is omitted.
 
-    :param action: the operation, for error messages.
     :param parameters: names and values; a value is a string, an integer or a boolean.
     :raises PermanentError: if a name or value cannot be sent.
     """
@@ -99,10 +98,7 @@ def sign(
 ) -> SignedRequest:
     """Build a signed request; each attempt needs a new one, because nonce and date are part of the signature.
 
-    :param action: the operation.
     :param parameters: from :func:`encode_parameters`.
-    :param endpoint: where to send it.
-    :param credentials: what to sign it with.
     :param now: the time of the request; default the current time.
     :param nonce: a value that was never used before; default random.
     :raises PermanentError: if the query is too long, or the credentials contain characters that a header cannot carry.
@@ -142,12 +138,7 @@ def sign(
     headers["accept-encoding"] = "identity"  # bounds the size of the response while it is read
     query_string = "&".join(f"{name}={quote(query[name], safe='~')}" for name in sorted(query))
     if len(query_string) > MAX_QUERY_BYTES:
-        raise PermanentError(
-            f"the query is too long: {len(query_string):,} bytes, at most {MAX_QUERY_BYTES:,}",
-            action=action,
-            kind=ErrorKind.BAD_REQUEST,
-            hint="No request was sent",
-        )
+        raise _refused(action, f"the query is too long: {len(query_string):,} bytes, at most {MAX_QUERY_BYTES:,}")
     return SignedRequest(f"{endpoint.url}?{query_string}" if query_string else endpoint.url, headers)
 
 

@@ -172,10 +172,5 @@ class SlotShare:
 
     def _free(self, period: int) -> list[Cell]:
         """Return the cells of a period that are neither this process's nor known to be somebody else's."""
-        return [
-            cell for cell in _cells(period) if not any(cell.overlaps(other) for other in (*self._taken, *self.cells))
-        ]
-
-
-def _cells(period: int) -> list[Cell]:
-    return [Cell(period, offset) for offset in range(period)]
+        cells = [Cell(period, offset) for offset in range(period)]
+        return [cell for cell in cells if not any(cell.overlaps(other) for other in (*self._taken, *self.cells))]

@@ -106,10 +106,7 @@ class StatusPoller:
 
 
 class Subscription:
-    """One wait's use of a :class:`StatusPoller`.
-
-    :param poller: the poller.
-    """
+    """One wait's use of a :class:`StatusPoller`."""
 
     __slots__ = ("_known_at", "_poller", "_query")
 

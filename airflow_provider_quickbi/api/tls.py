@@ -21,7 +21,6 @@ _warned: set[tuple[str, bool]] = set()
 def ssl_context(settings: ClientSettings) -> ssl.SSLContext | None:
     """Return the context that verifies certificates, or ``None`` if they are not verified.
 
-    :param settings: of the client.
     :raises PermanentError: if the configured file or directory contains no CA certificates.
     """
     if (bundle := settings.ca_bundle()) is None:
@@ -39,10 +38,7 @@ def ssl_context(settings: ClientSettings) -> ssl.SSLContext | None:
 
 
 def warn_if_insecure(settings: ClientSettings) -> None:
-    """Warn once per endpoint and process where traffic can be read or forged; loopback endpoints are exempt.
-
-    :param settings: of the client.
-    """
+    """Warn once per endpoint and process where traffic can be read or forged; loopback endpoints are exempt."""
     endpoint = settings.endpoint
     if is_loopback(endpoint.host) or (endpoint.scheme == "https" and settings.verify is not False):
         return

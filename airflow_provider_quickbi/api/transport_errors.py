@@ -33,9 +33,6 @@ def no_response(
 ) -> TransientError:
     """Return the error for a request without a response.
 
-    :param action: the operation.
-    :param settings: of the client.
-    :param error: what the HTTP library raised.
     :param handled: what the caller was handling when it called: part of the error's context, but none of its causes.
     """
     names = {type(cause).__name__ for cause in _causes(error, handled)}
@@ -49,7 +46,7 @@ def no_response(
         message = f"no response from {host} within {settings.read_timeout:g} s"
     else:
         message = f"connection to {host} lost: {_describe(error, handled)}"
-    return TransientError(message, may_have_arrived=connected, action=action, kind=ErrorKind.TRANSIENT)
+    return TransientError(message, may_have_arrived=connected, action=action)
 
 
 def tls_failure(
@@ -57,9 +54,6 @@ def tls_failure(
 ) -> QuickBIError:
     """Return the error for a TLS failure; unless it concerns the certificate, the request may have arrived.
 
-    :param action: the operation.
-    :param settings: of the client.
-    :param error: what the HTTP library raised.
     :param handled: see :func:`no_response`.
     """
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error, handled)):
@@ -72,19 +66,13 @@ def tls_failure(
     return TransientError(
         f"TLS connection to {settings.endpoint.host_header} failed: {_describe(error, handled)}",
         action=action,
-        kind=ErrorKind.TRANSIENT,
         hint="If this persists, check port and schema",
     )
 
 
 def response_too_large(action: str) -> TransientError:
-    """Return the error for a response that exceeds :data:`.responses.MAX_RESPONSE_BYTES`.
-
-    :param action: the operation.
-    """
-    return TransientError(
-        f"the response is larger than {MAX_RESPONSE_BYTES:,} bytes", action=action, kind=ErrorKind.TRANSIENT
-    )
+    """Return the error for a response that exceeds :data:`.responses.MAX_RESPONSE_BYTES`."""
+    return TransientError(f"the response is larger than {MAX_RESPONSE_BYTES:,} bytes", action=action)
 
 
 def _causes(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:

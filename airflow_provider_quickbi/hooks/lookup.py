@@ -23,7 +23,6 @@ def read_connection(hook: BaseHook, conn_id: str) -> QuickBIConnection:
     """Look a connection up and parse it.
 
     :param hook: its ``get_connection`` is used.
-    :param conn_id: id of the connection.
     :raises QuickBIConnectionError: if a field is invalid or missing.
     :raises QuickBIConnectionUnreadable: if the connection does not exist or cannot be read now.
     """
@@ -101,9 +100,7 @@ def find_all(visible: Sequence[MailTask], names: Sequence[str], owner: str | Non
     """Return the mail tasks with exactly these names, in the same order, and log what was found.
 
     :param visible: all mail tasks that the AccessKey may see.
-    :param names: of mail tasks.
     :param owner: nickname or user id of the owner, for names that several mail tasks share.
-    :param log: of the task.
     :raises PermanentError: if no or more than one mail task has a name.
     """
     found = [find_by_name(visible, name, owner) for name in names]

@@ -10,16 +10,19 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseNotifi
 from airflow_provider_quickbi import _options, connection
 from airflow_provider_quickbi._options import Arguments, OptionError
 from airflow_provider_quickbi._send.notice import Notice
+from airflow_provider_quickbi._send.options import read_mail_task
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import find_by_name
-from airflow_provider_quickbi.exceptions import QuickBIArgumentError
+from airflow_provider_quickbi.exceptions import argument_errors
 from airflow_provider_quickbi.hooks.quickbi import LOOKUP_PAGE_SIZE, QuickBIHook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_quickbi.api.models import MailTask
 
 
 class QuickBISendMailNotifier(BaseNotifier):
@@ -57,11 +60,9 @@ class QuickBISendMailNotifier(BaseNotifier):
         self.subscribe_name = subscribe_name
         self.mail_owner = mail_owner
         self.quickbi_conn_id = quickbi_conn_id
-        try:
+        with argument_errors():
             _options.need_one_of(self, "mail_id", "subscribe_name")
-            self._read(parsing=True)
-        except OptionError as error:
-            raise QuickBIArgumentError(str(error)) from None
+            read_mail_task(Arguments(self, parsing=True))
 
     def notify(self, context: Context) -> None:
         """Start the mail.
@@ -69,14 +70,13 @@ class QuickBISendMailNotifier(BaseNotifier):
         :param context: of the callback.
         """
         with self._logging_errors(), QuickBIHook(self.quickbi_conn_id) as hook:
-            mail_id, name, owner = self._read()
-            client = hook.get_conn()
-            if mail_id is None:
-                mail_id = find_by_name(client.iter_mail_tasks(page_size=LOOKUP_PAGE_SIZE), name, owner).mail_id
-            notice = Notice(MailTaskSubject(mail_id, name), context, self.log)
-            if notice.may_start(client.get_mail_task_status(mail_id)):
+            subject, client = read_mail_task(Arguments(self)), hook.get_conn()
+            if not subject.id:
+                subject = _found(subject, client.iter_mail_tasks(page_size=LOOKUP_PAGE_SIZE))
+            notice = Notice(subject, context, self.log)
+            if notice.may_start(client.get_mail_task_status(subject.id)):
                 with notice.starting():
-                    client.manual_run_mail_task(mail_id)
+                    client.manual_run_mail_task(subject.id)
 
     async def async_notify(self, context: Context) -> None:
         """Start the mail from a triggerer, where Airflow 3.1 and later runs the callback of a ``DeadlineAlert``.
@@ -84,27 +84,15 @@ class QuickBISendMailNotifier(BaseNotifier):
         :param context: of the callback.
         """
         with self._logging_errors():
-            mail_id, name, owner = self._read()
+            subject = read_mail_task(Arguments(self))
             async with QuickBIHook(self.quickbi_conn_id).get_async_conn() as client:
-                if mail_id is None:
+                if not subject.id:
                     visible = [task async for task in client.iter_mail_tasks(page_size=LOOKUP_PAGE_SIZE)]
-                    mail_id = find_by_name(visible, name, owner).mail_id
-                notice = Notice(MailTaskSubject(mail_id, name), context, self.log)
-                if notice.may_start(await client.get_mail_task_status(mail_id)):
+                    subject = _found(subject, visible)
+                notice = Notice(subject, context, self.log)
+                if notice.may_start(await client.get_mail_task_status(subject.id)):
                     with notice.starting():
-                        await client.manual_run_mail_task(mail_id)
-
-    def _read(self, *, parsing: bool = False) -> tuple[str | None, str, str | None]:
-        """Return MailId, name and owner.
-
-        :raises OptionError: if one is wrong.
-        """
-        read = Arguments(self, parsing=parsing).read
-        mail_id, name = read("mail_id", _options.text, None), read("subscribe_name", _options.text, None)
-        owner = read("mail_owner", _options.text, None)
-        if mail_id is not None and owner is not None:
-            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
-        return mail_id, name or "", owner
+                        await client.manual_run_mail_task(subject.id)
 
     @contextmanager
     def _logging_errors(self) -> Iterator[None]:
@@ -114,3 +102,8 @@ class QuickBISendMailNotifier(BaseNotifier):
         except (QuickBIError, AirflowFailException, OptionError) as error:
             mail_task = self.mail_id or repr(self.subscribe_name)
             self.log.error("Mail task %s: nothing was started: %s", mail_task, error)  # noqa: TRY400
+
+
+def _found(wanted: MailTaskSubject, visible: Iterable[MailTask]) -> MailTaskSubject:
+    mail_task = find_by_name(visible, wanted.name, wanted.scope or None)
+    return MailTaskSubject(mail_task.mail_id, wanted.name)

@@ -125,18 +125,16 @@ class QuickBIRefreshDatasetOperator(StartOperator):
             ("dataset_id", "dataset_name"),
         )
 
-    def _read_subject(self, arguments: Arguments) -> Subject | None:
+    def _read_subject(self, arguments: Arguments) -> Subject:
         read = partial(arguments.read, parse=_options.text, unknown=None)
         dataset_id, name, workspace_id = read("dataset_id"), read("dataset_name"), read("workspace_id")
         if dataset_id is not None and workspace_id is not None:
             raise OptionError("workspace_id is only for looking up dataset_name: omit it with dataset_id")
         if self.dataset_name is not None and not arguments.given("workspace_id"):
             raise OptionError("dataset_name is unique only in a workspace: set workspace_id")
-        if dataset_id is not None or (name is not None and workspace_id is not None):
-            return DatasetSubject(dataset_id or "", name or "", workspace_id or "")
-        if not arguments.parsing:
+        if dataset_id is None and (name is None or workspace_id is None) and not arguments.parsing:
             raise OptionError("both dataset_id and dataset_name rendered empty")
-        return None
+        return DatasetSubject(dataset_id or "", name or "", workspace_id or "")
 
     def on_kill(self) -> None:
         """Log that a started refresh continues."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_quickbi import _options, connection
-from airflow_provider_quickbi._options import Arguments, OptionError
+from airflow_provider_quickbi._options import Arguments
 from airflow_provider_quickbi._send.options import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_START_TIMEOUT,
@@ -17,14 +16,14 @@ from airflow_provider_quickbi._send.options import (
     OnRunFailed,
     OnRunning,
     OnScheduleLimit,
+    read_mail_task,
 )
 from airflow_provider_quickbi._templates import TemplatedTask
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT
-from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
-from airflow_provider_quickbi.exceptions import QuickBIArgumentError, task_error
+from airflow_provider_quickbi.exceptions import argument_errors, task_error
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 from airflow_provider_quickbi.operators.dataset import QuickBIRefreshDatasetOperator
@@ -88,17 +87,13 @@ class QuickBIListMailTasksOperator(TemplatedTask):
         self.page_size = page_size
         self.max_mail_tasks = max_mail_tasks
         self.quickbi_conn_id = quickbi_conn_id
-        try:
+        with argument_errors():
             _ListOptions.read(Arguments(self, parsing=True))
-        except OptionError as error:
-            raise QuickBIArgumentError(str(error)) from None
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return the mail tasks."""
-        try:
+        with argument_errors(self.task_id):
             options = _ListOptions.read(Arguments(self))
-        except OptionError as error:
-            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         found: list[dict[str, Any]] = []
         with QuickBIHook(self.quickbi_conn_id) as hook:
             QuickBIConsoleLink.store(self, context, hook.quickbi_connection.console_url)
@@ -213,16 +208,8 @@ class QuickBIRunMailTaskOperator(StartOperator):
             ("mail_id", "subscribe_name"),
         )
 
-    def _read_subject(self, arguments: Arguments) -> Subject | None:
-        read = partial(arguments.read, parse=_options.text, unknown=None)
-        mail_id, name, owner = read("mail_id"), read("subscribe_name"), read("mail_owner")
-        if mail_id is not None and owner is not None:
-            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
-        if mail_id is not None or name is not None:
-            return MailTaskSubject(mail_id or "", name or "", owner or "")
-        if not arguments.parsing:
-            raise OptionError("both mail_id and subscribe_name rendered empty")
-        return None
+    def _read_subject(self, arguments: Arguments) -> Subject:
+        return read_mail_task(arguments)
 
     def on_kill(self) -> None:
         """Log that a started mail is still sent."""

@@ -16,7 +16,7 @@ from airflow_provider_quickbi._wait.events import Event, wrap_event_errors
 from airflow_provider_quickbi._wait.outlets import unrelated_outlets
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.assets.quickbi import is_quickbi
-from airflow_provider_quickbi.exceptions import QuickBIArgumentError
+from airflow_provider_quickbi.exceptions import argument_errors
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 
@@ -44,10 +44,9 @@ class StartOperator(TemplatedTask):
     on_schedule_limit: str = OnScheduleLimit.WAIT.value
 
     @abstractmethod
-    def _read_subject(self, arguments: Arguments) -> Subject | None:
-        """Return what is started, ``None`` as long as templates are not rendered.
+    def _read_subject(self, arguments: Arguments) -> Subject:
+        """Return what is started, without id and name as long as templates are not rendered.
 
-        :param arguments: of this task.
         :raises OptionError: for the first one that is wrong.
         """
 
@@ -59,28 +58,25 @@ class StartOperator(TemplatedTask):
     ) -> None:
         """Check the arguments while the DAG is parsed, as far as they are known.
 
-        :param default_args: that apply to this task.
         :param exclusive: pairs of arguments that exclude each other.
         :param one_of: the two arguments of which exactly one says what is started.
         :raises QuickBIArgumentError: for the first one that is wrong.
         """
         _options.settle_defaults(self, default_args, exclusive, {"on_failed": OnRunFailed})
-        try:
+        with argument_errors():
             _options.need_one_of(self, *one_of)
             RunOptions.read(Arguments(self, parsing=True))
             if not _options.is_template(self.deadline):
                 _instants.deadline("deadline", self.deadline, CLOCK.now(), _airflow.default_timezone())
             self._check_outlets(self._read_subject(Arguments(self, parsing=True)))
-        except OptionError as error:
-            raise QuickBIArgumentError(str(error)) from None
 
-    def _check_outlets(self, subject: Subject | None) -> None:
+    def _check_outlets(self, subject: Subject) -> None:
         if not self.wait_for_completion and any(is_quickbi(outlet) for outlet in self.outlets):
             raise OptionError(
                 "an outlet quickbi://... means that the run has succeeded, which is not known with "
                 "wait_for_completion=False: put the outlet on the sensor that waits for the run"
             )
-        if subject is not None and subject.id and (unrelated := unrelated_outlets(self.outlets, [subject])):
+        if subject.id and (unrelated := unrelated_outlets(self.outlets, [subject])):
             words = subject.words
             raise OptionError(
                 f"outlet {unrelated[0]} is not of {words.subject} {subject.id}, which this task {words.start}s"
@@ -90,10 +86,8 @@ class StartOperator(TemplatedTask):
         """Start a run, unless a record says that an earlier try may have done so; then wait for it."""
         subject, options = self._read()
         day_of = _airflow.run_started(context) or CLOCK.now()
-        try:
+        with argument_errors(self.task_id):
             late = _instants.deadline("deadline", self.deadline, day_of, _airflow.default_timezone())
-        except OptionError as error:
-            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         now = CLOCK.time()
         state = AttemptState(
             subject=subject,
@@ -108,7 +102,6 @@ class StartOperator(TemplatedTask):
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Resume where this try was deferred.
 
-        :param context: of the task.
         :param event: of a trigger of :mod:`airflow_provider_quickbi.triggers.quickbi`.
         """
         QuickBIConsoleLink.resumed(self)
@@ -121,11 +114,7 @@ class StartOperator(TemplatedTask):
 
     def _read(self) -> tuple[Subject, RunOptions]:
         arguments = Arguments(self)
-        try:
+        with argument_errors(self.task_id):
             subject, options = self._read_subject(arguments), RunOptions.read(arguments)
             self._check_outlets(subject)
-        except OptionError as error:
-            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
-        if subject is None:
-            raise RuntimeError("the arguments that identify what to start are not rendered")
         return subject, options

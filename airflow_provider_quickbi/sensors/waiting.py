@@ -28,11 +28,7 @@ from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitGroup
 from airflow_provider_quickbi._wait.sync import poll_once, seconds_until_next_poll
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
-from airflow_provider_quickbi.exceptions import (
-    QuickBIArgumentError,
-    QuickBIConnectionUnreadable,
-    QuickBIUnavailable,
-)
+from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable, QuickBIUnavailable, argument_errors
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
 
@@ -80,7 +76,6 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     ) -> None:
         """Check the arguments while the DAG is parsed, as far as they are known.
 
-        :param default_args: that apply to this task.
         :param exclusive: pairs of arguments that exclude each other.
         :raises QuickBIArgumentError: for the first one that is wrong.
         """
@@ -91,7 +86,7 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         self._group: WaitGroup | None = None
         self._log_of_wait: WaitLog | None = None
         self._delay = DetectionDelay()
-        try:
+        with argument_errors():
             if self._one_of:
                 _options.need_one_of(self, *self._one_of)
             arguments = Arguments(self, parsing=True, rendered=self.rendered)
@@ -99,8 +94,6 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
             if not _options.is_template(self.deadline):
                 _instants.deadline("deadline", self.deadline, CLOCK.now(), _airflow.default_timezone())
             self._check_outlets(options.subjects)
-        except OptionError as error:
-            raise QuickBIArgumentError(str(error)) from None
         self.made = True
 
     def _check_outlets(self, subjects: Sequence[Subject]) -> None:
@@ -168,7 +161,6 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Handle the trigger's event.
 
-        :param context: of the task.
         :param event: of :class:`airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger`.
         """
         QuickBIConsoleLink.resumed(self)
@@ -206,12 +198,10 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     def _start(self, context: Context) -> WaitGroup:
         """Read the rendered arguments and return a wait group of which nothing is known yet."""
         zone = _airflow.default_timezone()
-        try:
+        with argument_errors(self.task_id):
             options = READERS[self.subject_kind](Arguments(self, rendered=self.rendered), zone)
             self._check_outlets(options.subjects)
             late = _instants.deadline("deadline", self.deadline, _airflow.run_started(context) or CLOCK.now(), zone)
-        except OptionError as error:
-            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
         limits = Limits(
             since=self._started_at(context),
             timeout=_airflow.seconds_of(self.timeout) or 0.0,

@@ -78,17 +78,7 @@ class QuickBIMailTaskTrigger(PollingTrigger):
         """Return the arguments, with what has been learnt meanwhile."""
         return (
             "airflow_provider_quickbi.triggers.quickbi.QuickBIMailTaskTrigger",
-            {
-                "version": STATE_VERSION,
-                "quickbi_conn_id": self.options.quickbi_conn_id,
-                "group": encode_group(self.wait.group),
-                "poke_interval": self.options.poke_interval,
-                "exponential_backoff": self.options.exponential_backoff,
-                "max_wait": self.options.max_wait,
-                "execute_by": self.options.execute_by,
-                "carry": dict(self.options.carry),
-                "ending": self.options.ending.value,
-            },
+            {"version": STATE_VERSION, "group": encode_group(self.wait.group), **self.options.as_arguments()},
         )
 
 
@@ -183,8 +173,8 @@ class QuickBIMailTaskEventTrigger(WatchTrigger):
         return MailTaskSubject(self.mail_id or "", self.subscribe_name or "", self.mail_owner or "")
 
     def _payload(self, run: Run) -> dict[str, Any]:
-        payload = run.as_dict()
-        return payload if self.subscribe_name is None else {**payload, "subscribe_name": self.subscribe_name}
+        name = {} if self.subscribe_name is None else {"subscribe_name": self.subscribe_name}
+        return super()._payload(run) | name
 
     def _identity(self) -> tuple[Any, ...]:
         return (self.quickbi_conn_id, self.mail_id, self.subscribe_name, self.mail_owner, *self.statuses)
@@ -232,9 +222,6 @@ class QuickBIDatasetRefreshEventTrigger(WatchTrigger):
 
     def _subject(self) -> Subject:
         return DatasetSubject(self.dataset_id or "")
-
-    def _payload(self, run: Run) -> dict[str, Any]:
-        return run.as_dict()
 
     def _identity(self) -> tuple[Any, ...]:
         return (self.kind, self.quickbi_conn_id, self.dataset_id, *self.statuses)

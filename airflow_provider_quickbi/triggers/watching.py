@@ -41,10 +41,7 @@ _STORING = RetryPolicy(attempts=3)
 
 @contextmanager
 def readable(trigger: BaseTrigger) -> Iterator[None]:
-    """Turn an error about stored arguments into the one that a triggerer survives.
-
-    :param trigger: whose arguments are read.
-    """
+    """Turn an error about stored arguments into the one that a triggerer survives."""
     try:
         yield
     except ValueError as error:
@@ -54,11 +51,8 @@ def readable(trigger: BaseTrigger) -> Iterator[None]:
 class WatchTrigger(BaseEventTrigger):
     """Emit one event for each run of a subject that reaches one of the wanted statuses.
 
-    :param statuses: the statuses to emit.
     :param poll_interval: seconds between two polls.
-    :param quickbi_conn_id: id of the connection.
     :param name: distinguishes watchers that are otherwise equal.
-    :param version: of the arguments.
     """
 
     #: What is watched, see :class:`airflow_provider_quickbi._wait.subject.Subject`.
@@ -79,9 +73,9 @@ class WatchTrigger(BaseEventTrigger):
     def _subject(self) -> Subject:
         """Return what is watched, without an id if it must be looked up."""
 
-    @abstractmethod
     def _payload(self, run: Run) -> dict[str, Any]:
         """Return an event."""
+        return run.as_dict()
 
     @abstractmethod
     def _identity(self) -> tuple[Any, ...]:
@@ -131,14 +125,14 @@ class WatchTrigger(BaseEventTrigger):
             if (subject := self._subject()).id:
                 tracker = await self._start_tracking(subject, registry)
             else:
-                registry.seek(self, subject, self.poll_interval)
+                registry.enter(self, subject, self.poll_interval)
             async for found in stream:
                 if tracker is None:
                     if (looked_up := registry.found(self)) is None:
                         continue
                     subject = looked_up
                     tracker = await self._start_tracking(subject, registry)
-                if not found.concerns(tracker.subject):
+                if found.subject != tracker.subject:
                     continue
                 now = CLOCK.time()
                 state = WaitState(subject=tracker.subject, selector=RunSelector(), since=now)
@@ -176,13 +170,12 @@ class WatchTrigger(BaseEventTrigger):
                 await CLOCK.sleep_async(min(self.poll_interval, aio.MAX_SPREAD_SECONDS))
                 continue
             break
-        registry.follow(self, tracker, self.poll_interval)
+        registry.enter(self, subject, self.poll_interval, tracker)
         return tracker
 
     async def _store(self, tracker: RunTracker, delay: float) -> bool:
         """Store what was seen, and return whether that succeeded; a failure is retried with the next response.
 
-        :param tracker: what was seen.
         :param delay: seconds until then, in which Airflow takes the events over.
         """
         if (store := getattr(self, "asset_state_store", None)) is None:
