@@ -53,7 +53,6 @@ class Arguments:
         value = getattr(self.task, name)
         if self.parsing and is_template(value):
             return unknown
-        refuse_undefined(name, value)
         return parse(name, value)
 
     def given(self, name: str) -> bool:
@@ -64,30 +63,6 @@ class Arguments:
         """Whether the first of these arguments that has a value is a list."""
         given = next((name for name in names if getattr(self.task, name, None) is not None), None)
         return given is not None and as_list(getattr(self.task, given), rendered=given in self.rendered) is not None
-
-
-def refuse_undefined(name: str, value: Any) -> None:
-    """Refuse what native rendering leaves of a variable that the template does not know.
-
-    :raises OptionError: naming the variable.
-    """
-    for item in value if isinstance(value, (list, tuple)) else [value]:
-        if type(item).__module__.startswith("jinja2"):
-            raise OptionError(undefined_variable(name, getattr(item, "_undefined_name", None) or "a variable"))
-
-
-def undefined_variable(name: str, variable: str) -> str:
-    """Return what is wrong with a template, and what to write instead.
-
-    :param variable: that this DAG run does not have.
-    """
-    if variable.startswith("data_interval_"):
-        remedy = (
-            f'Use window="day" or "schedule" instead, or write {{{{ {variable} | default(dag_run.run_after, true) }}}}'
-        )
-    else:
-        remedy = f"Correct the name, or write a default such as {{{{ {variable} | default(run_id, true) }}}}"
-    return f"{name} uses {variable}, which is not defined in this DAG run. {remedy}"
 
 
 def own_argument(task: Any, name: str, default_args: Mapping[str, Any]) -> bool:

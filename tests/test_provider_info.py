@@ -45,6 +45,18 @@ def named_classes() -> list[str]:
     ]
 
 
+def entry_points() -> list[metadata.EntryPoint]:
+    """Return the entry points of the installed package."""
+    found = [
+        point
+        for point in metadata.entry_points(group="apache_airflow_provider")
+        if point.value.startswith("airflow_provider_quickbi")
+    ]
+    if not found:
+        pytest.skip("the package is used from its source directory here and is not installed")
+    return found
+
+
 def test_the_provider_info_is_valid_by_the_running_airflows_schema():
     jsonschema.validate(INFO, schema("provider_info.schema.json"))
 
@@ -65,14 +77,17 @@ def test_the_version_is_the_packages():
 
 
 def test_the_installed_package_announces_the_provider_info():
-    found = [
-        point
-        for point in metadata.entry_points(group="apache_airflow_provider")
-        if point.value.startswith("airflow_provider_quickbi")
-    ]
-    if not found:
-        pytest.skip("the package is used from its source directory here and is not installed")
-    assert {(point.name, point.load()) for point in found} == {("provider_info", get_provider_info)}
+    assert {(point.name, point.load()) for point in entry_points()} == {("provider_info", get_provider_info)}
+
+
+def test_airflow_lists_the_notifier():
+    from airflow.providers_manager import ProvidersManager
+
+    from airflow_provider_quickbi.notifications.quickbi import QuickBISendMailNotifier
+
+    entry_points()
+    notifier = f"{QuickBISendMailNotifier.__module__}.{QuickBISendMailNotifier.__name__}"
+    assert notifier in map(str, ProvidersManager().notification)
 
 
 @pytest.mark.parametrize("name", named_classes())

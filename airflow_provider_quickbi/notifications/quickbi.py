@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseNotifier
 
-from airflow_provider_quickbi import _options, connection
+from airflow_provider_quickbi import _options, _templates, connection
 from airflow_provider_quickbi._options import Arguments, OptionError
 from airflow_provider_quickbi._send.notice import Notice
 from airflow_provider_quickbi._send.options import read_mail_task
@@ -18,7 +18,7 @@ from airflow_provider_quickbi.exceptions import argument_errors
 from airflow_provider_quickbi.hooks.quickbi import LOOKUP_PAGE_SIZE, QuickBIHook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -63,6 +63,30 @@ class QuickBISendMailNotifier(BaseNotifier):
         with argument_errors():
             _options.need_one_of(self, "mail_id", "subscribe_name")
             read_mail_task(Arguments(self, parsing=True))
+
+    def __call__(self, *args: Any) -> None:
+        """Render the arguments and notify, as Airflow does.
+
+        :param args: the context.
+        """
+        with self._logging_errors():
+            super().__call__(*args)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Do the same in a triggerer."""
+        with self._logging_errors():
+            yield from super().__await__()
+
+    def render_template(self, content: Any, context: Any, jinja_env: Any = None, seen_oids: Any = None) -> Any:
+        """Do as Airflow does, and say in our words what a template lacks.
+
+        :param content: the value of an argument.
+        :param context: of the callback.
+        :param jinja_env: Jinja's environment.
+        :param seen_oids: what is rendered already.
+        """
+        jinja_env = jinja_env or self.get_template_env()
+        return _templates.render(self, super().render_template, content, context, jinja_env, seen_oids)
 
     def notify(self, context: Context) -> None:
         """Start the mail.

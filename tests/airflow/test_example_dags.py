@@ -154,6 +154,27 @@ def test_mapped_waits_are_named_by_their_mail_task(run_example, reports):
         assert {task.rendered_map_index for task in tasks} == {"Daily sales", "Daily stock"}
 
 
+def test_the_playground_says_where_its_task_dies_that_this_is_on_purpose_and_sends_the_mail_once(
+    airflow, airflow_version, quickbi
+):
+    add_mail_tasks(quickbi)
+    for dataset_id, name in DATASETS:
+        quickbi.datasets.add(name, dataset_id=dataset_id)
+    quickbi.set_manual_start("board-report", duration=2)
+    demo = ROOT / "dev" / "dags" / "quickbi_demo.py"
+    doc_md = airflow.bag(demo).dags["quickbi_demo"].get_task("send_board_report").doc_md
+
+    ran = airflow.run_source(demo.read_text().replace("retry_delay=timedelta(seconds=1)", "retry_delay=timedelta(0)"))
+
+    died, *_ = ran.errors["send_board_report"]
+    assert "on purpose and in the first try only" in str(died)
+    (quoted,) = re.findall(r"\*\*The first try fails on purpose\.\*\* It raises `(.*?)`", doc_md)
+    assert f"{type(died).__name__}: {died}".startswith(quoted)
+    if airflow_version >= (3, 3):  # start records survive a retry
+        assert set(ran.states.values()) == {"success"}, ran.log
+        assert len(ran.errors["send_board_report"]) == quickbi.starts("board-report") == 1
+
+
 def test_the_playground_has_every_mail_task_that_examples_and_documentation_name():
     with LocalQuickBI() as quickbi:
         add_mail_tasks(quickbi)

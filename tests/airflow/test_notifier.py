@@ -205,6 +205,26 @@ def test_a_missing_connection_and_an_unknown_name_are_logged_and_change_no_state
     assert ran.notified("Mail task 'No such name': nothing was started:", "none of the 1 mail tasks visible")
 
 
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize("template", ["{{ no_such }}", "{{ dag_run.conf.mail }}"])
+def test_an_undefined_variable_is_logged_as_a_task_raises_it_and_stops_no_other_callback(
+    airflow, quickbi, notice, failing, template, native
+):
+    ran = airflow.run(
+        lambda: failing(
+            on_failure_callback=[QuickBISendMailNotifier(mail_id=template), QuickBISendMailNotifier(mail_id=notice)]
+        ),
+        retries=0,
+        render_template_as_native_obj=native,
+    )
+
+    assert ran.states == {"work": "failed"}
+    said = f"nothing was started: mail_id uses {template.strip('{ }')}, which is not defined in this DAG run"
+    assert len(ran.notified(f"Mail task {template}: {said}")) == 1
+    assert not ran.notified("UndefinedError", "callback")
+    assert quickbi.starts(notice) == 1
+
+
 def test_a_name_and_templates_find_the_mail_task(airflow, quickbi, notice, working):
     quickbi.add_mail_task("Night shift", mail_id="night", owner="Li Wei")
     quickbi.add_mail_task("Night shift", mail_id="other-night", owner="Wang Fang")
@@ -275,6 +295,20 @@ def test_the_callback_of_a_deadline_sends_the_mail_once_from_the_triggerer(quick
 
     assert quickbi.starts(notice) == 1
     assert "has started since this DAG run did" in capfd.readouterr().out
+
+
+def test_an_undefined_variable_of_an_awaited_callback_is_logged(airflow, quickbi, airflow_version, capfd):
+    if airflow_version < (3, 1):
+        pytest.skip("DeadlineAlert came with Airflow 3.1")
+    from airflow.sdk import DAG
+
+    async def miss():
+        context = _deadline_context(datetime.now(UTC)) | {"dag": DAG("etl", schedule=None)}
+        await QuickBISendMailNotifier(mail_id="{{ no_such }}", context=context)
+
+    asyncio.run(miss())
+
+    assert "nothing was started: mail_id uses no_such," in capfd.readouterr().out
 
 
 # Texts for other notifiers

@@ -383,8 +383,8 @@ def test_timeout_counts_from_when_airflow_deferred_the_task(started, quickbi):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"executed_after": "{{ data_interval_end }}", "run_type": "asset_triggered"}, "data_interval_end"),
-        ({"mail_id": "{{ dag_run.conf['report'] }}", "conf": {}}, "report"),
+        ({"executed_after": "{{ data_interval_end }}", "run_type": "asset_triggered"}, "uses data_interval_end,"),
+        ({"mail_id": "{{ dag_run.conf['report'] }}", "conf": {}}, r"mail_id uses dag_run\.conf\['report'\],"),
         ({"mail_id": "{{ dag_run.conf['report'] }}", "conf": {"report": ""}}, "mail_id is empty"),
         ({"executed_after": "{{ ds }} o'clock"}, "executed_after is"),
         ({"quickbi_conn_id": "no_such_connection"}, "no_such_connection"),

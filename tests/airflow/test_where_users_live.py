@@ -1,19 +1,14 @@
-"""What people do with a provider: mapped values, ``default_args``, outlets, native rendering, other zones."""
+"""What people do with a provider: mapped values, ``default_args``, outlets, other zones."""
 
 from __future__ import annotations
 
-import functools
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
-from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
-
 from .test_arguments import RENDERED, RUN, SENSOR
 
 OTHER = "quickbi://cn-hangzhou/mail-task/m1"
-UNDEFINED = "{{ no_such_variable }}"
 
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
@@ -142,66 +137,6 @@ def test_a_templated_mail_task_that_is_not_the_outlets_fails_before_any_event(ai
     assert ran.states == {"wait": "failed"}, ran.log
     assert "outlet quickbi://cn-hangzhou/mail-task/m1 is not of a mail task" in str(ran.error("wait"))
     assert ran.asset_extras() == []
-
-
-def test_an_undefined_variable_in_native_rendering_is_named_with_what_to_write(
-    airflow, quickbi, sensor_of, airflow_version
-):
-    quickbi.add_mail_task("m2", mail_id="m2")
-    quickbi.add_run("m2")
-
-    ran = airflow.run_parsed(
-        airflow.parse(
-            lambda: sensor_of("poke", "wait", mail_id="m2", executed_after="{{ no_such_variable }}"),
-            render_template_as_native_obj=True,
-            default_args={"retries": 2},
-        )
-    )
-
-    # Airflow 2.11 fails while it renders, before the sensor runs, and tries again.
-    assert ran.states == {"wait": "failed" if airflow_version >= (3,) else "up_for_retry"}, ran.log
-    assert "no_such_variable" in ran.log
-
-
-@pytest.mark.parametrize(
-    ("kind", "argument"),
-    [
-        *((kind, UNDEFINED) for kind in ("sensor", "deferred sensor", "run operator", "list operator")),
-        *((kind, ["m2", UNDEFINED]) for kind in ("sensor", "deferred sensor")),
-    ],
-)
-def test_an_undefined_variable_fails_once_with_a_sentence(airflow, kind, argument):
-    def task():
-        if kind == "run operator":
-            return QuickBIRunMailTaskOperator(task_id="t", mail_id=argument)
-        if kind == "list operator":
-            return QuickBIListMailTasksOperator(task_id="t", subscribe_name=argument)
-        return QuickBIMailTaskSensor(task_id="t", mail_id=argument, deferrable=kind == "deferred sensor")
-
-    ran = airflow.run_parsed(airflow.parse(task, default_args={"retries": 2}))
-
-    assert ran.states == {"t": "failed"}, ran.log
-    name = "subscribe_name" if kind == "list operator" else "mail_id"
-    assert f"t: {name} uses no_such_variable, which is not defined in this DAG run." in str(ran.error("t"))
-
-
-def test_a_template_of_the_data_interval_in_a_dag_run_without_one_says_what_to_write(
-    airflow, airflow_version, sensor_of, monkeypatch
-):
-    if airflow_version < (3,):
-        pytest.skip("every DAG run has a data interval there")
-    from airflow.sdk import DAG
-
-    monkeypatch.setattr(DAG, "test", functools.partialmethod(DAG.test, logical_date=None))
-    ran = airflow.run_parsed(
-        airflow.parse(lambda: sensor_of("poke", "wait", mail_id="m2", executed_after="{{ data_interval_end }}"))
-    )
-
-    assert ran.states == {"wait": "failed"}, ran.log
-    message = str(ran.error("wait"))
-    assert "executed_after uses data_interval_end, which is not defined in this DAG run" in message
-    assert 'window="day"' in message
-    assert "{{ data_interval_end | default(dag_run.run_after, true) }}" in message
 
 
 def test_a_naive_time_is_read_as_airflow_itself_reads_it(airflow, quickbi, sensor_of, monkeypatch):

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from hypothesis import example, given
-from jinja2 import StrictUndefined
 
 from airflow_provider_quickbi import _instants, _options
 from airflow_provider_quickbi._options import OptionError
@@ -144,12 +143,6 @@ def test_what_cannot_be_right_is_refused_while_the_dag_is_parsed():
 def test_what_a_template_will_give_is_not_checked_before(value: Any):
     arguments = _options.Arguments(task(mail_id=value), parsing=True)
     assert arguments.read("mail_id", _options.texts, ("unknown",)) == ("unknown",)
-
-
-def test_a_variable_that_a_template_does_not_know_is_named():
-    undefined = StrictUndefined(name="data_interval_end")
-    with pytest.raises(OptionError, match=r"^executed_after uses data_interval_end, which is not defined in this DAG"):
-        _options.Arguments(task(executed_after=undefined)).read("executed_after", _instants.instant, None)
 
 
 def test_a_listed_mail_task_in_place_of_its_id_is_refused_with_the_way_to_write_it():
