@@ -102,8 +102,7 @@ class QuickBISendMailNotifier(BaseNotifier):
         read = Arguments(self, parsing=parsing).read
         mail_id, name = read("mail_id", _options.text, None), read("subscribe_name", _options.text, None)
         owner = read("mail_owner", _options.text, None)
-        if mail_id is not None and owner is not None:
-            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
+        _options.refuse_owner_of_id(mail_id, owner)
         return mail_id, name or "", owner
 
     @contextmanager

@@ -216,8 +216,7 @@ class QuickBIRunMailTaskOperator(StartOperator):
     def _read_subject(self, arguments: Arguments) -> Subject | None:
         read = partial(arguments.read, parse=_options.text, unknown=None)
         mail_id, name, owner = read("mail_id"), read("subscribe_name"), read("mail_owner")
-        if mail_id is not None and owner is not None:
-            raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
+        _options.refuse_owner_of_id(mail_id, owner)
         if mail_id is not None or name is not None:
             return MailTaskSubject(mail_id or "", name or "", owner or "")
         if not arguments.parsing:
