@@ -373,8 +373,8 @@ def test_a_response_that_would_be_shared_is_not_requested_again_at_once(
         async with aclosing(streams.responses("quickbi_default", registry)) as found:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.3):
-                    async for response in found:
-                        given.append(response)
+                    while True:
+                        given.append(await anext(found))
 
     asyncio.run(scenario())
     assert len(given) == 1

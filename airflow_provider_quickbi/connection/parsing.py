@@ -35,6 +35,7 @@ from airflow_provider_quickbi.connection.fields import (
     FIELDS,
     SECRET_FIELDS,
 )
+from airflow_provider_quickbi.connection.masks import holds_mask, is_mask
 
 #: The Quick BI console of mainland China, the only one whose URL is documented.
 CHINA_CONSOLE_URL = "https://bi.aliyun.com/"
@@ -51,11 +52,11 @@ _IN_STANDARD_FIELD = {
     "access_key_id": "login (AccessKey ID)",
     "access_key_secret": "password (AccessKey Secret)",
 }
-_WITHOUT_BLANKS = frozenset({"access_key_id", *SECRET_FIELDS})
-_PROXY_PASSWORD = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
+_WITHOUT_BLANKS = frozenset({"access_key_id", "credentials_uri", "external_id", *SECRET_FIELDS})
+_PROXY_PASSWORD = re.compile(r"://[^/@\s:]*:([^/\s]+)@")
 #: How Airflow's older forms and command line write a field of the extra.
-_PREFIX = re.compile(rf"extra__(?:{CONN_TYPE}|{ALIBABA_CONN_TYPE})__(.+)")
-_MASK = re.compile(r"\*+")
+_OWN_PREFIXES = (f"extra__{CONN_TYPE}", f"extra__{ALIBABA_CONN_TYPE}")
+_PREFIX = re.compile(rf"(?:{'|'.join(_OWN_PREFIXES)})__(.+)")
 
 
 class ConnectionFieldError(ValueError):
@@ -133,7 +134,7 @@ def secrets_of(raw: RawConnection) -> list[str]:
     extra = _without_prefixes(raw.extra) if isinstance(raw.extra, Mapping) else {}
     found = [raw.password, *(extra.get(name) for name in SECRET_FIELDS)]
     found += _PROXY_PASSWORD.findall(str(extra.get("proxies", "")))
-    return [str(value) for value in found if value and not _is_mask(value)]
+    return [str(value) for value in found if value and not is_mask(value)]
 
 
 def _without_prefixes(extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,10 +147,6 @@ def _without_prefixes(extra: Mapping[str, Any]) -> dict[str, Any]:
             if plain.get(known[1]) in (None, ""):
                 plain[known[1]] = value
     return plain
-
-
-def _is_mask(value: object) -> bool:
-    return isinstance(value, str) and _MASK.fullmatch(value.strip()) is not None
 
 
 class _Parser:
@@ -167,9 +164,11 @@ class _Parser:
             meant = f"; did you mean {near[0]}?" if near else "."
             known = ", ".join(field.name for field in FIELDS)
             raise self.error(printable(name), f"is not a known field{meant} The known fields are {known}")
+        if self.is_alibaba:
+            self.refuse_unread_names()
         known_values = {name: value for name, value in self.extra.items() if name in FIELD_NAMES}
         for name, value in ({"login": raw.login, "password": raw.password} | known_values).items():
-            if _is_mask(value):
+            if holds_mask(value):
                 what = "the secret" if name in ("password", *SECRET_FIELDS) else "the value"
                 raise self.error(name, f"holds Airflow's mask, not {what}", "Enter it again")
 
@@ -177,6 +176,17 @@ class _Parser:
         """Return the error for a field; neither part ends with a full stop."""
         sentences = ". ".join(part for part in (problem, remedy) if part)
         return ConnectionFieldError(f"Connection {self.raw.conn_id!r}: {field} {sentences}.")
+
+    def refuse_unread_names(self) -> None:
+        """Refuse a name as older forms write it that nothing reads, where it was meant for this provider."""
+        for name in self.extra:
+            prefix, _, field = name.rpartition("__")
+            if not prefix.startswith("extra__"):
+                continue
+            near = get_close_matches(field, FIELD_NAMES, 1, 0.8)
+            if prefix in _OWN_PREFIXES or (near == ["region"] and not self.extra.get("region")):
+                remedy = f"Write {near[0]} instead" if near else "Remove it"
+                raise self.error(printable(name[:100]), "is not read", remedy)
 
     def parse(self) -> QuickBIConnection:
         region, network = self.region(), self.choice("network")
@@ -346,8 +356,6 @@ class _Parser:
             if scheme not in ("http", "https", "all") or not is_web_address(url):
                 remedy = 'Write http://proxy:3128, {"https": "http://proxy:3128"} (keys http, https, all), or none'
                 raise self.error("proxies", "is not a proxy URL", remedy)
-            if any(_is_mask(password) for password in _PROXY_PASSWORD.findall(url)):
-                raise self.error("proxies", "holds Airflow's mask, not the secret", "Enter the password again")
         return tuple(sorted((str(scheme), str(url)) for scheme, url in value.items()))
 
     def proxies_text(self) -> object:
