@@ -114,8 +114,14 @@ def test_watchers_of_datasets_share_a_poll_loop_that_is_not_that_of_mail_tasks()
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"dataset_id": " "}, {"dataset_id": None}, {"dataset_id": "{{ x }}"}]
-    + [{"statuses": statuses} for statuses in ([], "SENT", "CANCELLED")],
+    [
+        {"dataset_id": " "},
+        {"dataset_id": None},
+        {"dataset_id": "{{ x }}"},
+        {"statuses": []},
+        {"statuses": "SENT"},
+        {"statuses": "CANCELLED"},
+    ],
 )
 def test_a_watcher_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises((OptionError, ValueError)):

@@ -13,6 +13,7 @@ from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNR
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi._options import Arguments
+    from airflow_provider_quickbi._wait.subject import Subject
 
 DEFAULT_POLL_INTERVAL = 30.0
 DEFAULT_START_TIMEOUT = 300.0
@@ -54,6 +55,9 @@ class RunTask(Protocol):
     @property
     def log(self) -> Any:
         """Airflow's logger of the task."""
+
+    def check_found(self, subject: Subject) -> None:
+        """Refuse what is wrong with a subject whose name was looked up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

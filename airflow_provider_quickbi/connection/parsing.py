@@ -19,11 +19,11 @@ from airflow_provider_quickbi.api.models import printable
 from airflow_provider_quickbi.api.settings import (
     DEFAULT_PORTS,
     NO_PROXIES,
-    REGIONS,
     ClientSettings,
     Endpoint,
     Proxies,
     is_web_address,
+    serving_region,
     split_endpoint,
 )
 from airflow_provider_quickbi.connection.fields import (
@@ -263,10 +263,10 @@ class _Parser:
 
     def region(self) -> str:
         region = self.text("region") or DEFAULT_REGION
-        if region.startswith("cn-") and region not in REGIONS:
+        if (serving := serving_region(region)) != region:
             if self.is_alibaba:
-                return DEFAULT_REGION
-            raise self.error("region", f"is {_shown(region)}", "Use cn-hangzhou, which serves all of mainland China")
+                return serving
+            raise self.error("region", f"is {_shown(region)}", f"Use {serving}, which serves all of mainland China")
         return self.choice("region")
 
     def endpoint(self, region: str, network: str) -> Endpoint:

@@ -24,6 +24,7 @@ from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
+from airflow_provider_quickbi.assets.quickbi import is_quickbi
 from airflow_provider_quickbi.exceptions import QuickBIArgumentError, task_error
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
@@ -90,6 +91,11 @@ class QuickBIListMailTasksOperator(TemplatedTask):
         self.quickbi_conn_id = quickbi_conn_id
         try:
             _ListOptions.read(Arguments(self, parsing=True))
+            if any(map(is_quickbi, self.outlets)):
+                raise OptionError(
+                    "an outlet quickbi://... means that a run has succeeded, and this task only lists mail tasks: put "
+                    "the outlet on the sensor that waits for the run"
+                )
         except OptionError as error:
             raise QuickBIArgumentError(str(error)) from None
 

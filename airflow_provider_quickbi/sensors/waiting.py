@@ -208,7 +208,6 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         zone = _airflow.default_timezone()
         try:
             options = READERS[self.subject_kind](Arguments(self, rendered=self.rendered), zone)
-            self._check_outlets(options.subjects)
             late = _instants.deadline("deadline", self.deadline, _airflow.run_started(context) or CLOCK.now(), zone)
         except OptionError as error:
             raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
@@ -220,7 +219,12 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         )
         late_at = late_notice.pending(late.timestamp() if late else None, context)
         lookup_since = CLOCK.time() if self._lookup_since is None else self._lookup_since
-        return start_group(self, context, options, limits, late_at, lookup_since)
+        group = start_group(self, context, options, limits, late_at, lookup_since)
+        try:
+            self._check_outlets([wait.subject for wait in group.waits])
+        except OptionError as error:
+            raise QuickBIArgumentError(f"{self.task_id}: {error}") from None
+        return group
 
     def _has_reserved_calls(self) -> bool:
         """Whether all processes of the account share one queue, so that a poll here is none too many."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -142,6 +143,65 @@ def test_a_templated_mail_task_that_is_not_the_outlets_fails_before_any_event(ai
     assert ran.states == {"wait": "failed"}, ran.log
     assert "outlet quickbi://cn-hangzhou/mail-task/m1 is not of a mail task" in str(ran.error("wait"))
     assert ran.asset_extras() == []
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_a_name_that_is_not_the_outlets_fails_before_any_event(airflow, quickbi, sensor_of, mode):
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+    quickbi.add_mail_task("Second", mail_id="m2")
+    quickbi.add_run("m2")
+    given: dict[str, Any] = {"subscribe_name": "Second", "outlets": [mail_task_asset("m1")]}
+
+    ran = airflow.run(
+        lambda: [
+            sensor_of(mode, "wait", **given),
+            QuickBIRunMailTaskOperator(task_id="send", deferrable=mode == "deferrable", retries=2, **given),
+        ]
+    )
+
+    assert ran.states == {"wait": "failed", "send": "failed"}, ran.log
+    assert all("outlet quickbi://cn-hangzhou/mail-task/m1 is not of" in str(ran.error(task)) for task in ran.states)
+    assert ran.asset_extras() == []
+    assert quickbi.starts("m2") == 0
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_only_assets_of_the_connections_region_get_an_event(airflow, quickbi, sensor_of, mode, monkeypatch):
+    from airflow_provider_quickbi.api.settings import Endpoint
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+    try:
+        from airflow.sdk import AssetAlias
+    except ImportError:
+        from airflow.datasets import DatasetAlias as AssetAlias  # type: ignore[no-redef]
+    monkeypatch.setattr(Endpoint, "region", "us-east-1")  # of the simulator's address, which is of none
+    quickbi.add_mail_task("m1", mail_id="m1")
+    quickbi.add_run("m1")
+
+    def outlets():
+        return [mail_task_asset("m1"), mail_task_asset("m1", region="us-east-1"), AssetAlias("sent")]
+
+    ran = airflow.run(
+        lambda: [
+            sensor_of(mode, "wait", mail_id="m1", outlets=outlets()),
+            QuickBIRunMailTaskOperator(
+                task_id="send", mail_id="m1", poll_interval=0.05, deferrable=mode == "deferrable", outlets=outlets()
+            ),
+        ]
+    )
+
+    assert set(ran.states.values()) == {"success"}, ran.log
+    assert {uri for uri, _ in ran.asset_events()} == {"quickbi://us-east-1/mail-task/m1"}
+    said = ran.notified("mail-task/m1 gets no event: connection 'quickbi_default' is of region us-east-1")
+    assert len(said) == 2, ran.log
+
+
+def test_a_task_that_only_lists_has_no_asset_of_a_delivery(airflow):
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+    with pytest.raises(ImportError, match="this task only lists mail tasks"):
+        airflow.parse(lambda: QuickBIListMailTasksOperator(task_id="list", outlets=[mail_task_asset("m1")]))
 
 
 def test_an_undefined_variable_in_native_rendering_is_named_with_what_to_write(
