@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi.api.credentials import AUTH_TYPES, CredentialSpec, default_sts_endpoint
 from airflow_provider_quickbi.api.models import printable
+from airflow_provider_quickbi.api.proxies import of_scheme
 from airflow_provider_quickbi.api.settings import (
     DEFAULT_PORTS,
     NO_PROXIES,
@@ -189,16 +190,18 @@ class _Parser:
                 raise self.error(printable(name[:100]), "is not read", remedy)
 
     def parse(self) -> QuickBIConnection:
-        region, network = self.region(), self.choice("network")
+        region, network, proxies = self.region(), self.choice("network"), self.proxies()
         settings = ClientSettings(
             endpoint=self.endpoint(region, network),
-            credentials=self.credentials(default_sts_endpoint(region, network)),
+            credentials=self.credentials(
+                default_sts_endpoint(region, network), of_scheme(dict(proxies or ()), "https")
+            ),
             timezone=self.timezone(),
             status_calls_per_second=self.number("status_calls_per_second"),
             connect_timeout=self.number("connect_timeout"),
             read_timeout=self.number("read_timeout"),
             verify=self.verify(),
-            proxies=self.proxies(),
+            proxies=proxies,
         )
         return QuickBIConnection(settings, self.console_url(region), self.text("pacing_conn_id"))
 
@@ -287,7 +290,7 @@ class _Parser:
 
     # Credentials
 
-    def credentials(self, sts_endpoint: str | None) -> CredentialSpec:
+    def credentials(self, sts_endpoint: str | None, sts_proxy: str | None) -> CredentialSpec:
         if self.extra.get("security_token") and not self.extra.get("auth_type"):
             name = "sts"
         else:
@@ -301,7 +304,7 @@ class _Parser:
                 field = _IN_STANDARD_FIELD.get(required, required)
                 raise self.error(field, "is missing", f"auth_type {name} requires it")
         if "sts_endpoint" in values:
-            values["sts_endpoint"] = values["sts_endpoint"] or sts_endpoint
+            values |= {"sts_endpoint": values["sts_endpoint"] or sts_endpoint, "proxy": sts_proxy}
         return CredentialSpec.of(name, **values)
 
     def credential(self, name: str) -> str | int | bool | None:

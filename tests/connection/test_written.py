@@ -87,6 +87,14 @@ def test_a_role_is_assumed_inside_the_vpc_unless_the_connection_says_otherwise(a
     assert fields(read(**inside, sts_endpoint="sts.example"))["sts_endpoint"] == "sts.example"
 
 
+@pytest.mark.parametrize("auth_type", sorted(AUTH_TYPES))
+@pytest.mark.parametrize("proxies", ["http://proxy:1", {"https": "http://proxy:1", "all": "http://other:1"}])
+def test_the_proxy_of_a_connection_applies_to_sts_but_not_to_this_machine(auth_type: str, proxies: Any):
+    found = fields(read(auth_type=auth_type, **REQUIRED[auth_type], proxies=proxies))
+    assert found.get("proxy") == ("http://proxy:1" if "role_arn" in REQUIRED[auth_type] else None)
+    assert "proxy" not in fields(read(auth_type=auth_type, **REQUIRED[auth_type], proxies="none"))
+
+
 def test_the_connection_for_the_shared_rate_limit_is_optional():
     assert read().pacing_conn_id is None
     assert read(pacing_conn_id=" redis_default ").pacing_conn_id == "redis_default"
