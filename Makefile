@@ -39,7 +39,7 @@ demo: $(VENV)/.installed ## run one DAG against a local Quick BI and explain eac
 	@$(BIN)/python -m dev.demo
 
 # What depends on the environment that CONDITIONS changes; see tests/conditions.py.
-IN_CONDITIONS := tests/api tests/hook tests/airflow tests/airflow_run tests/test_event_trigger.py tests/test_sharing_waits.py
+IN_CONDITIONS := tests/api tests/hook tests/airflow tests/airflow_run tests/test_docs.py tests/test_event_trigger.py tests/test_sharing_waits.py
 export CONDITIONS
 # Tests start many processes, each of which would compile this project anew, as pytest would rewrite its tests.
 unexport PYTHONDONTWRITEBYTECODE

@@ -275,6 +275,28 @@ def need_one_of(task: Any, first: str, second: str) -> None:
         raise OptionError(f"{type(task).__name__} takes either {first} or {second}, not both")
 
 
+def refuse_owner_of_id(mail_id: object, owner: str | None) -> None:
+    """Refuse the owner of a mail task whose id is given.
+
+    :param mail_id: one or several; empty if there is none.
+    :param owner: of the mail task.
+    :raises OptionError: if both are given.
+    """
+    if mail_id and owner is not None:
+        raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
+
+
+def refuse_template(name: str, value: Any) -> None:
+    """Refuse a value that is only known when a task runs, where nothing renders it.
+
+    :param name: of the argument.
+    :param value: of it.
+    :raises OptionError: if it is a template.
+    """
+    if is_template(value):
+        raise OptionError(f"{name} is a template, which is not rendered here: write the value itself")
+
+
 def settle_defaults(
     task: Any,
     default_args: Mapping[str, Any] | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_quickbi.api.shared_rate_limit import DEFAULT_REDIS_PORT, RedisSettings
+from airflow_provider_quickbi.connection import is_mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,7 @@ def redis_settings_of(connection: Any) -> RedisSettings:
         db=_database(where, extra),
         username=connection.login or None,
         password=connection.password or None,
+        unusable=f"{where}: password holds Airflow's mask. Enter it again" if is_mask(connection.password) else None,
         ssl=_flag(where, extra),
         ssl_options=tuple((name, extra[name]) for name in _SSL_OPTIONS if extra.get(name) is not None),
     )

@@ -112,7 +112,17 @@ def test_watchers_of_datasets_share_a_poll_loop_that_is_not_that_of_mail_tasks()
     assert watcher().shared_stream_key() != mails.shared_stream_key()
 
 
-@pytest.mark.parametrize("wrong", [{"dataset_id": " "}, {"dataset_id": None}, {"statuses": []}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dataset_id": " "},
+        {"dataset_id": None},
+        {"dataset_id": "{{ x }}"},
+        {"statuses": []},
+        {"statuses": "SENT"},
+        {"statuses": "CANCELLED"},
+    ],
+)
 def test_a_watcher_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises((OptionError, ValueError)):
         watcher(**wrong)

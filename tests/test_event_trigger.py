@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 from contextlib import aclosing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._watch import stream as streams
+from airflow_provider_quickbi._watch.tracker import RunTracker
 from airflow_provider_quickbi.api.retry import RetryPolicy
 from airflow_provider_quickbi.testing import Fault, LocalQuickBI
 from airflow_provider_quickbi.triggers import quickbi as triggers
@@ -316,11 +320,64 @@ def test_all_watchers_of_a_connection_share_one_poll_loop(connection: LocalQuick
         ({"mail_id": " "}, "mail_id is empty"),
         ({"statuses": []}, "statuses must name at least one"),
         ({"poll_interval": -1}, "poll_interval must be"),
+        ({"mail_owner": "Wang Fang"}, "mail_owner .* omit it with mail_id"),
+        ({"mail_id": "{{ var.value.mail }}"}, "mail_id is a template, which is not rendered here"),
+        ({"mail_id": None, "subscribe_name": "{% if x %}"}, "subscribe_name is a template"),
+        ({"quickbi_conn_id": "{{ var.value.conn }}"}, "quickbi_conn_id is a template"),
+        ({"statuses": "{{ var.value.status }}"}, "statuses is a template"),
+        ({"statuses": "SEND"}, "statuses has 'SEND'.* mail task .*is FAILED or SENT"),
+        ({"statuses": ["SENT", "failure"]}, "statuses has 'FAILURE'"),
     ],
 )
 def test_wrong_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         QuickBIMailTaskEventTrigger(**{"mail_id": "m", **arguments})
+
+
+def test_what_is_refused_in_a_dag_file_but_was_stored_before_is_read() -> None:
+    stored = watcher().serialize()[1]
+    kept = {"mail_owner": "o", "mail_id": "{{ x }}", "quickbi_conn_id": "{{ x }}", "statuses": ["SEND"]}
+    assert QuickBIMailTaskEventTrigger(**{**stored, **kept}).serialize()[1] == {**stored, **kept}
+
+
+def test_an_interval_of_zero_polls_as_often_as_quick_bi_allows_and_none_is_the_default() -> None:
+    def interval(given: Any) -> float:
+        return QuickBIMailTaskEventTrigger(mail_id="m", poll_interval=given).serialize()[1]["poll_interval"]
+
+    assert [interval(given) for given in (0, timedelta(minutes=2), None)] == [0, 120, 60]
+
+
+def test_an_undocumented_status_is_an_event_if_it_comes_and_the_log_says_so(
+    connection: LocalQuickBI, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario() -> None:
+        async with Watching(watcher(statuses="DONE")) as watching:
+            await poll_again(connection)
+            connection.add_run("m", status="DONE")
+            await until(lambda: bool(watching.payloads))
+
+    asyncio.run(scenario())
+    assert "documents no status DONE" in caplog.text + "".join(capfd.readouterr())
+
+
+def test_a_response_that_would_be_shared_is_not_requested_again_at_once(
+    connection: LocalQuickBI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_FRESH_SECONDS", 0.5)
+    given: list[Any] = []
+
+    async def scenario() -> None:
+        registry = streams.WatcherRegistry()
+        tracker = RunTracker(MailTaskSubject("m"), frozenset({"SENT"}))
+        registry.enter(tracker, MailTaskSubject("m"), 0.0, tracker)
+        async with aclosing(streams.responses("quickbi_default", registry)) as found:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    while True:
+                        given.append(await anext(found))
+
+    asyncio.run(scenario())
+    assert len(given) == 1
 
 
 def test_equal_arguments_are_the_same_trigger_and_hold_no_secret(connection: LocalQuickBI) -> None:

@@ -96,6 +96,7 @@ class StartAttempt:
                 self.monitor.back_off(TransientError(str(error)))
                 return
             self.state.reset_backoff()
+            self.task.check_found(self.state.subject)
         if (record := self.records.open()) is not None:
             self._recover(record)
         else:
@@ -184,7 +185,7 @@ class StartAttempt:
             count_outcome(group)
             self.task.log.info("%s", evaluation.message)
             (result,) = group.results()
-            publish(self.context, self.task.outlets, group)
+            publish(self.context, self.task, group)
             return result
         retries = evaluation.outcome is Outcome.FAILED and self.options.on_failed is OnRunFailed.RETRY
         if retries and evaluation.run is not None and self.monitor.required_record().inferred:

@@ -15,6 +15,7 @@ from airflow_provider_quickbi._wait.subject import MailTaskSubject
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi._options import Arguments
+    from airflow_provider_quickbi._wait.subject import Subject
 
 DEFAULT_POLL_INTERVAL = 30.0
 DEFAULT_START_TIMEOUT = 300.0
@@ -56,6 +57,9 @@ class RunTask(Protocol):
     @property
     def log(self) -> Any:
         """Airflow's logger of the task."""
+
+    def check_found(self, subject: Subject) -> None:
+        """Refuse what is wrong with a subject whose name was looked up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +104,7 @@ def read_mail_task(arguments: Arguments) -> MailTaskSubject:
     """
     read = partial(arguments.read, parse=_options.text, unknown=None)
     mail_id, name, owner = read("mail_id"), read("subscribe_name"), read("mail_owner")
-    if mail_id is not None and owner is not None:
-        raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
+    _options.refuse_owner_of_id(mail_id, owner)
     if mail_id is None and name is None and not arguments.parsing:
         raise OptionError("both mail_id and subscribe_name rendered empty")
     return MailTaskSubject(mail_id or "", name or "", owner or "")

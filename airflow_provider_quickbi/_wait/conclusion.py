@@ -45,7 +45,7 @@ def conclude(sensor: Any, group: WaitGroup, context: Any, *, several: bool) -> A
         raise outcome_error(evaluation)
     sensor.log.info("%s", evaluation.message)
     _warn_about_old_runs(sensor, group, context)
-    publish(context, sensor.outlets, group)
+    publish(context, sensor, group)
     results = group.results()
     return results if several else results[0]
 

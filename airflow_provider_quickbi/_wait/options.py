@@ -112,8 +112,7 @@ def read_mail_task_options(arguments: Arguments, zone: tzinfo) -> SensorOptions:
         raise OptionError('on_failed="wait" waits for a later run: omit it with quickbi_task_id')
     if task_id is not None and len(options.subjects) > 1:
         raise OptionError("quickbi_task_id selects one run: set one mail task, not several")
-    if ids and owner is not None:
-        raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
+    _options.refuse_owner_of_id(ids, owner)
     if options.subjects:
         _options.required_of(require, len(options.subjects))
     return options

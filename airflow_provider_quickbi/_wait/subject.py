@@ -209,7 +209,8 @@ class DatasetSubject(Subject):
         return {"dataset_id": self.id, "job_id": None, "status": None, "started_at": None, "ended_at": None}
 
 
-_TYPES: dict[str, type[Subject]] = {subject.kind: subject for subject in (MailTaskSubject, DatasetSubject)}
+SUBJECT_TYPES: tuple[type[Subject], ...] = (MailTaskSubject, DatasetSubject)
+_TYPES: dict[str, type[Subject]] = {subject.kind: subject for subject in SUBJECT_TYPES}
 
 
 def read_subject(item: Mapping[str, Any]) -> Subject:

@@ -114,7 +114,7 @@ async def _poll(client: SharedClient, registry: WatcherRegistry, wait_log: WaitL
     while True:
         for watcher in registry.due(CLOCK.monotonic()):
             await client.poller()  # one that cannot be read is one line in the log, and not one for each watcher
-            watcher.due = CLOCK.monotonic() + watcher.poll_interval
+            watcher.due = CLOCK.monotonic() + max(watcher.poll_interval, _FRESH_SECONDS)  # earlier, nothing is new
             if watcher.tracker is None:
                 if not watcher.subject.id:
                     await _look_up(client, watcher, wait_log)

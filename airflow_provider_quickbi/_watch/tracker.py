@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_quickbi._wait.subject import read_subject
+from airflow_provider_quickbi._options import OptionError, refuse_template
+from airflow_provider_quickbi._wait.subject import SUBJECT_TYPES, read_subject
 
 if TYPE_CHECKING:
     from airflow_provider_quickbi._wait.subject import Subject
@@ -91,3 +93,24 @@ def parse_statuses(statuses: Sequence[str] | str) -> list[str]:
     if not wanted or not all(wanted):
         raise ValueError("statuses must name at least one status of a run, such as SENT or SUCCESS")
     return wanted
+
+
+def refuse_impossible(statuses: Iterable[str], subject_type: type[Subject]) -> None:
+    """Refuse a status that is another one misspelt, or one of something else: no event would ever follow.
+
+    Any other status is accepted, since Quick BI may have undocumented ones; a run is emitted in these as well.
+
+    :param statuses: as :func:`parse_statuses` returns them.
+    :param subject_type: what is watched.
+    :raises OptionError: naming the statuses of runs that have finished.
+    """
+    own = sorted(subject_type.run_type.DOCUMENTED)
+    of_others = {status for other in SUBJECT_TYPES for status in other.run_type.DOCUMENTED}
+    for status in statuses:
+        refuse_template("statuses", status)
+        if status not in own and (status in of_others or get_close_matches(status, own, 1)):
+            words = subject_type.words
+            raise OptionError(
+                f"statuses has {status[:60]!r}, which no {words.run} of a {words.subject} has: one that has finished "
+                f"is {' or '.join(sorted(subject_type.run_type.TERMINAL))}"
+            )

@@ -32,6 +32,7 @@ class AuthType:
 
 
 _KEY = ("access_key_id", "access_key_secret")
+#: Types that assume a role at STS also take ``proxy``, the URL of the proxy for that.
 _ROLE = ("role_session_name", "role_session_expiration", "policy", "sts_endpoint")
 
 #: Credential types by name, with the official field names (``alibabacloud_credentials.models.Config``).
@@ -223,6 +224,16 @@ class CredentialSource:
         if not renewal.cancelled() and renewal.exception() is None:
             self._current, self._checked_at = renewal.result(), self._clock.monotonic()
 
+    def _proxy_hint(self) -> str:
+        """Return what to do about a proxy of the environment that the vendor's SDK uses for every host."""
+        uses = ". Alibaba Cloud's SDK uses {0} here regardless of NO_PROXY: unset {0}"
+        if self._spec.auth_type in _LOCAL and any(map(os.environ.get, ("HTTP_PROXY", "http_proxy"))):
+            return f"{uses.format('HTTP_PROXY')}; for Quick BI itself, HTTPS_PROXY is enough"
+        of_sts = "sts_endpoint" in AUTH_TYPES[self._spec.auth_type].optional and "proxy" not in dict(self._spec.fields)
+        if of_sts and any(map(os.environ.get, ("HTTPS_PROXY", "https_proxy"))):
+            return f"{uses.format('HTTPS_PROXY')}, or set proxies in the connection to one that reaches STS"
+        return ""
+
     def _refusal(self, error: Exception) -> QuickBIError:
         """Return the error without the provider's own message, which quotes whole responses, secrets included."""
         text = str(error)
@@ -234,11 +245,8 @@ class CredentialSource:
         offline = isinstance(error, OSError) or name in _NO_RESPONSE
         in_trouble = status is not None and (status >= 500 or status == 429)
         busy = classify(code)[0] in (ErrorKind.THROTTLED, ErrorKind.TRANSIENT)
-        if offline and self._spec.auth_type in _LOCAL and any(map(os.environ.get, ("HTTP_PROXY", "http_proxy"))):
-            message += (
-                ". Alibaba Cloud's SDK uses HTTP_PROXY here regardless of NO_PROXY: unset HTTP_PROXY; for Quick BI "
-                "itself, HTTPS_PROXY is enough"
-            )
+        if offline:
+            message += self._proxy_hint()
         if (offline and not isinstance(error, FileNotFoundError)) or in_trouble or busy:
             return TransientError(message, may_have_arrived=False, **details)
         return PermanentError(

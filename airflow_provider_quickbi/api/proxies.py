@@ -39,7 +39,7 @@ def proxy_for(settings: ClientSettings) -> str | None:
             proxies.get("no", ""), endpoint.host, endpoint.effective_port
         ):
             return None
-    url = proxies.get(endpoint.scheme) or proxies.get("all")
+    url = of_scheme(proxies, endpoint.scheme)
     if not url:
         return None
     if "://" not in url:  # as the environment often has it
@@ -51,6 +51,15 @@ def proxy_for(settings: ClientSettings) -> str | None:
             hint="No request was sent. Write it as http://host:port, in proxies or in the environment",
         )
     return url
+
+
+def of_scheme(proxies: Mapping[str, str], scheme: str) -> str | None:
+    """Return the proxy for a scheme, ``None`` if there is none.
+
+    :param proxies: URLs by scheme; ``all`` is for those that are not there.
+    :param scheme: ``http`` or ``https``.
+    """
+    return proxies.get(scheme) or proxies.get("all")
 
 
 def is_loopback(host: str) -> bool:

@@ -27,6 +27,8 @@ REGIONS = (
     "cn-shanghai-finance-1",
 )
 NETWORKS = ("public", "vpc")
+#: The region that serves all of mainland China.
+CHINA_REGION = "cn-hangzhou"
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 #: Pairs of scheme (``http``, ``https`` or ``all``) and proxy URL.
@@ -76,6 +78,11 @@ class Endpoint:
         return cls(f"{product}.{region}.aliyuncs.com")
 
     @property
+    def region(self) -> str | None:
+        """The region whose endpoint this is; ``None`` for any other host."""
+        return _REGION_OF_HOST.get(self.host.lower().rstrip("."))
+
+    @property
     def host_header(self) -> str:
         """The host, with the port unless it is the scheme's default, as HTTP clients send it."""
         if self.port is None or self.port == DEFAULT_PORTS[self.scheme]:
@@ -91,6 +98,9 @@ class Endpoint:
     def url(self) -> str:
         """The URL of the only resource."""
         return f"{self.scheme}://{self.host_header}/"
+
+
+_REGION_OF_HOST = {Endpoint.of_region(region, network).host: region for region in REGIONS for network in NETWORKS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +154,14 @@ class ClientSettings:
         from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
         return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+
+
+def serving_region(region: str) -> str:
+    """Return the region whose OpenAPI serves a region: one for all of mainland China.
+
+    :param region: as an asset or a connection to other services names it.
+    """
+    return CHINA_REGION if region.startswith("cn-") and region not in REGIONS else region
 
 
 def is_web_address(text: Any) -> bool:

@@ -111,6 +111,7 @@ class RedisSettings:
     :param ssl: whether to speak TLS.
     :param ssl_options: pairs of further ``ssl_...`` arguments of redis-py.
     :param timeout: seconds for a connection and for a response; default 1.
+    :param unusable: why no request can succeed; ``None`` if one may.
     """
 
     host: str
@@ -121,6 +122,7 @@ class RedisSettings:
     ssl: bool = False
     ssl_options: tuple[tuple[str, Any], ...] = ()
     timeout: float = 1.0
+    unusable: str | None = None
 
 
 class RedisServer:
@@ -162,6 +164,8 @@ class RedisServer:
         return microseconds / 1e6
 
     def _connect(self) -> Any:
+        if self.settings.unusable is not None:
+            raise ValueError(self.settings.unusable)
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import SplitResult, quote, unquote
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from airflow_provider_quickbi.api.datasets import DATASET
 from airflow_provider_quickbi.api.models import MAIL_TASK
+from airflow_provider_quickbi.api.settings import serving_region
 from airflow_provider_quickbi.connection import DEFAULT_REGION
 
 #: What a URI can be of.
@@ -98,6 +99,15 @@ def is_of(asset: Any, kind: str, subject_id: str) -> bool:
     """
     path, _, last = _written(asset).rstrip("/").rpartition("/")
     return is_quickbi(asset) and last == _quoted(subject_id) and path.lower().endswith(f"/{kind}")
+
+
+def is_elsewhere(asset: Any, region: str) -> bool:
+    """Whether the asset of a mail task or a dataset is that of another region, or of an endpoint of its own.
+
+    :param asset: an outlet of a task.
+    :param region: a region of the Quick BI OpenAPI.
+    """
+    return serving_region(urlsplit(_written(asset)).netloc.lower()) != region
 
 
 def _written(asset: Any) -> str:

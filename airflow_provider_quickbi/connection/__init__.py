@@ -13,6 +13,7 @@ from airflow_provider_quickbi.connection.fields import (
     Field,
 )
 from airflow_provider_quickbi.connection.form import form_behaviour, form_fields, form_widgets
+from airflow_provider_quickbi.connection.masks import is_mask
 from airflow_provider_quickbi.connection.parsing import (
     CHINA_CONSOLE_URL,
     ConnectionFieldError,
@@ -39,6 +40,7 @@ __all__ = [
     "form_behaviour",
     "form_fields",
     "form_widgets",
+    "is_mask",
     "parse_extra",
     "read_connection",
     "secrets_of",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from airflow_provider_quickbi.api.credentials import AUTH_TYPES
-from airflow_provider_quickbi.api.settings import NETWORKS, REGIONS
+from airflow_provider_quickbi.api.settings import CHINA_REGION, NETWORKS, REGIONS
 
 CONN_TYPE = "quickbi"
 DEFAULT_CONN_ID = "quickbi_default"
@@ -14,7 +14,7 @@ HOOK_NAME = "Alibaba Cloud Quick BI"
 #: The connection type of apache-airflow-providers-alibaba, whose credentials and region can be used as they are.
 ALIBABA_CONN_TYPE = "alibaba_cloud"
 
-DEFAULT_REGION = "cn-hangzhou"
+DEFAULT_REGION = CHINA_REGION
 DEFAULT_TIMEZONE = "Asia/Shanghai"
 
 

@@ -16,14 +16,15 @@ from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi.api.credentials import AUTH_TYPES, CredentialSpec, default_sts_endpoint
 from airflow_provider_quickbi.api.models import printable
+from airflow_provider_quickbi.api.proxies import of_scheme
 from airflow_provider_quickbi.api.settings import (
     DEFAULT_PORTS,
     NO_PROXIES,
-    REGIONS,
     ClientSettings,
     Endpoint,
     Proxies,
     is_web_address,
+    serving_region,
     split_endpoint,
 )
 from airflow_provider_quickbi.connection.fields import (
@@ -35,6 +36,7 @@ from airflow_provider_quickbi.connection.fields import (
     FIELDS,
     SECRET_FIELDS,
 )
+from airflow_provider_quickbi.connection.masks import holds_mask, is_mask
 
 #: The Quick BI console of mainland China, the only one whose URL is documented.
 CHINA_CONSOLE_URL = "https://bi.aliyun.com/"
@@ -51,11 +53,11 @@ _IN_STANDARD_FIELD = {
     "access_key_id": "login (AccessKey ID)",
     "access_key_secret": "password (AccessKey Secret)",
 }
-_WITHOUT_BLANKS = frozenset({"access_key_id", *SECRET_FIELDS})
-_PROXY_PASSWORD = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
+_WITHOUT_BLANKS = frozenset({"access_key_id", "credentials_uri", "external_id", *SECRET_FIELDS})
+_PROXY_PASSWORD = re.compile(r"://[^/@\s:]*:([^/\s]+)@")
 #: How Airflow's older forms and command line write a field of the extra.
-_PREFIX = re.compile(rf"extra__(?:{CONN_TYPE}|{ALIBABA_CONN_TYPE})__(.+)")
-_MASK = re.compile(r"\*+")
+_OWN_PREFIXES = (f"extra__{CONN_TYPE}", f"extra__{ALIBABA_CONN_TYPE}")
+_PREFIX = re.compile(rf"(?:{'|'.join(_OWN_PREFIXES)})__(.+)")
 
 
 class ConnectionFieldError(ValueError):
@@ -133,7 +135,7 @@ def secrets_of(raw: RawConnection) -> list[str]:
     extra = _without_prefixes(raw.extra) if isinstance(raw.extra, Mapping) else {}
     found = [raw.password, *(extra.get(name) for name in SECRET_FIELDS)]
     found += _PROXY_PASSWORD.findall(str(extra.get("proxies", "")))
-    return [str(value) for value in found if value and not _is_mask(value)]
+    return [str(value) for value in found if value and not is_mask(value)]
 
 
 def _without_prefixes(extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,10 +148,6 @@ def _without_prefixes(extra: Mapping[str, Any]) -> dict[str, Any]:
             if plain.get(known[1]) in (None, ""):
                 plain[known[1]] = value
     return plain
-
-
-def _is_mask(value: object) -> bool:
-    return isinstance(value, str) and _MASK.fullmatch(value.strip()) is not None
 
 
 class _Parser:
@@ -167,9 +165,11 @@ class _Parser:
             meant = f"; did you mean {near[0]}?" if near else "."
             known = ", ".join(field.name for field in FIELDS)
             raise self.error(printable(name), f"is not a known field{meant} The known fields are {known}")
+        if self.is_alibaba:
+            self.refuse_unread_names()
         known_values = {name: value for name, value in self.extra.items() if name in FIELD_NAMES}
         for name, value in ({"login": raw.login, "password": raw.password} | known_values).items():
-            if _is_mask(value):
+            if holds_mask(value):
                 what = "the secret" if name in ("password", *SECRET_FIELDS) else "the value"
                 raise self.error(name, f"holds Airflow's mask, not {what}", "Enter it again")
 
@@ -178,17 +178,30 @@ class _Parser:
         sentences = ". ".join(part for part in (problem, remedy) if part)
         return ConnectionFieldError(f"Connection {self.raw.conn_id!r}: {field} {sentences}.")
 
+    def refuse_unread_names(self) -> None:
+        """Refuse a name as older forms write it that nothing reads, where it was meant for this provider."""
+        for name in self.extra:
+            prefix, _, field = name.rpartition("__")
+            if not prefix.startswith("extra__"):
+                continue
+            near = get_close_matches(field, FIELD_NAMES, 1, 0.8)
+            if prefix in _OWN_PREFIXES or (near == ["region"] and not self.extra.get("region")):
+                remedy = f"Write {near[0]} instead" if near else "Remove it"
+                raise self.error(printable(name[:100]), "is not read", remedy)
+
     def parse(self) -> QuickBIConnection:
-        region, network = self.region(), self.choice("network")
+        region, network, proxies = self.region(), self.choice("network"), self.proxies()
         settings = ClientSettings(
             endpoint=self.endpoint(region, network),
-            credentials=self.credentials(default_sts_endpoint(region, network)),
+            credentials=self.credentials(
+                default_sts_endpoint(region, network), of_scheme(dict(proxies or ()), "https")
+            ),
             timezone=self.timezone(),
             status_calls_per_second=self.number("status_calls_per_second"),
             connect_timeout=self.number("connect_timeout"),
             read_timeout=self.number("read_timeout"),
             verify=self.verify(),
-            proxies=self.proxies(),
+            proxies=proxies,
         )
         return QuickBIConnection(settings, self.console_url(region), self.text("pacing_conn_id"))
 
@@ -253,10 +266,10 @@ class _Parser:
 
     def region(self) -> str:
         region = self.text("region") or DEFAULT_REGION
-        if region.startswith("cn-") and region not in REGIONS:
+        if (serving := serving_region(region)) != region:
             if self.is_alibaba:
-                return DEFAULT_REGION
-            raise self.error("region", f"is {_shown(region)}", "Use cn-hangzhou, which serves all of mainland China")
+                return serving
+            raise self.error("region", f"is {_shown(region)}", f"Use {serving}, which serves all of mainland China")
         return self.choice("region")
 
     def endpoint(self, region: str, network: str) -> Endpoint:
@@ -277,7 +290,7 @@ class _Parser:
 
     # Credentials
 
-    def credentials(self, sts_endpoint: str | None) -> CredentialSpec:
+    def credentials(self, sts_endpoint: str | None, sts_proxy: str | None) -> CredentialSpec:
         if self.extra.get("security_token") and not self.extra.get("auth_type"):
             name = "sts"
         else:
@@ -291,7 +304,7 @@ class _Parser:
                 field = _IN_STANDARD_FIELD.get(required, required)
                 raise self.error(field, "is missing", f"auth_type {name} requires it")
         if "sts_endpoint" in values:
-            values["sts_endpoint"] = values["sts_endpoint"] or sts_endpoint
+            values |= {"sts_endpoint": values["sts_endpoint"] or sts_endpoint, "proxy": sts_proxy}
         return CredentialSpec.of(name, **values)
 
     def credential(self, name: str) -> str | int | bool | None:
@@ -346,8 +359,6 @@ class _Parser:
             if scheme not in ("http", "https", "all") or not is_web_address(url):
                 remedy = 'Write http://proxy:3128, {"https": "http://proxy:3128"} (keys http, https, all), or none'
                 raise self.error("proxies", "is not a proxy URL", remedy)
-            if any(_is_mask(password) for password in _PROXY_PASSWORD.findall(url)):
-                raise self.error("proxies", "holds Airflow's mask, not the secret", "Enter the password again")
         return tuple(sorted((str(scheme), str(url)) for scheme, url in value.items()))
 
     def proxies_text(self) -> object:

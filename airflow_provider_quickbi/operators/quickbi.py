@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_quickbi import _options, connection
-from airflow_provider_quickbi._options import Arguments
+from airflow_provider_quickbi._options import Arguments, OptionError
 from airflow_provider_quickbi._send.options import (
     DEFAULT_POLL_INTERVAL,
     DEFAULT_START_TIMEOUT,
@@ -23,6 +23,7 @@ from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNR
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
 from airflow_provider_quickbi.api.paging import DEFAULT_PAGE_SIZE
+from airflow_provider_quickbi.assets.quickbi import is_quickbi
 from airflow_provider_quickbi.exceptions import argument_errors, task_error
 from airflow_provider_quickbi.hooks.quickbi import QuickBIHook
 from airflow_provider_quickbi.links.quickbi import QuickBIConsoleLink
@@ -89,6 +90,11 @@ class QuickBIListMailTasksOperator(TemplatedTask):
         self.quickbi_conn_id = quickbi_conn_id
         with argument_errors():
             _ListOptions.read(Arguments(self, parsing=True))
+            if any(map(is_quickbi, self.outlets)):
+                raise OptionError(
+                    "an outlet quickbi://... means that a run has succeeded, and this task only lists mail tasks: put "
+                    "the outlet on the sensor that waits for the run"
+                )
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return the mail tasks."""

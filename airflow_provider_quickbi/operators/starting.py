@@ -82,6 +82,15 @@ class StartOperator(TemplatedTask):
                 f"outlet {unrelated[0]} is not of {words.subject} {subject.id}, which this task {words.start}s"
             )
 
+    def check_found(self, subject: Subject) -> None:
+        """Refuse outlets of something else than what has the name, before anything is started.
+
+        :param subject: whose name was looked up.
+        :raises QuickBIArgumentError: naming the outlet.
+        """
+        with argument_errors(self.task_id):
+            self._check_outlets(subject)
+
     def execute(self, context: Context) -> Any:
         """Start a run, unless a record says that an earlier try may have done so; then wait for it."""
         subject, options = self._read()

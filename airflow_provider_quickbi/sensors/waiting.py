@@ -200,7 +200,6 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         zone = _airflow.default_timezone()
         with argument_errors(self.task_id):
             options = READERS[self.subject_kind](Arguments(self, rendered=self.rendered), zone)
-            self._check_outlets(options.subjects)
             late = _instants.deadline("deadline", self.deadline, _airflow.run_started(context) or CLOCK.now(), zone)
         limits = Limits(
             since=self._started_at(context),
@@ -210,7 +209,10 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
         )
         late_at = late_notice.pending(late.timestamp() if late else None, context)
         lookup_since = CLOCK.time() if self._lookup_since is None else self._lookup_since
-        return start_group(self, context, options, limits, late_at, lookup_since)
+        group = start_group(self, context, options, limits, late_at, lookup_since)
+        with argument_errors(self.task_id):
+            self._check_outlets([wait.subject for wait in group.waits])
+        return group
 
     def _has_reserved_calls(self) -> bool:
         """Whether all processes of the account share one queue, so that a poll here is none too many."""

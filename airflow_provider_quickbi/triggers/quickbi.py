@@ -15,10 +15,11 @@ from airflow_provider_quickbi._wait.placement import Ending
 from airflow_provider_quickbi._wait.subject import DatasetSubject, MailTaskSubject
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.triggers.polling import DeferralTrigger, PollingTrigger
-from airflow_provider_quickbi.triggers.watching import WatchTrigger, readable
+from airflow_provider_quickbi.triggers.watching import DEFAULT_POLL_INTERVAL, WatchTrigger, readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from airflow_provider_quickbi._wait.subject import Subject
     from airflow_provider_quickbi.api.models import Run
@@ -134,10 +135,10 @@ class QuickBIMailTaskEventTrigger(WatchTrigger):
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``.
     :param name: distinguishes watchers that are otherwise equal. Airflow makes one watcher of equal ones and keeps
         nothing for it, so give each a name where several assets watch the same mail task.
-    :param version: of these arguments.
+    :param version: of arguments that Airflow has stored.
     """
 
-    kind = MailTaskSubject.kind
+    subject_type = MailTaskSubject
 
     def __init__(
         self,
@@ -146,16 +147,18 @@ class QuickBIMailTaskEventTrigger(WatchTrigger):
         subscribe_name: str | None = None,
         mail_owner: str | None = None,
         statuses: Sequence[str] | str = ("SENT",),
-        poll_interval: float = 60.0,
+        poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
         quickbi_conn_id: str = "quickbi_default",
         name: str | None = None,
-        version: int = STATE_VERSION,
+        version: int | None = None,
     ) -> None:
         super().__init__(statuses, poll_interval, quickbi_conn_id, name, version)
-        self.mail_id = _options.text("mail_id", mail_id)
-        self.subscribe_name = _options.text("subscribe_name", subscribe_name)
-        self.mail_owner = _options.text("mail_owner", mail_owner)
+        self.mail_id = self._text("mail_id", mail_id)
+        self.subscribe_name = self._text("subscribe_name", subscribe_name)
+        self.mail_owner = self._text("mail_owner", mail_owner)
         _options.need_one_of(self, "mail_id", "subscribe_name")
+        if not self.stored:
+            _options.refuse_owner_of_id(self.mail_id, self.mail_owner)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the arguments, which are also the trigger's identity."""
@@ -193,23 +196,23 @@ class QuickBIDatasetRefreshEventTrigger(WatchTrigger):
     :param quickbi_conn_id: id of the connection; default ``quickbi_default``.
     :param name: distinguishes watchers that are otherwise equal; give each a name where several assets watch the same
         dataset.
-    :param version: of these arguments.
+    :param version: of arguments that Airflow has stored.
     """
 
-    kind = DatasetSubject.kind
+    subject_type = DatasetSubject
 
     def __init__(
         self,
         *,
         dataset_id: str,
         statuses: Sequence[str] | str = ("SUCCESS",),
-        poll_interval: float = 60.0,
+        poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
         quickbi_conn_id: str = "quickbi_default",
         name: str | None = None,
-        version: int = STATE_VERSION,
+        version: int | None = None,
     ) -> None:
         super().__init__(statuses, poll_interval, quickbi_conn_id, name, version)
-        self.dataset_id = _options.text("dataset_id", dataset_id)
+        self.dataset_id = self._text("dataset_id", dataset_id)
         if self.dataset_id is None:
             raise OptionError("QuickBIDatasetRefreshEventTrigger needs dataset_id")
 
@@ -224,4 +227,4 @@ class QuickBIDatasetRefreshEventTrigger(WatchTrigger):
         return DatasetSubject(self.dataset_id or "")
 
     def _identity(self) -> tuple[Any, ...]:
-        return (self.kind, self.quickbi_conn_id, self.dataset_id, *self.statuses)
+        return (self.subject_type.kind, self.quickbi_conn_id, self.dataset_id, *self.statuses)

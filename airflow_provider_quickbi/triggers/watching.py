@@ -18,12 +18,13 @@ from airflow_provider_quickbi._wait.messages import wrong_timezone
 from airflow_provider_quickbi._wait.selector import RunSelector
 from airflow_provider_quickbi._wait.state import WaitState
 from airflow_provider_quickbi._watch.stream import WatcherRegistry, registry_of, responses
-from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses
+from airflow_provider_quickbi._watch.tracker import RunTracker, parse_statuses, refuse_impossible
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+    from datetime import timedelta
 
     from airflow_provider_quickbi._wait.subject import Subject
     from airflow_provider_quickbi.api.models import Run
@@ -36,6 +37,7 @@ except ImportError:  # Airflow 2.11 has no event-driven scheduling; the class ca
 #: Seconds within which Airflow takes over an event; a watcher that is killed earlier loses it, so it stores what it
 #: has emitted only afterwards.
 HAND_OVER_SECONDS = 3.0
+DEFAULT_POLL_INTERVAL = 60.0
 _STORING = RetryPolicy(attempts=3)
 
 
@@ -53,21 +55,43 @@ class WatchTrigger(BaseEventTrigger):
 
     :param poll_interval: seconds between two polls.
     :param name: distinguishes watchers that are otherwise equal.
+    :param version: of stored arguments; ``None`` for those of a DAG author, which are checked more strictly, as an
+        error about stored ones would stop the triggerer.
     """
 
-    #: What is watched, see :class:`airflow_provider_quickbi._wait.subject.Subject`.
-    kind: ClassVar[str]
+    #: What is watched.
+    subject_type: ClassVar[type[Subject]]
 
     def __init__(
-        self, statuses: Sequence[str] | str, poll_interval: float, quickbi_conn_id: str, name: str | None, version: int
+        self,
+        statuses: Sequence[str] | str,
+        poll_interval: float | timedelta,
+        quickbi_conn_id: str,
+        name: str | None,
+        version: int | None,
     ) -> None:
         super().__init__()
         with readable(self):
-            check_version(version)
+            check_version(STATE_VERSION if version is None else version)
+        self.stored = version is not None
         self.statuses = parse_statuses(statuses)
-        self.poll_interval = _options.seconds("poll_interval", poll_interval) or 60.0
-        self.quickbi_conn_id = quickbi_conn_id
-        self.name = _options.text("name", name)
+        if not self.stored:
+            refuse_impossible(self.statuses, self.subject_type)
+        seconds = _options.seconds("poll_interval", poll_interval)
+        self.poll_interval = DEFAULT_POLL_INTERVAL if seconds is None else seconds
+        self.quickbi_conn_id = quickbi_conn_id if self.stored else self._text("quickbi_conn_id", quickbi_conn_id)
+        self.name = self._text("name", name)
+
+    def _text(self, name: str, value: Any) -> Any:
+        """Return an argument as stripped text, ``None`` if it is not given.
+
+        :param name: of the argument.
+        :param value: of it.
+        :raises OptionError: if it is wrong, or a template.
+        """
+        if not self.stored:
+            _options.refuse_template(name, value)
+        return _options.text(name, value)
 
     @abstractmethod
     def _subject(self) -> Subject:
@@ -102,19 +126,19 @@ class WatchTrigger(BaseEventTrigger):
 
         Status queries of mail tasks wait long for a call slot; those of datasets are not.
         """
-        return ("quickbi", self.kind, self.quickbi_conn_id)
+        return ("quickbi", self.subject_type.kind, self.quickbi_conn_id)
 
     @classmethod
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Any]:
         """Yield the responses of the connection's one poll loop."""
         conn_id = kwargs["quickbi_conn_id"]
-        async with aclosing(responses(conn_id, registry_of(conn_id, cls.kind))) as stream:
+        async with aclosing(responses(conn_id, registry_of(conn_id, cls.subject_type.kind))) as stream:
             async for found in stream:
                 yield found
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Emit runs from the shared responses."""
-        async for event in self._watch(shared_stream, registry_of(self.quickbi_conn_id, self.kind)):
+        async for event in self._watch(shared_stream, registry_of(self.quickbi_conn_id, self.subject_type.kind)):
             yield event
 
     async def _watch(self, stream: AsyncIterator[Any], registry: WatcherRegistry) -> AsyncIterator[TriggerEvent]:
@@ -150,6 +174,13 @@ class WatchTrigger(BaseEventTrigger):
 
     async def _start_tracking(self, subject: Subject, registry: WatcherRegistry) -> RunTracker:
         tracker = RunTracker(subject, frozenset(self.statuses))
+        if undocumented := [status for status in self.statuses if status not in subject.run_type.DOCUMENTED]:
+            self.log.warning(
+                "%s: Quick BI documents no status %s. An event follows only if a %s has it all the same.",
+                subject.title,
+                ", ".join(undocumented),
+                subject.words.run,
+            )
         store = getattr(self, "asset_state_store", None)
         wait_log = WaitLog(self.log)
         while store is not None:

@@ -58,6 +58,10 @@ class Ran:
 
     def asset_extras(self) -> list[dict[str, Any]]:
         """Return the extras of the asset events that the run has caused."""
+        return [extra for _, extra in self.asset_events()]
+
+    def asset_events(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the URI and the extra of each asset event that the run has caused."""
         try:
             from airflow.models.asset import AssetEvent
         except ImportError:
@@ -66,7 +70,7 @@ class Ran:
 
         with create_session() as session:
             events = session.query(AssetEvent).filter(AssetEvent.source_dag_id == self.dag_id)
-            return [event.extra for event in events.order_by(AssetEvent.id)]
+            return [(event.uri, event.extra) for event in events.order_by(AssetEvent.id)]
 
 
 class Expect:

@@ -165,3 +165,12 @@ def test_an_alias_gets_an_event_for_the_asset_of_each_mail_task(airflow, quickbi
 
     assert ran.states == {"report": "success"}
     assert ran.asset_extras() == [run_of("report")]
+
+
+@pytest.mark.parametrize(
+    ("written", "elsewhere"), [("cn-hangzhou", False), ("cn-beijing", False), ("us-east-1", True), ("bi.example", True)]
+)
+def test_an_asset_is_elsewhere_if_hangzhou_does_not_serve_its_region(written, elsewhere):
+    from airflow_provider_quickbi.assets.quickbi import is_elsewhere, mail_task_asset
+
+    assert is_elsewhere(mail_task_asset("m", region=written), "cn-hangzhou") is elsewhere

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from airflow_provider_quickbi.operators.quickbi import QuickBIListMailTasksOperator, QuickBIRunMailTaskOperator
+
 from .test_arguments import RENDERED, RUN, SENSOR
 
 OTHER = "quickbi://cn-hangzhou/mail-task/m1"
@@ -13,7 +15,6 @@ OTHER = "quickbi://cn-hangzhou/mail-task/m1"
 
 @pytest.mark.parametrize("mode", ["poke", "deferrable"])
 def test_a_mapped_value_that_is_wrong_is_not_retried_and_gets_the_same_sentence(airflow, quickbi, mode):
-    from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
     from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 
     quickbi.add_mail_task("Report", mail_id="report")
@@ -69,7 +70,6 @@ def test_listed_mail_tasks_that_are_expanded_as_they_are_fail_once_with_what_to_
 
 
 def test_a_tasks_own_argument_wins_over_a_default_of_another(airflow, quickbi):
-    from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
     from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 
     quickbi.add_mail_task("By name", mail_id="by-name")
@@ -100,7 +100,6 @@ def test_a_tasks_own_argument_wins_over_a_default_of_another(airflow, quickbi):
 def test_an_outlet_of_a_mail_task_that_is_not_waited_for_is_refused_while_the_dag_is_parsed(airflow):
     from airflow.providers.common.compat.sdk import Asset
 
-    from airflow_provider_quickbi.operators.quickbi import QuickBIRunMailTaskOperator
     from airflow_provider_quickbi.sensors.quickbi import QuickBIMailTaskSensor
 
     for make in (QuickBIMailTaskSensor, QuickBIRunMailTaskOperator):
@@ -126,17 +125,65 @@ def test_only_mail_tasks_that_were_sent_get_an_event(airflow, quickbi, sensor_of
     assert [extra["mail_id"] for extra in ran.asset_extras()] == ["m2"]
 
 
-def test_a_templated_mail_task_that_is_not_the_outlets_fails_before_any_event(airflow, quickbi, sensor_of):
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+@pytest.mark.parametrize("given", [{"mail_id": "{{ 'm2' }}"}, {"subscribe_name": "Second"}], ids=["template", "name"])
+def test_a_mail_task_that_is_not_the_outlets_fails_before_any_event(airflow, quickbi, sensor_of, mode, given):
     from airflow_provider_quickbi.assets.quickbi import mail_task_asset
 
-    quickbi.add_mail_task("m2", mail_id="m2")
+    quickbi.add_mail_task("Second", mail_id="m2")
     quickbi.add_run("m2")
 
-    ran = airflow.run(lambda: sensor_of("poke", "wait", mail_id="{{ 'm2' }}", outlets=[mail_task_asset("m1")]))
+    ran = airflow.run(
+        lambda: [
+            sensor_of(mode, "wait", outlets=[mail_task_asset("m1")], **given),
+            QuickBIRunMailTaskOperator(
+                task_id="send", deferrable=mode == "deferrable", outlets=[mail_task_asset("m1")], **given
+            ),
+        ]
+    )
 
-    assert ran.states == {"wait": "failed"}, ran.log
-    assert "outlet quickbi://cn-hangzhou/mail-task/m1 is not of a mail task" in str(ran.error("wait"))
+    assert ran.states == {"wait": "failed", "send": "failed"}, ran.log
+    assert all("outlet quickbi://cn-hangzhou/mail-task/m1 is not of" in str(ran.error(task)) for task in ran.states)
     assert ran.asset_extras() == []
+    assert quickbi.starts("m2") == 0
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_only_assets_of_the_connections_region_get_an_event(airflow, quickbi, sensor_of, mode, monkeypatch):
+    from airflow_provider_quickbi.api.settings import Endpoint
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+    try:
+        from airflow.sdk import AssetAlias
+    except ImportError:
+        from airflow.datasets import DatasetAlias as AssetAlias  # type: ignore[no-redef]
+    monkeypatch.setattr(Endpoint, "region", "us-east-1")  # of the simulator's address, which is of none
+    quickbi.add_mail_task("m1", mail_id="m1")
+    quickbi.add_run("m1")
+
+    def outlets():
+        return [mail_task_asset("m1"), mail_task_asset("m1", region="us-east-1"), AssetAlias("sent")]
+
+    ran = airflow.run(
+        lambda: [
+            sensor_of(mode, "wait", mail_id="m1", outlets=outlets()),
+            QuickBIRunMailTaskOperator(
+                task_id="send", mail_id="m1", poll_interval=0.05, deferrable=mode == "deferrable", outlets=outlets()
+            ),
+        ]
+    )
+
+    assert set(ran.states.values()) == {"success"}, ran.log
+    assert {uri for uri, _ in ran.asset_events()} == {"quickbi://us-east-1/mail-task/m1"}
+    said = ran.notified("mail-task/m1 gets no event: connection 'quickbi_default' is of region us-east-1")
+    assert len(said) == 2, ran.log
+
+
+def test_a_task_that_only_lists_has_no_asset_of_a_delivery(airflow):
+    from airflow_provider_quickbi.assets.quickbi import mail_task_asset
+
+    with pytest.raises(ImportError, match="this task only lists mail tasks"):
+        airflow.parse(lambda: QuickBIListMailTasksOperator(task_id="list", outlets=[mail_task_asset("m1")]))
 
 
 def test_a_naive_time_is_read_as_airflow_itself_reads_it(airflow, quickbi, sensor_of, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from airflow_provider_quickbi.api import proxies
-from airflow_provider_quickbi.api.credentials import CredentialSpec
+from airflow_provider_quickbi.api.credentials import CredentialSource, CredentialSpec
 from airflow_provider_quickbi.api.errors import QuickBIError, TransientError
 from airflow_provider_quickbi.api.proxies import proxy_for
 from airflow_provider_quickbi.api.retry import NO_RETRY
@@ -386,3 +386,32 @@ def test_netrc_is_never_used(
     bearer = connect(credentials=CredentialSpec.of("bearer", bearer_token="the-token"))
     assert bearer.get_mail_task_list().total_num == 0
     assert quickbi.count(code="OK") == quickbi.count() == 2
+
+
+@pytest.mark.parametrize("auth_type", ["ram_role_arn", "oidc_role_arn"])
+@pytest.mark.parametrize("environment", [False, True])
+def test_the_proxy_of_a_connection_is_used_for_sts_whatever_the_environment_says(
+    tunnel_to: Callable[..., Tunnel],
+    spec_of: Callable[..., CredentialSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    auth_type: str,
+    environment: bool,
+):
+    tunnel, other = tunnel_to(0, "502 Bad Gateway"), tunnel_to(0, "502 Bad Gateway")
+    if environment:
+        monkeypatch.setenv("HTTPS_PROXY", other.url)
+    with pytest.raises(TransientError) as caught:
+        CredentialSource(spec_of(auth_type, sts_endpoint="sts.example", proxy=tunnel.url)).get()
+    assert tunnel.requests[0].startswith("CONNECT sts.example:443 ")
+    assert other.requests == []
+    assert "HTTPS_PROXY" not in str(caught.value)
+
+
+@pytest.mark.parametrize("auth_type", ["ram_role_arn", "oidc_role_arn"])
+def test_a_proxy_of_the_environment_that_the_vendors_packages_use_for_sts_is_named(
+    spec_of: Callable[..., CredentialSpec], monkeypatch: pytest.MonkeyPatch, auth_type: str
+):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "*")
+    with pytest.raises(TransientError, match="uses HTTPS_PROXY here regardless of NO_PROXY: unset HTTPS_PROXY, or set"):
+        CredentialSource(spec_of(auth_type, sts_endpoint="sts.example")).get()

@@ -16,6 +16,8 @@ from airflow_provider_quickbi.api.settings import REGIONS, ClientSettings, Endpo
 def test_each_region_has_a_public_and_a_vpc_endpoint(region: str):
     assert Endpoint.of_region(region).url == f"https://quickbi-public.{region}.aliyuncs.com/"
     assert Endpoint.of_region(region, "vpc").url == f"https://quickbi-public-vpc.{region}.aliyuncs.com/"
+    assert {Endpoint.of_region(region, network).region for network in ("public", "vpc")} == {region}
+    assert Endpoint(f"quickbi-public.{region}.example").region is None
 
 
 @pytest.mark.parametrize(("region", "network"), [("cn-beijing", "public"), ("", "public"), ("cn-hangzhou", "internal")])

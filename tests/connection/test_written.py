@@ -36,16 +36,21 @@ def test_a_value_that_is_airflows_mask_is_refused_even_if_nothing_uses_it(name: 
     assert message == f"Connection 'my_quickbi': {name} holds Airflow's mask, not {what}. Enter it again."
 
 
-def test_a_proxy_password_that_is_airflows_mask_is_refused():
-    message = refusal(proxies={"https": "http://user:***@proxy:3128"})
-    assert "proxies holds Airflow's mask, not the secret. Enter the password again." in message
+@pytest.mark.parametrize("user_info", ["user:***", "***", "user:a:***", "user:***:b", "user:a@***"])
+@pytest.mark.parametrize("form", ["{}", '{{"https": "{}"}}'])
+def test_a_url_with_airflows_mask_before_its_host_is_refused(form: str, user_info: str):
+    url = f"http://{user_info}@proxy:3128"
+    for extra in ({"proxies": form.format(url)}, {"proxies": {"https": url}}, {"credentials_uri": url}):
+        (name,) = extra
+        assert f"{name} holds Airflow's mask" in refusal(**extra)
 
 
-@pytest.mark.parametrize("name", [*SECRET_FIELDS, "access_key_id"])
+@pytest.mark.parametrize("name", [*SECRET_FIELDS, "access_key_id", "credentials_uri", "external_id"])
 @pytest.mark.parametrize("value", ["ab cd", "abcd ", " abcd"])
 def test_a_blank_in_a_credential_of_the_extra_is_refused_as_what_a_uri_makes_of_a_plus(name: str, value: str):
-    auth_type = {"security_token": "sts", "bearer_token": "bearer"}.get(name, "access_key")
-    extra = {"access_key_id": "id", "access_key_secret": "secret", "auth_type": auth_type, name: value}
+    auth_type = next(auth.name for auth in AUTH_TYPES.values() if name in (*auth.required, *auth.optional))
+    extra = {"access_key_id": "id", "access_key_secret": "secret", **REQUIRED[auth_type]}
+    extra |= {"auth_type": auth_type, name: value}
     message = refusal(replace(PLAIN, login=None, password=None), **extra)
     assert f"{name} contains a blank. In a connection URI, write + as %2B; otherwise remove it." in message
 
@@ -80,6 +85,14 @@ def test_a_role_is_assumed_inside_the_vpc_unless_the_connection_says_otherwise(a
     inside = {**role, "network": "vpc", "region": "cn-hongkong"}
     assert fields(read(**inside))["sts_endpoint"] == "sts-vpc.cn-hongkong.aliyuncs.com"
     assert fields(read(**inside, sts_endpoint="sts.example"))["sts_endpoint"] == "sts.example"
+
+
+@pytest.mark.parametrize("auth_type", sorted(AUTH_TYPES))
+@pytest.mark.parametrize("proxies", ["http://proxy:1", {"https": "http://proxy:1", "all": "http://other:1"}])
+def test_the_proxy_of_a_connection_applies_to_sts_but_not_to_this_machine(auth_type: str, proxies: Any):
+    found = fields(read(auth_type=auth_type, **REQUIRED[auth_type], proxies=proxies))
+    assert found.get("proxy") == ("http://proxy:1" if "role_arn" in REQUIRED[auth_type] else None)
+    assert "proxy" not in fields(read(auth_type=auth_type, **REQUIRED[auth_type], proxies="none"))
 
 
 def test_the_connection_for_the_shared_rate_limit_is_optional():
@@ -120,6 +133,29 @@ def test_such_a_connections_region_without_quick_bi_is_refused():
     assert "region is 'eu-west-1'" in refusal(replace(ALIBABA, extra={**(ALIBABA.extra or {}), "region": "eu-west-1"}))
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("extra__alibaba_cloud__regoin", "Write region instead"),
+        ("extra__quickbi__regoin", "Write region instead"),
+        ("extra__alibaba_cloud__access_key", "Write access_key_id instead"),
+        ("extra__alibaba_cloud__bucket_name", "Remove it"),
+        ("extra__oss__region", "Write region instead"),
+        ("extra__alibaba__region", "Write region instead"),
+        ("extra__alibaba__regoin", "Write region instead"),
+    ],
+)
+def test_a_name_of_an_older_form_that_nothing_reads_is_refused_by_name(name: str, remedy: str):
+    extra = {"access_key_id": "id", "access_key_secret": "secret", name: "us-east-1"}
+    assert f"{name} is not read. {remedy}." in refusal(replace(ALIBABA, extra=extra))
+
+
+@pytest.mark.parametrize("name", ["extra__oss__region", "extra__oss__bucket_name", "extra__region", "oss__region"])
+def test_what_other_services_have_beside_a_region_does_not_matter(name: str):
+    raw = replace(ALIBABA, extra={**(ALIBABA.extra or {}), name: "us-east-1"})
+    assert read_connection(raw) == read_connection(ALIBABA)
+
+
 # Secrets
 
 
@@ -130,6 +166,7 @@ def test_everything_secret_is_to_be_masked():
         *(f"secret-of-{name}" for name in SECRET_FIELDS),
     }
     assert secrets_of(RawConnection("c")) == []
+    assert secrets_of(RawConnection("c", extra={"proxies": "http://user:a@b:c@proxy:1"})) == ["a@b:c"]
 
 
 def test_neither_a_connection_nor_what_it_says_shows_a_secret():

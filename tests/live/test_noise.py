@@ -37,7 +37,7 @@ def own_lines(entries: list[dict[str, Any]]) -> list[str]:
     return [entry["event"] for entry in entries if "airflow_provider_quickbi" in entry.get("logger", "")]
 
 
-@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+@pytest.mark.parametrize("mode", WAITING)
 def test_a_good_wait_logs_few_lines(mode: str, logged: dict[str, list[dict[str, Any]]]) -> None:
     lines = own_lines(logged[mode])
 

@@ -111,6 +111,19 @@ def test_a_missing_redis_py_is_said_and_no_reason_to_fail(caplog: pytest.LogCapt
     assert "pip install 'airflow-provider-quickbi[redis]'" in record.message
 
 
+def test_a_masked_password_is_said_once_and_never_sent(caplog: pytest.LogCaptureFixture, monkeypatch: Any):
+    monkeypatch.setitem(sys.modules, "redis", None)  # asked for by whoever connects
+    described = {"conn_type": "redis", "host": "127.0.0.1", "port": 1, "login": "", "password": "***"}
+    settings = redis_settings_of(SimpleNamespace(conn_id="shared", extra_dejson={}, **described))
+    limiter = SharedRateLimiter(1000, "masked", RedisServer(settings))
+
+    acquire_some(limiter, 3)
+
+    (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert "'shared': password holds Airflow's mask" in warning
+    assert "Each process paces itself" in warning
+
+
 def test_an_idle_connection_that_the_server_closed_is_opened_again(redis: Redis, caplog: pytest.LogCaptureFixture):
     from redis import Redis as Client
 
