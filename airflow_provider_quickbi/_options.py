@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, time, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ E = TypeVar("E", bound=StrEnum)
 
 
 MAX_ID_LENGTH = 256
+#: How a template writes a dict, or a list of them, unless it renders native objects.
+_DICT = re.compile(r"""\[?\{(['"])\w+\1: """)
 
 
 class OptionError(ValueError):
@@ -26,7 +29,7 @@ def is_template(value: Any) -> bool:
         return "{{" in value or "{%" in value
     if isinstance(value, (list, tuple)):
         return any(is_template(item) for item in value if not isinstance(item, (list, tuple)))
-    return value is not None and not isinstance(value, (int, float, bool, dict, datetime, timedelta))
+    return value is not None and not isinstance(value, (int, float, bool, dict, date, time, timedelta))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +94,6 @@ def undefined_variable(name: str, variable: str) -> str:
     return f"{name} uses {variable}, which is not defined in this DAG run. {remedy}"
 
 
-def own_argument(task: Any, name: str, default_args: Mapping[str, Any]) -> bool:
-    """Whether an argument was given to the task itself, and not by ``default_args``.
-
-    :param task: the operator.
-    :param name: of the argument.
-    :param default_args: that apply to the task.
-    """
-    value = getattr(task, name)
-    return value is not None and not (name in default_args and default_args[name] is value)
-
-
 def _written(value: Any) -> str:
     """Return a value as text, whatever it is."""
     try:
@@ -110,11 +102,18 @@ def _written(value: Any) -> str:
         return f"a {type(value).__name__} too large to be written"
 
 
-def _how_to_map(name: str, value: Any) -> str:
-    """Say how to take one value out of what the list operator returned."""
-    if isinstance(value, Mapping) and name in value:
-        return f'. To expand over listed mail tasks, write .expand({name}=listed.output.map(lambda m: m["{name}"]))'
-    return ""
+def how_to_take(name: str, container: Any) -> str:
+    """Say how to take one value out of another task's XCom.
+
+    :param name: of the argument.
+    :param container: a dict, or one written as text.
+    """
+    key = "task_id" if name == "quickbi_task_id" else name
+    if key not in container:
+        return ""
+    one = f"{name}=\"{{{{ ti.xcom_pull('upstream')['{key}'] }}}}\""
+    each = f'.expand({name}=upstream.output.map(lambda m: m["{key}"]))'
+    return f". To use the XCom of a task, write {one}; if it is a list, {each}"
 
 
 def text(name: str, value: Any) -> str | None:
@@ -129,8 +128,11 @@ def text(name: str, value: Any) -> str | None:
             raise OptionError(f"{name} has more than {MAX_ID_LENGTH} digits")
         value = str(value)
     if not isinstance(value, str):
-        raise OptionError(f"{name} must be text, not {type(value).__name__}{_how_to_map(name, value)}")
+        how = how_to_take(name, value) if isinstance(value, Mapping) else ""
+        raise OptionError(f"{name} must be text, not {type(value).__name__}{how}")
     stripped = value.strip()
+    if _DICT.match(stripped):
+        raise OptionError(f"{name} is a dict written as text{how_to_take(name, stripped)}")
     if stripped in ("", "None"):
         raise OptionError(f"{name} is empty (rendered to {value[:20]!r})")
     if len(stripped) > MAX_ID_LENGTH:
@@ -327,23 +329,32 @@ def need_one_of(task: Any, first: str, second: str) -> None:
 def settle_defaults(
     task: Any,
     default_args: Mapping[str, Any] | None,
-    exclusive: Sequence[tuple[Sequence[str], Sequence[str]]],
-    choices: Mapping[str, type[StrEnum]],
+    overrules: Sequence[tuple[Sequence[str], Sequence[str]]],
+    standard: Mapping[str, Any],
+    foreign: Mapping[str, type[StrEnum]],
 ) -> None:
-    """Let a task's own arguments win over ``default_args`` that exclude them, or that are meant for other classes.
+    """Let a task's own arguments win over ``default_args``, and unset defaults that are meant for other classes.
+
+    Own arguments are those that the task was called with. What a subclass passes on is own, too, unless it is the very
+    object in ``default_args``.
 
     :param task: the operator, with its arguments set.
     :param default_args: that apply to it.
-    :param exclusive: pairs of arguments that exclude each other.
-    :param choices: arguments whose choices other classes extend; the first choice is the default.
+    :param overrules: arguments, any of which unsets those after it; but not if one of these is the task's own as well.
+    :param standard: values of arguments that are not set, where that is not ``None``.
+    :param foreign: choices of other classes, by argument.
     """
     defaults = default_args or {}
-    for pair in exclusive:
-        for own, other in (pair, pair[::-1]):
-            if any(own_argument(task, name, defaults) for name in own):
-                for name in other:
-                    if not own_argument(task, name, defaults):
-                        setattr(task, name, None)
-    for name, kind in choices.items():
-        if not own_argument(task, name, defaults) and getattr(task, name) not in list(kind):
-            setattr(task, name, next(iter(kind)).value)
+
+    def own(name: str) -> bool:
+        value = getattr(task, name)
+        passed_on = value != standard.get(name) and value is not defaults.get(name)
+        return value is not None and (name in task.called_with or passed_on)
+
+    for winners, losers in overrules:
+        if any(map(own, winners)) and not any(map(own, losers)):
+            for name in losers:
+                setattr(task, name, standard.get(name))
+    for name, choices in foreign.items():
+        if not own(name) and getattr(task, name) in list(choices):
+            setattr(task, name, standard[name])

@@ -1,19 +1,34 @@
-"""Template variables that a DAG run does not have: a sentence instead of Jinja's error, and no retry."""
+"""What the task classes have in common: which arguments are a task's own, and what a template cannot render."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Self
 
 from airflow.providers.common.compat.sdk import BaseOperator
 from jinja2.exceptions import UndefinedError
 
-from airflow_provider_quickbi._options import undefined_variable
+from airflow_provider_quickbi._options import how_to_take, undefined_variable
 from airflow_provider_quickbi.exceptions import QuickBIArgumentError
 
 
 class TemplatedTask(BaseOperator):
-    """Names the argument and the variable if a template uses one that this DAG run does not have."""
+    """Knows its own arguments; names the argument and the variable if a DAG run does not have what a template uses."""
+
+    #: Names of the arguments that the task was called with; Airflow calls a mapped one with those of its partial, too.
+    called_with: frozenset[str]
+
+    def __new__(cls, *_: Any, **arguments: Any) -> Self:
+        """Note which arguments are given, before Airflow adds those of ``default_args``.
+
+        :raises QuickBIArgumentError: if they are a whole listed mail task, as ``.expand_kwargs(listed.output)`` gives.
+        """
+        if {"mail_id", "biz_owner_user_id"} <= arguments.keys():
+            problem = f"these are the fields of a listed mail task, not arguments of {cls.__name__}"
+            raise QuickBIArgumentError(f"{arguments.get('task_id')}: {problem}{how_to_take('mail_id', arguments)}")
+        task = super().__new__(cls)
+        vars(task)["called_with"] = frozenset(arguments)  # Airflow's __setattr__ needs __init__ first
+        return task
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """Do as Airflow does.

@@ -19,6 +19,7 @@ from airflow_provider_quickbi._send.options import (
     OnScheduleLimit,
 )
 from airflow_provider_quickbi._templates import TemplatedTask
+from airflow_provider_quickbi._wait.options import MAIL_TASK_NAMES, MAIL_TASK_OVERRULES
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi.api.errors import QuickBIError
@@ -207,16 +208,12 @@ class QuickBIRunMailTaskOperator(StartOperator):
         self.deadline = deadline
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
-        self._check_arguments(
-            kwargs.get("default_args"),
-            [(("mail_id",), ("subscribe_name", "mail_owner"))],
-            ("mail_id", "subscribe_name"),
-        )
+        self._check_arguments(kwargs.get("default_args"), MAIL_TASK_OVERRULES, MAIL_TASK_NAMES)
 
     def _read_subject(self, arguments: Arguments) -> Subject | None:
         read = partial(arguments.read, parse=_options.text, unknown=None)
         mail_id, name, owner = read("mail_id"), read("subscribe_name"), read("mail_owner")
-        if mail_id is not None and owner is not None:
+        if arguments.given("mail_id") and arguments.given("mail_owner"):
             raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
         if mail_id is not None or name is not None:
             return MailTaskSubject(mail_id or "", name or "", owner or "")
