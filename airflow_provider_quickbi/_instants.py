@@ -10,17 +10,19 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from airflow_provider_quickbi._options import OptionError
 
-_WALL_TIME_WANTED = "write the time and the name of a time zone, for example 09:00 Asia/Shanghai"
+_WALL_TIME_EXAMPLE = "09:00 Asia/Shanghai"
+_WALL_TIME_WANTED = f"write the time and the name of a time zone, for example {_WALL_TIME_EXAMPLE}"
 _EXAMPLE = "{{ data_interval_end }} or 2026-01-31T09:00:00+08:00"
 _WALL_TIME = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?)(?:\s+([A-Za-z_]+(?:/[A-Za-z0-9_+-]+)*))?")
 _BEGINS_WITH_TIME = re.compile(r"\d{1,2}(:|\s*[ap]\.?m\b)", re.IGNORECASE)
 
 
-def instant(name: str, value: Any, zone: tzinfo = UTC) -> datetime | None:
+def instant(name: str, value: Any, zone: tzinfo = UTC, example: str = _EXAMPLE) -> datetime | None:
     """Return an instant in UTC.
 
     :param value: a datetime or ISO 8601 text.
     :param zone: of a value that names none.
+    :param example: what the error shows.
     :raises OptionError: if it is neither.
     """
     if value is None:
@@ -29,10 +31,10 @@ def instant(name: str, value: Any, zone: tzinfo = UTC) -> datetime | None:
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            wrong = f"{value[:60]!r}, which is not a valid datetime, for example {_EXAMPLE}"
+            wrong = f"{value[:60]!r}, which is not a valid datetime, for example {example}"
             raise OptionError(f"{name} is {wrong}") from None
     if not isinstance(value, datetime):
-        wanted = f"a datetime or ISO 8601 text, for example {_EXAMPLE}"
+        wanted = f"a datetime or ISO 8601 text, for example {example}"
         raise OptionError(f"{name} must be {wanted}, not {type(value).__name__}")
     aware = value if value.tzinfo is not None else value.replace(tzinfo=zone)
     try:
@@ -66,11 +68,11 @@ def deadline(name: str, value: Any, day_of: datetime, zone: tzinfo = UTC) -> dat
         return datetime.combine(day_of.astimezone(wall_zone).date(), wall, wall_zone)
     if isinstance(value, str) and _BEGINS_WITH_TIME.match(value.strip()):
         raise OptionError(f"{name} is {value.strip()[:60]!r}: {_WALL_TIME_WANTED}")
-    return instant(name, value, zone)
+    return instant(name, value, zone, f"{_WALL_TIME_EXAMPLE}, {_EXAMPLE}")
 
 
 def _nearest_zone(name: str) -> str:
     zones = sorted(available_timezones())  # a city alone is enough
     known = {key: zone for zone in zones for key in (zone.lower(), zone.rpartition("/")[2].lower())}
-    found = get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+    found = get_close_matches(name.lower(), known, n=1, cutoff=0.85)
     return f"; did you mean {known[found[0]]}?" if found else "; write an IANA name, for example Asia/Shanghai"

@@ -5,9 +5,10 @@ What cannot be read as such is an :class:`OptionError`, which names the argument
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, time, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ E = TypeVar("E", bound=StrEnum)
 
 
 MAX_ID_LENGTH = 256
+#: How a template writes a dict, or a list of them, unless it renders native objects.
+_DICT = re.compile(r"""\[?\{(['"])\w+\1: """)
 
 
 class OptionError(ValueError):
@@ -29,7 +32,7 @@ def is_template(value: Any) -> bool:
         return any(mark in value for mark in ("{{", "{%", "{#"))
     if isinstance(value, (list, tuple)):
         return any(is_template(item) for item in value if not isinstance(item, (list, tuple)))
-    return value is not None and not isinstance(value, (int, float, bool, dict, datetime, timedelta))
+    return value is not None and not isinstance(value, (int, float, bool, dict, date, time, timedelta))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,6 @@ class Arguments:
         return given is not None and as_list(getattr(self.task, given), rendered=given in self.rendered) is not None
 
 
-def own_argument(task: Any, name: str, default_args: Mapping[str, Any]) -> bool:
-    """Whether an argument was given to the task itself, and not by ``default_args``."""
-    value = getattr(task, name)
-    return value is not None and not (name in default_args and default_args[name] is value)
-
-
 def _written(value: Any) -> str:
     """Return a value as text, whatever it is."""
     try:
@@ -84,11 +81,18 @@ def _is_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value.strip() in ("", "None"))
 
 
-def _how_to_map(name: str, value: Any) -> str:
-    """Say how to take one value out of what the list operator returned."""
-    if isinstance(value, Mapping) and name in value:
-        return f'. To expand over listed mail tasks, write .expand({name}=listed.output.map(lambda m: m["{name}"]))'
-    return ""
+def how_to_take(name: str, container: Any) -> str:
+    """Say how to take one value out of another task's XCom.
+
+    :param name: of the argument.
+    :param container: a dict, or one written as text.
+    """
+    key = "task_id" if name == "quickbi_task_id" else name
+    if key not in container:
+        return ""
+    one = f"{name}=\"{{{{ ti.xcom_pull('upstream')['{key}'] }}}}\""
+    each = f'.expand({name}=upstream.output.map(lambda m: m["{key}"]))'
+    return f". To use the XCom of a task, write {one}; if it is a list, {each}"
 
 
 def text(name: str, value: Any) -> str | None:
@@ -103,8 +107,11 @@ def text(name: str, value: Any) -> str | None:
             raise OptionError(f"{name} has more than {MAX_ID_LENGTH} digits")
         value = str(value)
     if not isinstance(value, str):
-        raise OptionError(f"{name} must be text, not {type(value).__name__}{_how_to_map(name, value)}")
+        how = how_to_take(name, value) if isinstance(value, Mapping) else ""
+        raise OptionError(f"{name} must be text, not {type(value).__name__}{how}")
     stripped = value.strip()
+    if _DICT.match(stripped):
+        raise OptionError(f"{name} is a dict written as text{how_to_take(name, stripped)}")
     if stripped in ("", "None"):
         raise OptionError(f"{name} is empty (rendered to {value[:20]!r})")
     if len(stripped) > MAX_ID_LENGTH:
@@ -275,14 +282,9 @@ def need_one_of(task: Any, first: str, second: str) -> None:
         raise OptionError(f"{type(task).__name__} takes either {first} or {second}, not both")
 
 
-def refuse_owner_of_id(mail_id: object, owner: str | None) -> None:
-    """Refuse the owner of a mail task whose id is given.
-
-    :param mail_id: one or several; empty if there is none.
-    :param owner: of the mail task.
-    :raises OptionError: if both are given.
-    """
-    if mail_id and owner is not None:
+def refuse_owner_of_id(mail_id: object, owner: object) -> None:
+    """Refuse the owner of a mail task whose id is given, be they templates."""
+    if mail_id and owner:
         raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
 
 
@@ -300,22 +302,32 @@ def refuse_template(name: str, value: Any) -> None:
 def settle_defaults(
     task: Any,
     default_args: Mapping[str, Any] | None,
-    exclusive: Sequence[tuple[Sequence[str], Sequence[str]]],
-    choices: Mapping[str, type[StrEnum]],
+    overrules: Sequence[tuple[Sequence[str], Sequence[str]]],
+    standard: Mapping[str, Any],
+    foreign: Mapping[str, type[StrEnum]],
 ) -> None:
-    """Let a task's own arguments win over ``default_args`` that exclude them, or that are meant for other classes.
+    """Let a task's own arguments win over ``default_args``, and unset defaults that are meant for other classes.
+
+    Own arguments are those that the task was called with. What a subclass passes on is own, too, unless it is the very
+    object in ``default_args``.
 
     :param task: the operator, with its arguments set.
-    :param exclusive: pairs of arguments that exclude each other.
-    :param choices: arguments whose choices other classes extend; the first choice is the default.
+    :param default_args: that apply to it.
+    :param overrules: arguments, any of which unsets those after it; but not if one of these is the task's own as well.
+    :param standard: values of arguments that are not set, where that is not ``None``.
+    :param foreign: choices of other classes, by argument.
     """
     defaults = default_args or {}
-    for pair in exclusive:
-        for own, other in (pair, pair[::-1]):
-            if any(own_argument(task, name, defaults) for name in own):
-                for name in other:
-                    if not own_argument(task, name, defaults):
-                        setattr(task, name, None)
-    for name, kind in choices.items():
-        if not own_argument(task, name, defaults) and getattr(task, name) not in list(kind):
-            setattr(task, name, next(iter(kind)).value)
+
+    def own(name: str) -> bool:
+        value = getattr(task, name)
+        passed_on = value != standard.get(name) and value is not defaults.get(name)
+        return value is not None and (name in task.called_with or passed_on)
+
+    for winners, losers in overrules:
+        if any(map(own, winners)) and not any(map(own, losers)):
+            for name in losers:
+                setattr(task, name, standard.get(name))
+    for name, choices in foreign.items():
+        if not own(name) and getattr(task, name) in list(choices):
+            setattr(task, name, standard[name])

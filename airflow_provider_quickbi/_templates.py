@@ -1,12 +1,13 @@
-"""Template variables that a DAG run does not have: a sentence instead of Jinja's error, and no retry."""
+"""What the task classes have in common: which arguments are a task's own, and what a template cannot render."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import BaseOperator
 from jinja2 import Undefined, UndefinedError, nodes
 
+from airflow_provider_quickbi._options import how_to_take
 from airflow_provider_quickbi.exceptions import QuickBIArgumentError
 
 if TYPE_CHECKING:
@@ -20,7 +21,22 @@ _DATE_TEXTS = ("ds", "ds_nodash", "ts", "ts_nodash", "ts_nodash_with_tz")
 
 
 class TemplatedTask(BaseOperator):
-    """Renders its arguments with :func:`render`."""
+    """Knows its own arguments, and renders them with :func:`render`."""
+
+    #: Names of the arguments that the task was called with; Airflow calls a mapped one with those of its partial, too.
+    called_with: frozenset[str]
+
+    def __new__(cls, *_: Any, **arguments: Any) -> Self:
+        """Note which arguments are given, before Airflow adds those of ``default_args``.
+
+        :raises QuickBIArgumentError: if they are a whole listed mail task, as ``.expand_kwargs(listed.output)`` gives.
+        """
+        if {"mail_id", "biz_owner_user_id"} <= arguments.keys():
+            problem = f"these are the fields of a listed mail task, not arguments of {cls.__name__}"
+            raise QuickBIArgumentError(f"{arguments.get('task_id')}: {problem}{how_to_take('mail_id', arguments)}")
+        task = super().__new__(cls)
+        vars(task)["called_with"] = frozenset(arguments)  # Airflow's __setattr__ needs __init__ first
+        return task
 
     def render_template(self, content: Any, context: Any, jinja_env: Any = None, seen_oids: Any = None) -> Any:
         """Do as Airflow does.

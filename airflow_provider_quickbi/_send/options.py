@@ -104,7 +104,7 @@ def read_mail_task(arguments: Arguments) -> MailTaskSubject:
     """
     read = partial(arguments.read, parse=_options.text, unknown=None)
     mail_id, name, owner = read("mail_id"), read("subscribe_name"), read("mail_owner")
-    _options.refuse_owner_of_id(mail_id, owner)
+    _options.refuse_owner_of_id(arguments.given("mail_id"), arguments.given("mail_owner"))
     if mail_id is None and name is None and not arguments.parsing:
         raise OptionError("both mail_id and subscribe_name rendered empty")
     return MailTaskSubject(mail_id or "", name or "", owner or "")

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 #: Arguments that name mail tasks, as one text or several.
 MAIL_TASK_NAMES = ("mail_id", "subscribe_name")
 
+#: A task's own argument on the left wins over ``default_args`` on the right.
+WINDOW_OVERRULES = ((("window",), ("executed_after", "executed_before")),)
+MAIL_TASK_OVERRULES = (
+    (("mail_id",), ("subscribe_name",)),
+    (("mail_id",), ("mail_owner",)),
+    (("subscribe_name", "mail_owner"), ("mail_id",)),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensorOptions:
@@ -112,7 +120,7 @@ def read_mail_task_options(arguments: Arguments, zone: tzinfo) -> SensorOptions:
         raise OptionError('on_failed="wait" waits for a later run: omit it with quickbi_task_id')
     if task_id is not None and len(options.subjects) > 1:
         raise OptionError("quickbi_task_id selects one run: set one mail task, not several")
-    _options.refuse_owner_of_id(ids, owner)
+    _options.refuse_owner_of_id(arguments.given("mail_id"), arguments.given("mail_owner"))
     if options.subjects:
         _options.required_of(require, len(options.subjects))
     return options

@@ -121,14 +121,18 @@ class QuickBIRefreshDatasetOperator(StartOperator):
         self.quickbi_conn_id = quickbi_conn_id
         self._check_arguments(
             kwargs.get("default_args"),
-            [(("dataset_id",), ("dataset_name", "workspace_id"))],
+            [
+                (("dataset_id",), ("dataset_name",)),
+                (("dataset_id",), ("workspace_id",)),
+                (("dataset_name", "workspace_id"), ("dataset_id",)),
+            ],
             ("dataset_id", "dataset_name"),
         )
 
     def _read_subject(self, arguments: Arguments) -> Subject:
         read = partial(arguments.read, parse=_options.text, unknown=None)
         dataset_id, name, workspace_id = read("dataset_id"), read("dataset_name"), read("workspace_id")
-        if dataset_id is not None and workspace_id is not None:
+        if arguments.given("dataset_id") and arguments.given("workspace_id"):
             raise OptionError("workspace_id is only for looking up dataset_name: omit it with dataset_id")
         if self.dataset_name is not None and not arguments.given("workspace_id"):
             raise OptionError("dataset_name is unique only in a workspace: set workspace_id")

@@ -19,6 +19,7 @@ from airflow_provider_quickbi._send.options import (
     read_mail_task,
 )
 from airflow_provider_quickbi._templates import TemplatedTask
+from airflow_provider_quickbi._wait.options import MAIL_TASK_NAMES, MAIL_TASK_OVERRULES
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
@@ -208,11 +209,7 @@ class QuickBIRunMailTaskOperator(StartOperator):
         self.deadline = deadline
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
-        self._check_arguments(
-            kwargs.get("default_args"),
-            [(("mail_id",), ("subscribe_name", "mail_owner"))],
-            ("mail_id", "subscribe_name"),
-        )
+        self._check_arguments(kwargs.get("default_args"), MAIL_TASK_OVERRULES, MAIL_TASK_NAMES)
 
     def _read_subject(self, arguments: Arguments) -> Subject:
         return read_mail_task(arguments)

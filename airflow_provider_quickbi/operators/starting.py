@@ -14,6 +14,7 @@ from airflow_provider_quickbi._templates import TemplatedTask
 from airflow_provider_quickbi._wait import deadline as late_notice
 from airflow_provider_quickbi._wait.events import Event, wrap_event_errors
 from airflow_provider_quickbi._wait.outlets import unrelated_outlets
+from airflow_provider_quickbi._wait.state import OnFailed
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.assets.quickbi import is_quickbi
 from airflow_provider_quickbi.exceptions import argument_errors
@@ -53,16 +54,17 @@ class StartOperator(TemplatedTask):
     def _check_arguments(
         self,
         default_args: Mapping[str, Any] | None,
-        exclusive: Sequence[tuple[Sequence[str], Sequence[str]]],
+        overrules: Sequence[tuple[Sequence[str], Sequence[str]]],
         one_of: tuple[str, str],
     ) -> None:
         """Check the arguments while the DAG is parsed, as far as they are known.
 
-        :param exclusive: pairs of arguments that exclude each other.
+        :param overrules: arguments that win over others from there, see :func:`_options.settle_defaults`.
         :param one_of: the two arguments of which exactly one says what is started.
         :raises QuickBIArgumentError: for the first one that is wrong.
         """
-        _options.settle_defaults(self, default_args, exclusive, {"on_failed": OnRunFailed})
+        standard = {"on_failed": OnRunFailed.FAIL.value}
+        _options.settle_defaults(self, default_args, overrules, standard, {"on_failed": OnFailed})
         with argument_errors():
             _options.need_one_of(self, *one_of)
             RunOptions.read(Arguments(self, parsing=True))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_quickbi import connection
-from airflow_provider_quickbi._wait.options import MAIL_TASK_NAMES
+from airflow_provider_quickbi._wait.options import MAIL_TASK_NAMES, MAIL_TASK_OVERRULES, WINDOW_OVERRULES
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT, OnFailed, OnMissed
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._wait.window import Window
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["QuickBIDatasetRefreshSensor", "QuickBIMailTaskSensor"]
 
-#: Arguments that exclude each other; a task's own argument wins over one from ``default_args``.
-_EXCLUSIVE = (
-    (("mail_id",), ("subscribe_name", "mail_owner")),
+#: A task's own argument on the left wins over ``default_args`` on the right.
+_OVERRULES = (
+    *MAIL_TASK_OVERRULES,
+    *WINDOW_OVERRULES,
     (("quickbi_task_id",), ("executed_after", "executed_before")),
+    (("quickbi_task_id",), ("on_failed",)),
+    (("executed_after", "executed_before", "window"), ("quickbi_task_id",)),
 )
 
 
@@ -150,7 +153,7 @@ class QuickBIMailTaskSensor(RunSensor):
         self.deferrable = deferrable
         self.start_in_triggerer = start_in_triggerer
         self.end_in_triggerer = end_in_triggerer
-        self._prepare(kwargs.get("default_args"), _EXCLUSIVE)
+        self._prepare(kwargs.get("default_args"), _OVERRULES)
 
     def on_kill(self) -> None:
         """Log that a report in progress is still sent."""

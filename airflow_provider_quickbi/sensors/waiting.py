@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 from airflow_provider_quickbi import _airflow, _instants, _options
 from airflow_provider_quickbi._metrics import DetectionDelay
 from airflow_provider_quickbi._options import Arguments, OptionError
+from airflow_provider_quickbi._send.options import OnRunFailed
 from airflow_provider_quickbi._templates import TemplatedTask
 from airflow_provider_quickbi._wait import deadline as late_notice
 from airflow_provider_quickbi._wait import memory
@@ -26,6 +27,7 @@ from airflow_provider_quickbi._wait.start import Limits, start_group, unreachabl
 from airflow_provider_quickbi._wait.start_arguments import StartArguments, StartsInTriggerer
 from airflow_provider_quickbi._wait.state import OnFailed, Outcome, WaitGroup
 from airflow_provider_quickbi._wait.sync import poll_once, seconds_until_next_poll
+from airflow_provider_quickbi._wait.window import Window
 from airflow_provider_quickbi.api.clock import CLOCK
 from airflow_provider_quickbi.api.retry import NO_RETRY, RetryPolicy
 from airflow_provider_quickbi.exceptions import QuickBIConnectionUnreadable, QuickBIUnavailable, argument_errors
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_quickbi._wait.subject import Subject
+
+#: Arguments that are not set, where that is not ``None``; and choices of the operators that no sensor has.
+_STANDARD = {"on_failed": OnFailed.FAIL.value, "window": Window.AUTO.value, "require": "all"}
+_FOREIGN = {"on_failed": OnRunFailed}
 
 
 class RunSensor(TemplatedTask, BaseSensorOperator):
@@ -72,15 +78,18 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     def _prepare(
         self,
         default_args: Mapping[str, Any] | None,
-        exclusive: Sequence[tuple[Sequence[str], Sequence[str]]],
+        overrules: Sequence[tuple[Sequence[str], Sequence[str]]],
     ) -> None:
         """Check the arguments while the DAG is parsed, as far as they are known.
 
-        :param exclusive: pairs of arguments that exclude each other.
+        :param overrules: arguments that win over others from there, see :func:`_options.settle_defaults`.
         :raises QuickBIArgumentError: for the first one that is wrong.
         """
-        _options.settle_defaults(self, default_args, exclusive, {"on_failed": OnFailed})
+        settle = partial(_options.settle_defaults, self, default_args, standard=_STANDARD, foreign=_FOREIGN)
+        settle(overrules)
         self.rendered = frozenset(name for name in self._one_of if _options.is_template(getattr(self, name)))
+        if not self.rendered and not self._names_several():
+            settle([(self._one_of, ("require",))])  # which says how many of several
         self._since: float | None = None
         self._lookup_since: float | None = None
         self._group: WaitGroup | None = None

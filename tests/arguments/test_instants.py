@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -99,4 +99,10 @@ def test_a_deadline_is_an_instant_or_a_wall_time_on_the_day_of_the_run(value: An
 )
 def test_what_is_no_deadline_is_refused(value: str):
     with pytest.raises(OptionError, match=r"^deadline (is|names the unknown time zone) "):
+        _instants.deadline("deadline", value, DAY)
+
+
+@pytest.mark.parametrize("value", [time(9), date(2026, 7, 1), 9, "0900", "9", "09\uff1a00 Asia/Shanghai", "tomorrow"])
+def test_what_is_no_deadline_is_refused_with_a_wall_time_as_an_example(value: Any):
+    with pytest.raises(OptionError, match=r"^deadline .*for example 09:00 Asia/Shanghai, \{\{ data_interval_end"):
         _instants.deadline("deadline", value, DAY)

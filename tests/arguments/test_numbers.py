@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, time, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ from hypothesis import example, given
 
 from airflow_provider_quickbi import _instants, _options
 from airflow_provider_quickbi._options import OptionError
+from airflow_provider_quickbi._send.options import OnRunFailed
 from airflow_provider_quickbi._wait.state import OnFailed
 
 from .values import ANYTHING, DAY, SHANGHAI
@@ -129,8 +130,8 @@ def test_whatever_is_given_there_is_a_value_or_an_error_that_names_the_argument(
 # Together
 
 
-def task(**values: Any) -> Any:
-    return SimpleNamespace(task_id="wait_for_report", **values)
+def task(called_with: Iterable[str] = (), **values: Any) -> Any:
+    return SimpleNamespace(task_id="wait_for_report", called_with=frozenset(called_with), **values)
 
 
 def test_what_cannot_be_right_is_refused_while_the_dag_is_parsed():
@@ -145,10 +146,29 @@ def test_what_a_template_will_give_is_not_checked_before(value: Any):
     assert arguments.read("mail_id", _options.texts, ("unknown",)) == ("unknown",)
 
 
-def test_a_listed_mail_task_in_place_of_its_id_is_refused_with_the_way_to_write_it():
-    listed = {"mail_id": "m-1", "subscribe_name": "Daily"}
-    with pytest.raises(OptionError, match=r'\.expand\(mail_id=listed\.output\.map\(lambda m: m\["mail_id"\]\)\)'):
-        _options.texts("mail_id", listed)
+RUN_OF_A_REFRESH = {"dataset_id": "d", "job_id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("mail_id", {"mail_id": "m-1"}, """.expand(mail_id=upstream.output.map(lambda m: m["mail_id"]))"""),
+        ("mail_id", [{"mail_id": "m-1"}], """lambda m: m["mail_id"]"""),
+        ("mail_id", "[{'mail_id': 'm-1', 'paused': False}]", """lambda m: m["mail_id"]"""),
+        ("mail_id", '{"mail_id": "m-1"}', """lambda m: m["mail_id"]"""),
+        ("mail_id", "[{'mail_id': '" + "m" * 300, """lambda m: m["mail_id"]"""),
+        ("quickbi_task_id", {"task_id": "1"}, """quickbi_task_id="{{ ti.xcom_pull('upstream')['task_id'] }}\""""),
+        ("quickbi_task_id", "{'task_id': '1'}", "['task_id']"),
+        ("dataset_id", RUN_OF_A_REFRESH, """dataset_id="{{ ti.xcom_pull('upstream')['dataset_id'] }}\""""),
+        ("dataset_id", str(RUN_OF_A_REFRESH), "['dataset_id']"),
+    ],
+)
+def test_an_xcom_in_place_of_its_field_is_refused_with_the_way_to_write_it(name: str, value: Any, said: str):
+    with pytest.raises(OptionError) as caught:
+        _options.run_id(name, value) if name == "quickbi_task_id" else _options.texts(name, value, rendered=True)
+    assert str(caught.value).startswith((f"{name} must be text, not dict. ", f"{name} is a dict written as text. "))
+    assert said in str(caught.value)
+    assert "listed" not in str(caught.value)
 
 
 def test_a_wall_time_without_a_zone_and_a_misspelt_zone_get_what_to_write():
@@ -162,6 +182,7 @@ def test_a_wall_time_without_a_zone_and_a_misspelt_zone_get_what_to_write():
     ("value", "said"),
     [
         ("09:00 shanghai", "'shanghai'; did you mean Asia/Shanghai?"),
+        ("09:00 Asia/Peking", "'Asia/Peking'; write an IANA name"),
         ("09:00 CST", "'CST'; write an IANA name, for example Asia/Shanghai"),
         ("09:00+08:00", "'09:00+08:00': write the time and the name of a time zone, for example 09:00 Asia/Shanghai"),
         ("09:00 UTC+8", "'09:00 UTC+8': write the time and the name of a time zone"),
@@ -177,25 +198,48 @@ def test_a_naive_time_is_in_the_zone_that_airflow_reads_naive_times_in():
     assert _instants.instant("executed_after", "2026-01-31T09:00:00", SHANGHAI) == datetime(2026, 1, 31, 1, tzinfo=UTC)
 
 
-EXCLUSIVE = [(("mail_id",), ("subscribe_name", "mail_owner"))]
+OVERRULES = [
+    (("mail_id",), ("subscribe_name",)),
+    (("mail_id",), ("mail_owner",)),
+    (("subscribe_name", "mail_owner"), ("mail_id",)),
+]
 
 
 def test_a_tasks_own_argument_wins_over_a_default_of_another():
     defaults = {"mail_id": "default-mail"}
-    own = task(mail_id=defaults["mail_id"], subscribe_name="Daily", mail_owner=None)
-    _options.settle_defaults(own, defaults, EXCLUSIVE, {})
+    own = task({"subscribe_name"}, mail_id=defaults["mail_id"], subscribe_name="Daily", mail_owner=None)
+    _options.settle_defaults(own, defaults, OVERRULES, {}, {})
     assert (own.mail_id, own.subscribe_name) == (None, "Daily")
     _options.need_one_of(own, "mail_id", "subscribe_name")
 
 
-def test_a_default_that_is_meant_for_another_class_does_not_break_this_one():
-    defaults = {"on_failed": "retry"}
-    sensor = task(on_failed=defaults["on_failed"])
-    _options.settle_defaults(sensor, defaults, [], {"on_failed": OnFailed})
-    assert sensor.on_failed == "fail"
-    own = task(on_failed="retry"[:])
-    _options.settle_defaults(own, {}, [], {"on_failed": OnFailed})
-    assert own.on_failed == "retry"
+def test_what_a_subclass_passes_on_is_the_tasks_own_argument():
+    defaults = {"mail_id": "default-mail"}
+    own = task(mail_id="m-1", subscribe_name=None, mail_owner="Wang")
+    _options.settle_defaults(own, defaults | {"mail_owner": own.mail_owner}, OVERRULES, {}, {})
+    assert (own.mail_id, own.mail_owner) == ("m-1", None)
+
+
+def test_both_of_two_own_arguments_stay_although_defaults_have_the_same_value():
+    own = task({"mail_id", "subscribe_name"}, mail_id="m-1", subscribe_name="Daily", mail_owner=None)
+    _options.settle_defaults(own, {"mail_id": own.mail_id}, OVERRULES, {}, {})
+    assert (own.mail_id, own.subscribe_name) == ("m-1", "Daily")
+
+
+@pytest.mark.parametrize(
+    ("own", "value", "expected"),
+    [
+        ((), "retry", "fail"),
+        ((), "wait", "wait"),
+        ((), "{{ params.x }}", "{{ params.x }}"),
+        ((), "never", "never"),
+        (("on_failed",), "retry", "retry"),
+    ],
+)
+def test_only_a_default_that_another_class_takes_is_replaced(own: tuple[str, ...], value: str, expected: str):
+    sensor = task(own, on_failed=value)
+    _options.settle_defaults(sensor, {"on_failed": value}, [], {"on_failed": "fail"}, {"on_failed": OnRunFailed})
+    assert sensor.on_failed == expected
 
 
 @pytest.mark.parametrize(("values", "said"), [((None, None), "needs either mail_id or"), (("m", "n"), "not both")])
@@ -212,6 +256,8 @@ def test_what_is_only_known_when_the_task_runs_is_a_template(value: Any):
     assert _options.is_template(value)
 
 
-@pytest.mark.parametrize("value", [None, "m-1", "{ x }", "", 7, 1.5, True, [], (), {}, DAY, timedelta(1)])
+@pytest.mark.parametrize(
+    "value", [None, "m-1", "{ x }", "", 7, 1.5, True, [], (), {}, DAY, timedelta(1), time(9), DAY.date()]
+)
 def test_plain_data_is_no_template(value: Any):
     assert not _options.is_template(value)
