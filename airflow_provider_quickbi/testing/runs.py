@@ -32,13 +32,12 @@ class Run:
     """
 
     run_id: int
-    subject_id: str
+    origin: str
     started_at: float
     appears_at: float
     ends_at: float
     running_status: str
     outcome: str
-    origin: str
 
     def status_at(self, now: float) -> str:
         """Return the status at a time."""
@@ -101,7 +100,6 @@ class RunStore(ABC):
         """Forget every subject, run and schedule. Ids of runs go on increasing."""
         with self._lock:
             self._subjects: dict[str, Subject] = {}
-            self._runs: dict[int, Run] = {}
             self._due: list[tuple[float, int, Subject, Iterator[float], float]] = []
 
     # Subjects
@@ -117,9 +115,7 @@ class RunStore(ABC):
     def remove(self, subject_id: str) -> None:
         """Remove a mail task or a dataset with its runs and schedules."""
         with self._lock:
-            for run in self._get(subject_id).runs:
-                del self._runs[run.run_id]
-            del self._subjects[subject_id]
+            del self._subjects[self._get(subject_id).id]
 
     def _all(self) -> list[Subject]:
         """Return every subject in the order in which they were added, after the runs that are due have started."""
@@ -165,7 +161,8 @@ class RunStore(ABC):
         with self._lock:
             subject = self._get(subject_id)
             started_at = self.clock.time() if exec_time is None else to_timestamp(exec_time, self.zone)
-            run = self._start(subject, started_at, duration, appears_after, "added", outcome, status)
+            run = self._start(subject, started_at, appears_after, duration, "added")
+            run.running_status, run.outcome = status or self.running_status, outcome or self.success_status
             return str(run.run_id)
 
     def finish_run(self, run_id: str | int, status: str | None = None) -> None:
@@ -174,8 +171,8 @@ class RunStore(ABC):
         :raises KeyError: there is no such run.
         """
         with self._lock:
-            self._start_due_runs()
-            if (run := self._runs.get(int(run_id))) is None:
+            runs = (run for subject in self._all() for run in subject.runs)
+            if (run := next((run for run in runs if run.run_id == int(run_id)), None)) is None:
                 raise KeyError(f"There is no run with the id {run_id}.")
             run.outcome = status or self.success_status
             run.ends_at = min(run.ends_at, self.clock.time())
@@ -259,7 +256,7 @@ class RunStore(ABC):
             if self._subjects.get(subject.id) is not subject:
                 continue
             if not subject.paused:
-                self._start(subject, due, duration, self._run_appears_after, "schedule")
+                self._start(subject, due, self._run_appears_after, duration, "schedule")
             self._await(subject, upcoming, duration)
 
     # Starts through the API
@@ -314,31 +311,14 @@ class RunStore(ABC):
             if active and subject.refuse_while_running:
                 raise Refusal(self.already_running)
             subject.starts += 1
-            outcome = subject.outcomes.pop(0) if len(subject.outcomes) > 1 else subject.outcomes[0]
-            self._start(subject, now, subject.duration, subject.appears_after, "manual", outcome)
+            run = self._start(subject, now, subject.appears_after, subject.duration, "manual")
+            run.outcome = subject.outcomes.pop(0) if len(subject.outcomes) > 1 else subject.outcomes[0]
 
-    def _start(
-        self,
-        subject: Subject,
-        started_at: float,
-        duration: float,
-        appears_after: float,
-        origin: str,
-        outcome: str | None = None,
-        running_status: str | None = None,
-    ) -> Run:
-        run = Run(
-            next(self._run_ids),
-            subject.id,
-            started_at,
-            started_at + appears_after,
-            started_at + appears_after + duration,
-            running_status or self.running_status,
-            outcome or self.success_status,
-            origin,
-        )
+    def _start(self, subject: Subject, started_at: float, appears_after: float, duration: float, origin: str) -> Run:
+        appears_at = started_at + appears_after
+        statuses = self.running_status, self.success_status
+        run = Run(next(self._run_ids), origin, started_at, appears_at, appears_at + duration, *statuses)
         insort(subject.runs, run, key=lambda other: (math.floor(other.started_at), other.run_id))
-        self._runs[run.run_id] = run
         return run
 
 
