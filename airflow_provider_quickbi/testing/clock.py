@@ -32,7 +32,7 @@ class Clock:
     """Seconds that the server is ahead of the real time when it checks signatures."""
 
     def __init__(self, zone: tzinfo = UTC) -> None:
-        self._zone = zone
+        self.zone = zone
         self._lock = threading.RLock()
         self._offset = 0.0
         self._frozen_at: float | None = None
@@ -61,13 +61,13 @@ class Clock:
         with self._lock:
             if self._frozen_at is not None:
                 return self.freeze(when)
-            self._offset = to_timestamp(when, self._zone) - time.time()
+            self._offset = to_timestamp(when, self.zone) - time.time()
             return self.now()
 
     def freeze(self, at: When | None = None) -> datetime:
         """Let time stand still, by default where it is; only :meth:`advance` and :meth:`set` move it."""
         with self._lock:
-            self._frozen_at = self.time() if at is None else to_timestamp(at, self._zone)
+            self._frozen_at = self.time() if at is None else to_timestamp(at, self.zone)
             return self.now()
 
     def reset(self) -> None:

@@ -17,7 +17,6 @@ from airflow_provider_quickbi.testing.errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from zoneinfo import ZoneInfo
 
 FIRST_RUN_ID: Final = 7218865303929605212
 """The TaskId that the documentation shows. Ids go up by one from here: above 2^53, a float confuses neighbours."""
@@ -76,8 +75,7 @@ class RunStore(ABC):
 
     ``subject_id`` is the id of a mail task or dataset; where there is none with this id, methods raise ``KeyError``.
 
-    :param clock: what time it is.
-    :param zone: the time zone of execution times, and of times without an offset.
+    :param clock: what time it is, and the time zone of execution times.
     :param run_duration: seconds that a started run takes.
     :param run_appears_after: seconds until a started run appears.
     """
@@ -87,9 +85,8 @@ class RunStore(ABC):
     success_status: ClassVar[str]
     already_running: ClassVar[str]
 
-    def __init__(self, clock: Clock, zone: ZoneInfo, run_duration: float = 0.0, run_appears_after: float = 0.0) -> None:
+    def __init__(self, clock: Clock, run_duration: float = 0.0, run_appears_after: float = 0.0) -> None:
         self.clock = clock
-        self.zone = zone
         self._run_duration = run_duration
         self._run_appears_after = run_appears_after
         self._lock = threading.RLock()
@@ -160,7 +157,7 @@ class RunStore(ABC):
             duration = 0.0 if status is None else math.inf
         with self._lock:
             subject = self._get(subject_id)
-            started_at = self.clock.time() if exec_time is None else to_timestamp(exec_time, self.zone)
+            started_at = self.clock.time() if exec_time is None else to_timestamp(exec_time, self.clock.zone)
             run = self._start(subject, started_at, appears_after, duration, "added")
             run.running_status, run.outcome = status or self.running_status, outcome or self.success_status
             return str(run.run_id)
@@ -210,7 +207,7 @@ class RunStore(ABC):
 
     def local_time(self, seconds: float) -> datetime:
         """Return seconds since 1970 as whole seconds in the store's time zone."""
-        return datetime.fromtimestamp(math.floor(seconds), self.zone)
+        return datetime.fromtimestamp(math.floor(seconds), self.clock.zone)
 
     # Schedules
 
@@ -238,11 +235,11 @@ class RunStore(ABC):
         if every is not None:
             if every <= 0:
                 raise ValueError(f"every must be above 0 seconds, got {every}.")
-            upcoming = count(now + every if first is None else to_timestamp(first, self.zone), every)
+            upcoming = count(now + every if first is None else to_timestamp(first, self.clock.zone), every)
         elif cron is not None:
-            upcoming = cron_times(cron, datetime.fromtimestamp(now, self.zone))
+            upcoming = cron_times(cron, datetime.fromtimestamp(now, self.clock.zone))
         else:
-            upcoming = iter(sorted(to_timestamp(time, self.zone) for time in times))
+            upcoming = iter(sorted(to_timestamp(time, self.clock.zone) for time in times))
         with self._lock:
             self._await(self._get(subject_id), upcoming, self._run_duration if duration is None else duration)
 

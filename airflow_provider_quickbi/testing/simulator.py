@@ -58,12 +58,10 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
     ) -> None:
         self.access_key_id = access_key_id
         self.access_key_secret = access_key_secret
-        self.timezone = timezone
         self._initial = calls_per_second, calls_kept
-        zone = ZoneInfo(timezone)
-        clock = Clock(zone)
-        MailStore.__init__(self, clock, zone, run_duration, run_appears_after)
-        self.datasets = DatasetStore(clock, zone, run_duration, run_appears_after)
+        clock = Clock(ZoneInfo(timezone))
+        MailStore.__init__(self, clock, run_duration, run_appears_after)
+        self.datasets = DatasetStore(clock, run_duration, run_appears_after)
         self.connections_opened = 0
         """Over how many connections calls have come."""
         self._call_numbers = count(1)

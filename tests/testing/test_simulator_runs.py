@@ -25,7 +25,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(clock: Clock) -> MailStore:
-    return MailStore(clock, SHANGHAI)
+    return MailStore(clock)
 
 
 def statuses(store: MailStore, mail_id: str) -> list[str]:
