@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import logging
 import math
+import re
 import socket
 import struct
 import threading
@@ -17,12 +18,12 @@ from aiohttp import web
 
 from airflow_provider_quickbi.testing.errors import Refusal
 from airflow_provider_quickbi.testing.faults import Fault, Response
+from airflow_provider_quickbi.testing.signature import SignedRequest, collect_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_quickbi.testing.calls import Call
-    from airflow_provider_quickbi.testing.signature import SignedRequest
     from airflow_provider_quickbi.testing.simulator import QuickBISimulator
 
 logger = logging.getLogger("airflow_provider_quickbi.testing")
@@ -47,14 +48,11 @@ class Exchange:
     async def carry_out(self, connection_id: int) -> web.StreamResponse:
         """Return the response, or one that is never sent because the connection is gone."""
         request = self.request
-        signed, call = self.quickbi.receive(
-            request.method,
-            request.raw_path,
-            request.headers.items(),
-            await request.read(),
-            connection_id=connection_id,
-            remote_port=(self.transport.get_extra_info("peername") or ("", 0))[1],
-        )
+        path, _, query = re.sub("^https?://[^/]*", "", request.raw_path).partition("?")  # a proxy is sent a whole URL
+        headers = collect_headers(request.headers.items())
+        signed = SignedRequest(request.method, path, query, headers, await request.read())
+        peer = self.transport.get_extra_info("peername") or ("", 0)
+        call = self.quickbi.receive(signed, connection_id, peer[1])
         try:
             fault = None
             for callback in self.quickbi.callbacks_for(call):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -19,7 +18,7 @@ from airflow_provider_quickbi.testing.errors import Refusal
 from airflow_provider_quickbi.testing.faults import Callback, Faults, Response
 from airflow_provider_quickbi.testing.limits import CallsPerSecond, RateLimiter
 from airflow_provider_quickbi.testing.mails import MailStore
-from airflow_provider_quickbi.testing.signature import SignedRequest, collect_headers, parse_query
+from airflow_provider_quickbi.testing.signature import SignedRequest, parse_query
 
 API_VERSION: Final = "2022-01-01"
 _ENVELOPE: Final = frozenset({"Action", "Version", "Format", "SignatureType"})
@@ -121,24 +120,12 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
 
     # Responding
 
-    def receive(
-        self,
-        method: str,
-        target: str,
-        headers: Iterable[tuple[str, str]],
-        body: bytes,
-        *,
-        connection_id: int = 0,
-        remote_port: int = 0,
-    ) -> tuple[SignedRequest, Call]:
-        """Take a request apart: into what its signature covers, and the call for the log."""
-        target = re.sub("^https?://[^/]*", "", target)  # the form that a proxy is sent
-        path, _, raw_query = target.partition("?")
-        request = SignedRequest(method, path, raw_query, collect_headers(headers), body)
-        params = dict(parse_query(raw_query))
+    def receive(self, request: SignedRequest, connection_id: int, remote_port: int) -> Call:
+        """Return the call that a request makes, for the log."""
+        params = dict(parse_query(request.raw_query))
         if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-            params.update(parse_query(body.decode(errors="replace")))
-        call = Call(
+            params.update(parse_query(request.body.decode(errors="replace")))
+        return Call(
             next(self._call_numbers),
             request.headers.get("x-acs-action") or params.get("Action", ""),
             {name: value for name, value in params.items() if name not in _ENVELOPE},
@@ -148,7 +135,6 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
             connection_id,
             remote_port,
         )
-        return request, call
 
     def callbacks_for(self, call: Call) -> list[Callback]:
         """Return the callbacks that a call sets off; counts the call for those that wait for the nth."""
