@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,12 +55,12 @@ class CallLog:
 
     def __init__(self, calls_kept: int) -> None:
         self._calls: deque[Call] = deque(maxlen=calls_kept)
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def log(self, call: Call) -> None:
         """Add a call."""
         self._calls.append(call)
-        self._counts[call.action, call.code] += 1
+        self._counts[call.action][call.code] += 1
 
     @property
     def calls(self) -> list[Call]:
@@ -69,10 +69,7 @@ class CallLog:
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return operation to outcome to number of calls."""
-        table: dict[str, dict[str, int]] = {}
-        for (action, code), number in dict(self._counts).items():
-            table.setdefault(action, {})[code] = number
-        return table
+        return {action: dict(outcomes) for action, outcomes in list(self._counts.items())}
 
     def count(self, action: str | None = None, code: str | None = None) -> int:
         """Count calls, including those that :attr:`calls` no longer holds.

@@ -71,8 +71,7 @@ class Exchange:
     async def _go_wrong(self, fault: Fault, signed: SignedRequest, call: Call) -> web.Response:
         call.fault = call.code = fault.kind
         if not await self._wait(fault.delay_before):
-            self._note(call, None)
-            return self._reset()
+            return await self._reset(call)
         if fault.processed:
             response = self.quickbi.respond(signed, call)
         elif fault.refusal:
@@ -83,9 +82,7 @@ class Exchange:
         if fault.wire == "half_body":
             return self._send_half(response, call)
         if fault.wire in ("reset", "hang") or not await self._wait(fault.delay_after):
-            self._note(call, None)
-            await self._wait(math.inf if fault.wire == "hang" else 0)
-            return self._reset()
+            return await self._reset(call, after=math.inf if fault.wire == "hang" else 0)
         return self._respond(fault.spoil(response), call)
 
     def _respond(self, response: Response, call: Call) -> web.Response:
@@ -101,7 +98,9 @@ class Exchange:
         self.transport.close()
         return web.Response()  # never sent
 
-    def _reset(self) -> web.Response:
+    async def _reset(self, call: Call, after: float = 0) -> web.Response:
+        self._note(call, None)
+        await self._wait(after)
         if not self.transport.is_closing():
             connection = self.transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

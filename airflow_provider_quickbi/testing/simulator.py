@@ -65,15 +65,6 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
         """Over how many connections calls have come."""
         self._call_numbers = count(1)
         self.reset()
-        self._operations: dict[str, Handler] = {
-            "GetMailTaskList": self.get_mail_task_list,
-            "GetMailTaskStatus": self.get_mail_task_status,
-            "ManualRunMailTask": self.manual_run_mail_task,
-            "AllotDatasetAccelerationTask": self.datasets.allot_dataset_acceleration_task,
-            "QueryAccelerationLogByCubeId": self.datasets.query_acceleration_log_by_cube_id,
-            "QueryDatasetList": self.datasets.query_dataset_list,
-            "QueryLastAccelerationEngineJob": self.datasets.query_last_acceleration_engine_job,
-        }
 
     def when_called(self, action: str | None, callback: Callback, *, nth: int | None = None) -> None:
         """Do something at an exact call, before the simulator looks at it.
@@ -100,7 +91,7 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
         :param handler: takes the parameters as a mapping of text to text and returns the ``Result``; raises
             :class:`Refusal` to respond with an error.
         """
-        self._registered[action] = handler
+        self._operations[action] = handler
 
     def reset(self) -> None:
         """Start afresh: real time, the first account and the first limits only, and nothing that was added since."""
@@ -115,7 +106,15 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
         CallLog.__init__(self, calls_kept)
         self.callback_errors: list[BaseException] = []
         """What callbacks of :meth:`when_called`, or fault choosers, raised."""
-        self._registered: dict[str, Handler] = {}
+        self._operations: dict[str, Handler] = {
+            "GetMailTaskList": self.get_mail_task_list,
+            "GetMailTaskStatus": self.get_mail_task_status,
+            "ManualRunMailTask": self.manual_run_mail_task,
+            "AllotDatasetAccelerationTask": self.datasets.allot_dataset_acceleration_task,
+            "QueryAccelerationLogByCubeId": self.datasets.query_acceleration_log_by_cube_id,
+            "QueryDatasetList": self.datasets.query_dataset_list,
+            "QueryLastAccelerationEngineJob": self.datasets.query_last_acceleration_engine_job,
+        }
         self._hooks: list[tuple[Callable[[Call], bool], Callback]] = []
 
     # Responding
@@ -168,7 +167,7 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
         call.access_key_id = self.authenticate(request, time.time() + self.clock.skew)
         if request.named("x-acs-version", "Version") != API_VERSION:
             raise Refusal("InvalidVersion")
-        handler = self._registered.get(call.action) or self._operations.get(call.action)
+        handler = self._operations.get(call.action)
         if handler is None:
             raise Refusal("InvalidAction.NotFound")
         if self.seconds_to_wait(call.action) > 0:
