@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(slots=True)
@@ -30,8 +26,8 @@ class Call:
 
     number: int
     action: str
-    params: Mapping[str, str]
-    headers: Mapping[str, str]
+    params: dict[str, str]
+    headers: dict[str, str]
     monotonic_time: float
     wall_time: float
     connection_id: int

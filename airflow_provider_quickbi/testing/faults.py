@@ -12,10 +12,7 @@ from typing import Any, Final, Literal
 
 from airflow_provider_quickbi.testing.calls import Call
 
-HTML_503: Final = (
-    "<html><head><title>503 Service Temporarily Unavailable</title></head>"
-    "<body><center><h1>503 Service Temporarily Unavailable</h1></center></body></html>"
-)
+HTML_503: Final = "<html><body><center><h1>503 Service Temporarily Unavailable</h1></center></body></html>"
 
 Wire = Literal["whole", "reset", "hang", "half_body", "half_json", "wrong_types"]
 """How the response leaves the server: whole, not at all (reset, hang), cut off, or with other JSON."""
@@ -153,9 +150,8 @@ class Fault:
         :param processed: whether the operation is carried out at once and only its response is late; default the whole
             call waits.
         """
-        if processed:
-            return Fault("delay", processed=True, delay_after=seconds)
-        return Fault("delay", processed=True, delay_before=seconds)
+        before, after = (0.0, seconds) if processed else (seconds, 0.0)
+        return Fault("delay", processed=True, delay_before=before, delay_after=after)
 
     def spoil(self, response: Response) -> Response:
         """Return what this fault makes of a response."""

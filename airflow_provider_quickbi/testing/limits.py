@@ -5,16 +5,11 @@ The documented limits: https://help.aliyun.com/zh/quick-bi/developer-reference/4
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
-DOCUMENTED_CALLS_PER_SECOND: Final[Mapping[str, float]] = {
-    "GetMailTaskStatus": 1.0,
-    "ManualRunMailTask": 1.0,
-    "*": 50.0,
-}
+DOCUMENTED_CALLS_PER_SECOND: Final[Mapping[str, float]] = {"GetMailTaskStatus": 1, "ManualRunMailTask": 1, "*": 50}
 """Calls a second for each operation; ``"*"`` stands for every operation that is not named."""
 
 CallsPerSecond = Mapping[str, float] | float | None
@@ -26,10 +21,10 @@ class RateLimiter:
     A rate below 1 lets one call through in ``1 / rate`` seconds. Refused calls are not counted.
 
     :param calls_per_second: see :meth:`limit_calls`.
-    :param now: returns the time in seconds; default the monotonic clock.
+    :param now: returns the time in seconds.
     """
 
-    def __init__(self, calls_per_second: CallsPerSecond = None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, calls_per_second: CallsPerSecond, now: Callable[[], float]) -> None:
         self._now = now
         self.limit_calls(calls_per_second)
 

@@ -101,8 +101,7 @@ class LocalQuickBI(QuickBISimulator):
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
         self.stop()
-        errors = self.callback_errors.copy()
-        self.callback_errors.clear()
+        errors, self.callback_errors = self.callback_errors, []
         if exc is None and errors:
             raise errors[0]
 
