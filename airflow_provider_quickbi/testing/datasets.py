@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 _LOG_ZONE = timezone(timedelta(hours=8))
 _FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
-#: Status to its code in logs.
-_LOG_STATUS = {"TODO": "0", "RUNNING": "1", "SUCCESS": "2", "FAILURE": "3", "CANCELED": "4"}
+_LOG_STATUS = {"TODO": "0", "RUNNING": "1", "SUCCESS": "2", "FAILURE": "3", "CANCELED": "4"}  # the codes in logs
 
 
 class DatasetStore(RunStore):
@@ -58,10 +57,7 @@ class DatasetStore(RunStore):
     # Operations
 
     def _required_dataset(self, params: Mapping[str, str]) -> Subject:
-        dataset = self._find(params.get("CubeId", ""))
-        if dataset is None:
-            raise Refusal("Cube.Not.Exist")
-        return dataset
+        return self._get(params.get("CubeId", ""), refusal="Cube.Not.Exist")
 
     def allot_dataset_acceleration_task(self, params: Mapping[str, str]) -> bool:
         """Carry out AllotDatasetAccelerationTask: start a refresh; the result is only true."""

@@ -12,7 +12,7 @@ import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from aiohttp import web
 
@@ -32,7 +32,6 @@ JSON: Final = "application/json;charset=utf-8"
 _POLL_SECONDS: Final = 0.05
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -125,7 +124,7 @@ class Exchange:
         return True
 
 
-async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_thread(function: Callable[..., T], *args: object, **kwargs: object) -> T:
     """Call a function in a daemon thread, so that one that never returns cannot keep the server from stopping."""
     outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
     outcome.set_running_or_notify_cancel()

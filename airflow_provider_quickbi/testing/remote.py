@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
@@ -126,14 +126,12 @@ class RemoteQuickBI:
         return content["result"]
 
 
+@dataclass(slots=True)
 class _Part:
     """A simulator in another process, or a part of it such as its clock."""
 
-    __slots__ = ("_part", "_quickbi")
-
-    def __init__(self, quickbi: RemoteQuickBI, part: str) -> None:
-        self._quickbi = quickbi
-        self._part = part
+    _quickbi: RemoteQuickBI
+    _part: str
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

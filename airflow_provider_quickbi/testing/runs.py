@@ -120,15 +120,13 @@ class RunStore(ABC):
             self._start_due_runs()
             return list(self._subjects.values())
 
-    def _find(self, subject_id: str) -> Subject | None:
+    def _get(self, subject_id: str, refusal: str | None = None) -> Subject:
+        """Return a subject; if there is none, raise a refusal with this code, or ``KeyError``."""
         with self._lock:
             self._start_due_runs()
-            return self._subjects.get(subject_id)
-
-    def _get(self, subject_id: str) -> Subject:
-        subject = self._find(subject_id)
+            subject = self._subjects.get(subject_id)
         if subject is None:
-            raise KeyError(f"There is no {self.kind} with the id {subject_id}.")
+            raise Refusal(refusal) if refusal else KeyError(f"There is no {self.kind} with the id {subject_id}.")
         return subject
 
     # Runs
