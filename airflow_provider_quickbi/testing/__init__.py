@@ -7,11 +7,10 @@ airflow_provider_quickbi.testing`` runs it by itself; :class:`RemoteQuickBI` con
 client.
 """
 
-from airflow_provider_quickbi.testing.calls import Call
+from airflow_provider_quickbi.testing.calls import DOCUMENTED_CALLS_PER_SECOND, Call
 from airflow_provider_quickbi.testing.clock import Clock
 from airflow_provider_quickbi.testing.errors import Refusal
 from airflow_provider_quickbi.testing.faults import Fault
-from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND
 from airflow_provider_quickbi.testing.remote import RemoteQuickBI
 from airflow_provider_quickbi.testing.server import LocalQuickBI
 

@@ -15,8 +15,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from airflow_provider_quickbi.testing.calls import DOCUMENTED_CALLS_PER_SECOND
 from airflow_provider_quickbi.testing.exchange import logger
-from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND
 from airflow_provider_quickbi.testing.runs import cron_times
 from airflow_provider_quickbi.testing.server import LocalQuickBI
 

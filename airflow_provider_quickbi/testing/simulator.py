@@ -11,12 +11,11 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi.testing.accounts import Accounts
-from airflow_provider_quickbi.testing.calls import Call, CallLog
+from airflow_provider_quickbi.testing.calls import Call, CallLog, CallsPerSecond, RateLimiter
 from airflow_provider_quickbi.testing.clock import Clock
 from airflow_provider_quickbi.testing.datasets import DatasetStore
 from airflow_provider_quickbi.testing.errors import Refusal
 from airflow_provider_quickbi.testing.faults import Callback, Faults, Response
-from airflow_provider_quickbi.testing.limits import CallsPerSecond, RateLimiter
 from airflow_provider_quickbi.testing.mails import MailStore
 from airflow_provider_quickbi.testing.signature import SignedRequest, parse_query
 
