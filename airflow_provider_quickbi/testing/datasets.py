@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,9 +37,7 @@ class DatasetStore(RunStore):
         :returns: its ``DatasetId``.
         :raises ValueError: there is a dataset with this id already.
         """
-        dataset_id = dataset_id or str(uuid.uuid4())
-        self._add(dataset_id, name, workspace_id=workspace_id)
-        return dataset_id
+        return self._add(dataset_id, name, workspace_id=workspace_id)
 
     def _describe(self, run: Run, now: float) -> dict[str, Any]:
         status = run.status_at(now)
@@ -80,10 +77,8 @@ class DatasetStore(RunStore):
         """Carry out QueryAccelerationLogByCubeId: the logs of the refreshes that started within a time span."""
         dataset = self._required_dataset(params)
         try:
-            first, last = (
-                datetime.fromisoformat(params.get(name, "")).replace(tzinfo=_LOG_ZONE)
-                for name in ("StartDate", "EndDate")
-            )
+            dates = (datetime.fromisoformat(params.get(name, "")) for name in ("StartDate", "EndDate"))
+            first, last = (date.replace(tzinfo=_LOG_ZONE) for date in dates)
         except ValueError:
             raise Refusal(
                 "Invalid.Parameter", "StartDate and EndDate must be times such as 2026-07-01 08:00:00."

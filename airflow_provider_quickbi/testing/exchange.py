@@ -10,7 +10,6 @@ import re
 import socket
 import struct
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -117,8 +116,7 @@ class Exchange:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while (left := end - loop.time()) > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), min(left, _POLL_SECONDS))
+            await asyncio.sleep(min(left, _POLL_SECONDS))
             if self.stopping.is_set() or self.transport.is_closing():
                 return False
         return True

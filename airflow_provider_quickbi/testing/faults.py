@@ -14,9 +14,6 @@ from airflow_provider_quickbi.testing.calls import Call
 
 HTML_503: Final = "<html><body><center><h1>503 Service Temporarily Unavailable</h1></center></body></html>"
 
-Wire = Literal["whole", "reset", "hang", "half_body", "half_json", "wrong_types"]
-"""How the response leaves the server: whole, not at all (reset, hang), cut off, or with other JSON."""
-
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -32,7 +29,7 @@ class Fault:
     """One thing that goes wrong with one call. Make it with one of the methods below."""
 
     kind: str  # its name in the call log
-    wire: Wire = "whole"
+    wire: Literal["whole", "reset", "hang", "half_body", "half_json", "wrong_types"] = "whole"  # how it is sent
     status: int | None = None  # None: that of the true response
     headers: tuple[tuple[str, str], ...] = ()  # on top of the usual ones
     body: bytes | None = None  # None: that of the true response
@@ -171,12 +168,9 @@ def _other_type(value: object) -> object:
             return [_other_type(inner) for inner in value.values()]
         case list():
             return {str(number): _other_type(inner) for number, inner in enumerate(value)}
-        case bool() | None:
+        case str() | bool() | None:
             return {"value": value}
-        case int() | float():
-            return [value]
-        case _:
-            return {"text": value}
+    return [value]
 
 
 Callback = Callable[[Call], Any]

@@ -55,8 +55,8 @@ class MailStore(RunStore):
         :returns: its ``MailId``.
         :raises ValueError: there is a mail task with this id already.
         """
-        mail_id = mail_id or str(uuid.uuid4())
-        self._add(mail_id, name, owner=owner, owner_id=owner_id or uuid.uuid5(uuid.NAMESPACE_OID, owner).hex)
+        owner_id = owner_id or uuid.uuid5(uuid.NAMESPACE_OID, owner).hex
+        mail_id = self._add(mail_id, name, owner=owner, owner_id=owner_id)
         self.set_paused(mail_id, paused)
         self.set_start(mail_id, duration=run_duration, appears_after=run_appears_after)
         return mail_id

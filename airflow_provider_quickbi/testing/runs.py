@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import threading
+import uuid
 from abc import ABC, abstractmethod
 from bisect import insort
 from dataclasses import dataclass, field
@@ -101,13 +102,15 @@ class RunStore(ABC):
 
     # Subjects
 
-    def _add(self, subject_id: str, name: str, **details: Any) -> None:
+    def _add(self, subject_id: str | None, name: str, **details: Any) -> str:
+        subject_id = subject_id or str(uuid.uuid4())
         with self._lock:
             if subject_id in self._subjects:
                 raise ValueError(f"There is a {self.kind} with the id {subject_id} already.")
             self._subjects[subject_id] = Subject(
                 subject_id, name, details, self._run_duration, self._run_appears_after, [self.success_status]
             )
+        return subject_id
 
     def remove(self, subject_id: str) -> None:
         """Remove a mail task or a dataset with its runs and schedules."""
