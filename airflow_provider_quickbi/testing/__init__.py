@@ -3,8 +3,7 @@
 :class:`LocalQuickBI` verifies signatures, responds with the documented shapes and errors, optionally enforces the
 documented limits, and can break every call in the ways networks and services do. ``python -m
 airflow_provider_quickbi.testing`` runs it by itself; :class:`RemoteQuickBI` controls it from another process;
-``airflow_provider_quickbi.testing.fixtures`` holds a pytest fixture. It imports neither Airflow nor the provider's
-client.
+``airflow_provider_quickbi.testing.fixtures`` is for pytest. It imports neither Airflow nor the provider's client.
 """
 
 from airflow_provider_quickbi.testing.calls import DOCUMENTED_CALLS_PER_SECOND, Call

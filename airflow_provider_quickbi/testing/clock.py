@@ -22,8 +22,7 @@ class Clock:
     """Decides what time it is for runs, schedules and limits. Safe to use from several threads.
 
     It runs with real time until it is moved. Moving it starts the scheduled runs that became due and finishes the runs
-    whose duration is over; nobody waits. The date of a signature is checked against the real time instead, because
-    clients sign with that.
+    whose duration is over; nobody waits. The date of a signature is checked against real time, with which clients sign.
 
     :param zone: the time zone that times without an offset are read in.
     """

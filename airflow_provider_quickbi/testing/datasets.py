@@ -80,9 +80,7 @@ class DatasetStore(RunStore):
             dates = (datetime.fromisoformat(params.get(name, "")) for name in ("StartDate", "EndDate"))
             first, last = (date.replace(tzinfo=_LOG_ZONE) for date in dates)
         except ValueError:
-            raise Refusal(
-                "Invalid.Parameter", "StartDate and EndDate must be times such as 2026-07-01 08:00:00."
-            ) from None
+            raise Refusal("Invalid.Parameter", "StartDate and EndDate must be like 2026-07-01 08:00:00.") from None
         logs = []
         for run in self.latest_runs(dataset, None):
             started, status = self.local_time(run.started_at), run.status_at(self.clock.time())

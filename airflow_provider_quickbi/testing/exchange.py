@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
@@ -30,8 +30,6 @@ logger = logging.getLogger("airflow_provider_quickbi.testing")
 JSON: Final = "application/json;charset=utf-8"
 _POLL_SECONDS: Final = 0.05
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -122,9 +120,9 @@ class Exchange:
         return True
 
 
-async def in_thread(function: Callable[..., T], *args: object, **kwargs: object) -> T:
+async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function in a daemon thread, so that one that never returns cannot keep the server from stopping."""
-    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+    outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
     outcome.set_running_or_notify_cancel()
 
     def run() -> None:

@@ -144,8 +144,7 @@ class Fault:
         """Respond normally, but late.
 
         :param seconds: how late, in real seconds.
-        :param processed: whether the operation is carried out at once and only its response is late; default the whole
-            call waits.
+        :param processed: whether the operation is carried out at once and only the response waits; default both wait.
         """
         before, after = (0.0, seconds) if processed else (seconds, 0.0)
         return Fault("delay", processed=True, delay_before=before, delay_after=after)

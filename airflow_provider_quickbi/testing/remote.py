@@ -72,7 +72,6 @@ async def respond_to_control(quickbi: LocalQuickBI, request: web.BaseRequest) ->
     local = ipaddress.ip_address(request.remote or "0.0.0.0").is_loopback  # noqa: S104 - nobody known
     if not local or request.method != "POST" or request.content_type != "application/json":
         return web.Response(status=403, text="POST JSON from this machine.")
-    content: dict[str, object]
     try:
         order = decode(await request.read())
         found = _find(quickbi, request.path.removeprefix(PREFIX))

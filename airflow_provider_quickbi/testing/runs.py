@@ -251,11 +251,10 @@ class RunStore(ABC):
     def _start_due_runs(self) -> None:
         while self._due and self._due[0][0] <= self.clock.time():
             due, _, subject, upcoming, duration = heapq.heappop(self._due)
-            if self._subjects.get(subject.id) is not subject:
-                continue
-            if not subject.paused:
-                self._start(subject, due, self._run_appears_after, duration, "schedule")
-            self._await(subject, upcoming, duration)
+            if self._subjects.get(subject.id) is subject:
+                if not subject.paused:
+                    self._start(subject, due, self._run_appears_after, duration, "schedule")
+                self._await(subject, upcoming, duration)
 
     # Starts through the API
 

@@ -30,13 +30,11 @@ Handler = Callable[[Mapping[str, str]], object]
 class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
     """A Quick BI organisation: accounts, mail tasks, datasets, limits and faults, and responses to signed requests.
 
-    Its methods may be called from any thread. :class:`~airflow_provider_quickbi.testing.LocalQuickBI` puts it behind a
-    real HTTP server.
+    Any thread may call its methods. :class:`~airflow_provider_quickbi.testing.LocalQuickBI` serves it over HTTP.
 
     :param access_key_id: of the first account.
     :param access_key_secret: of the first account.
-    :param calls_per_second: the limits, see :meth:`limit_calls`; ``DOCUMENTED_CALLS_PER_SECOND`` holds what Quick BI
-        documents. Their seconds are those of ``clock``.
+    :param calls_per_second: such as ``DOCUMENTED_CALLS_PER_SECOND``; see :meth:`limit_calls`; counted by ``clock``.
     :param timezone: of ``execTime``, and of times given to the simulator without an offset.
     :param run_duration: seconds that a started run takes.
     :param run_appears_after: seconds until a started run appears.
