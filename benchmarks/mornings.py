@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_quickbi._wait.schedule import Duration, Durations, PendingPoll, PollSchedule
 from airflow_provider_quickbi.api.rate_limit import CALLER, RateLimiter
-from airflow_provider_quickbi.testing.limits import RateLimiter as ServiceLimiter
+from airflow_provider_quickbi.testing.calls import RateLimiter as ServiceLimiter
 
 ACTION = "GetMailTaskStatus"
 #: Round-trip time to the service and its jitter, in seconds.

@@ -10,14 +10,13 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from airflow_provider_quickbi.testing.demo import add_demo_data
+from airflow_provider_quickbi.testing.calls import DOCUMENTED_CALLS_PER_SECOND
 from airflow_provider_quickbi.testing.exchange import logger
-from airflow_provider_quickbi.testing.limits import DOCUMENTED_CALLS_PER_SECOND
 from airflow_provider_quickbi.testing.runs import cron_times
 from airflow_provider_quickbi.testing.server import LocalQuickBI
 
@@ -75,6 +74,31 @@ def main(
         quickbi.stop()
     print("Stopped.", flush=True)
     return 0
+
+
+def add_demo_data(quickbi: LocalQuickBI) -> None:
+    """Add a dataset and mail tasks of each kind, with the ids of the documentation and of the example DAGs.
+
+    Two ran an hour ago, four never ran, one is paused, one runs by itself every 3 minutes, one fails every other time.
+
+    :param quickbi: where to add them; their fixed ids must not be taken.
+    """
+    for mail_id, name, owner in (
+        ("daily-sales", "Daily sales", "王芳"),
+        ("daily-stock", "Daily stock levels", "Li Wei"),
+        ("weekly-review", "Weekly review", "Li Wei"),
+        ("board-report", "董事会月报", "王芳"),
+        ("load-failed", "A load failed", "Li Wei"),
+        ("frequent-sales", "Sales, every three minutes", "Chen Jie"),
+        ("stock-alert", "库存预警 - 已暂停", "王芳"),
+        ("flaky-report", "Report that fails every other time", "Chen Jie"),
+    ):
+        quickbi.add_mail_task(name, mail_id=mail_id, owner=owner, paused=mail_id == "stock-alert")
+    for mail_id in ("daily-sales", "daily-stock"):
+        quickbi.add_run(mail_id, exec_time=quickbi.clock.now() - timedelta(hours=1))
+    quickbi.set_manual_start("flaky-report", outcome=["FAILED", "SENT"] * 500)
+    quickbi.add_schedule("frequent-sales", every=180)
+    quickbi.datasets.add("Sales", dataset_id="sales-cube")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

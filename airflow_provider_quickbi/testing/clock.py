@@ -22,8 +22,7 @@ class Clock:
     """Decides what time it is for runs, schedules and limits. Safe to use from several threads.
 
     It runs with real time until it is moved. Moving it starts the scheduled runs that became due and finishes the runs
-    whose duration is over; nobody waits. The date of a signature is checked against the real time instead, because
-    clients sign with that.
+    whose duration is over; nobody waits. The date of a signature is checked against real time, with which clients sign.
 
     :param zone: the time zone that times without an offset are read in.
     """
@@ -32,7 +31,7 @@ class Clock:
     """Seconds that the server is ahead of the real time when it checks signatures."""
 
     def __init__(self, zone: tzinfo = UTC) -> None:
-        self._zone = zone
+        self.zone = zone
         self._lock = threading.RLock()
         self._offset = 0.0
         self._frozen_at: float | None = None
@@ -61,13 +60,13 @@ class Clock:
         with self._lock:
             if self._frozen_at is not None:
                 return self.freeze(when)
-            self._offset = to_timestamp(when, self._zone) - time.time()
+            self._offset = to_timestamp(when, self.zone) - time.time()
             return self.now()
 
     def freeze(self, at: When | None = None) -> datetime:
         """Let time stand still, by default where it is; only :meth:`advance` and :meth:`set` move it."""
         with self._lock:
-            self._frozen_at = self.time() if at is None else to_timestamp(at, self._zone)
+            self._frozen_at = self.time() if at is None else to_timestamp(at, self.zone)
             return self.now()
 
     def reset(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
 
 _LOG_ZONE = timezone(timedelta(hours=8))
 _FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
-#: Status to its code in logs.
-_LOG_STATUS = {"TODO": "0", "RUNNING": "1", "SUCCESS": "2", "FAILURE": "3", "CANCELED": "4"}
+_LOG_STATUS = {"TODO": "0", "RUNNING": "1", "SUCCESS": "2", "FAILURE": "3", "CANCELED": "4"}  # the codes in logs
 
 
 class DatasetStore(RunStore):
@@ -39,9 +37,7 @@ class DatasetStore(RunStore):
         :returns: its ``DatasetId``.
         :raises ValueError: there is a dataset with this id already.
         """
-        dataset_id = dataset_id or str(uuid.uuid4())
-        self._add(dataset_id, name, workspace_id=workspace_id)
-        return dataset_id
+        return self._add(dataset_id, name, workspace_id=workspace_id)
 
     def _describe(self, run: Run, now: float) -> dict[str, Any]:
         status = run.status_at(now)
@@ -58,10 +54,7 @@ class DatasetStore(RunStore):
     # Operations
 
     def _required_dataset(self, params: Mapping[str, str]) -> Subject:
-        dataset = self._find(params.get("CubeId", ""))
-        if dataset is None:
-            raise Refusal("Cube.Not.Exist")
-        return dataset
+        return self._get(params.get("CubeId", ""), refusal="Cube.Not.Exist")
 
     def allot_dataset_acceleration_task(self, params: Mapping[str, str]) -> bool:
         """Carry out AllotDatasetAccelerationTask: start a refresh; the result is only true."""
@@ -84,14 +77,10 @@ class DatasetStore(RunStore):
         """Carry out QueryAccelerationLogByCubeId: the logs of the refreshes that started within a time span."""
         dataset = self._required_dataset(params)
         try:
-            first, last = (
-                datetime.fromisoformat(params.get(name, "")).replace(tzinfo=_LOG_ZONE)
-                for name in ("StartDate", "EndDate")
-            )
+            dates = (datetime.fromisoformat(params.get(name, "")) for name in ("StartDate", "EndDate"))
+            first, last = (date.replace(tzinfo=_LOG_ZONE) for date in dates)
         except ValueError:
-            raise Refusal(
-                "Invalid.Parameter", "StartDate and EndDate must be times such as 2026-07-01 08:00:00."
-            ) from None
+            raise Refusal("Invalid.Parameter", "StartDate and EndDate must be like 2026-07-01 08:00:00.") from None
         logs = []
         for run in self.latest_runs(dataset, None):
             started, status = self.local_time(run.started_at), run.status_at(self.clock.time())

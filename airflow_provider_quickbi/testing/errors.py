@@ -1,7 +1,6 @@
 """The refusals of Quick BI: the error codes that the simulator responds with, their HTTP status and their message.
 
-The table is an independent one: it is written from the documentation of the service, not from the provider's client, so
-that the two can disagree and a test can notice.
+It is written from the documentation of the service, not from the provider's client: a test can notice a difference.
 """
 
 from __future__ import annotations

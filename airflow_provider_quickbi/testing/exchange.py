@@ -6,23 +6,23 @@ import asyncio
 import concurrent.futures
 import logging
 import math
+import re
 import socket
 import struct
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
 from airflow_provider_quickbi.testing.errors import Refusal
 from airflow_provider_quickbi.testing.faults import Fault, Response
+from airflow_provider_quickbi.testing.signature import SignedRequest, collect_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_quickbi.testing.calls import Call
-    from airflow_provider_quickbi.testing.signature import SignedRequest
     from airflow_provider_quickbi.testing.simulator import QuickBISimulator
 
 logger = logging.getLogger("airflow_provider_quickbi.testing")
@@ -30,9 +30,6 @@ logger = logging.getLogger("airflow_provider_quickbi.testing")
 JSON: Final = "application/json;charset=utf-8"
 _POLL_SECONDS: Final = 0.05
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -47,14 +44,11 @@ class Exchange:
     async def carry_out(self, connection_id: int) -> web.StreamResponse:
         """Return the response, or one that is never sent because the connection is gone."""
         request = self.request
-        signed, call = self.quickbi.receive(
-            request.method,
-            request.raw_path,
-            request.headers.items(),
-            await request.read(),
-            connection_id=connection_id,
-            remote_port=(self.transport.get_extra_info("peername") or ("", 0))[1],
-        )
+        path, _, query = re.sub("^https?://[^/]*", "", request.raw_path).partition("?")  # a proxy is sent a whole URL
+        headers = collect_headers(request.headers.items())
+        signed = SignedRequest(request.method, path, query, headers, await request.read())
+        peer = self.transport.get_extra_info("peername") or ("", 0)
+        call = self.quickbi.receive(signed, connection_id, peer[1])
         try:
             fault = None
             for callback in self.quickbi.callbacks_for(call):
@@ -73,8 +67,7 @@ class Exchange:
     async def _go_wrong(self, fault: Fault, signed: SignedRequest, call: Call) -> web.Response:
         call.fault = call.code = fault.kind
         if not await self._wait(fault.delay_before):
-            self._note(call, None)
-            return self._reset()
+            return await self._reset(call)
         if fault.processed:
             response = self.quickbi.respond(signed, call)
         elif fault.refusal:
@@ -85,9 +78,7 @@ class Exchange:
         if fault.wire == "half_body":
             return self._send_half(response, call)
         if fault.wire in ("reset", "hang") or not await self._wait(fault.delay_after):
-            self._note(call, None)
-            await self._wait(math.inf if fault.wire == "hang" else 0)
-            return self._reset()
+            return await self._reset(call, after=math.inf if fault.wire == "hang" else 0)
         return self._respond(fault.spoil(response), call)
 
     def _respond(self, response: Response, call: Call) -> web.Response:
@@ -103,7 +94,9 @@ class Exchange:
         self.transport.close()
         return web.Response()  # never sent
 
-    def _reset(self) -> web.Response:
+    async def _reset(self, call: Call, after: float = 0) -> web.Response:
+        self._note(call, None)
+        await self._wait(after)
         if not self.transport.is_closing():
             connection = self.transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -121,16 +114,15 @@ class Exchange:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while (left := end - loop.time()) > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), min(left, _POLL_SECONDS))
+            await asyncio.sleep(min(left, _POLL_SECONDS))
             if self.stopping.is_set() or self.transport.is_closing():
                 return False
         return True
 
 
-async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function in a daemon thread, so that one that never returns cannot keep the server from stopping."""
-    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+    outcome: concurrent.futures.Future[Any] = concurrent.futures.Future()
     outcome.set_running_or_notify_cancel()
 
     def run() -> None:

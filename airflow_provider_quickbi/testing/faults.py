@@ -12,13 +12,7 @@ from typing import Any, Final, Literal
 
 from airflow_provider_quickbi.testing.calls import Call
 
-HTML_503: Final = (
-    "<html><head><title>503 Service Temporarily Unavailable</title></head>"
-    "<body><center><h1>503 Service Temporarily Unavailable</h1></center></body></html>"
-)
-
-Wire = Literal["whole", "reset", "hang", "half_body", "half_json", "wrong_types"]
-"""How the response leaves the server: whole, not at all (reset, hang), cut off, or with other JSON."""
+HTML_503: Final = "<html><body><center><h1>503 Service Temporarily Unavailable</h1></center></body></html>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +29,7 @@ class Fault:
     """One thing that goes wrong with one call. Make it with one of the methods below."""
 
     kind: str  # its name in the call log
-    wire: Wire = "whole"
+    wire: Literal["whole", "reset", "hang", "half_body", "half_json", "wrong_types"] = "whole"  # how it is sent
     status: int | None = None  # None: that of the true response
     headers: tuple[tuple[str, str], ...] = ()  # on top of the usual ones
     body: bytes | None = None  # None: that of the true response
@@ -150,12 +144,10 @@ class Fault:
         """Respond normally, but late.
 
         :param seconds: how late, in real seconds.
-        :param processed: whether the operation is carried out at once and only its response is late; default the whole
-            call waits.
+        :param processed: whether the operation is carried out at once and only the response waits; default both wait.
         """
-        if processed:
-            return Fault("delay", processed=True, delay_after=seconds)
-        return Fault("delay", processed=True, delay_before=seconds)
+        before, after = (0.0, seconds) if processed else (seconds, 0.0)
+        return Fault("delay", processed=True, delay_before=before, delay_after=after)
 
     def spoil(self, response: Response) -> Response:
         """Return what this fault makes of a response."""
@@ -175,12 +167,9 @@ def _other_type(value: object) -> object:
             return [_other_type(inner) for inner in value.values()]
         case list():
             return {str(number): _other_type(inner) for number, inner in enumerate(value)}
-        case bool() | None:
+        case str() | bool() | None:
             return {"value": value}
-        case int() | float():
-            return [value]
-        case _:
-            return {"text": value}
+    return [value]
 
 
 Callback = Callable[[Call], Any]

@@ -12,8 +12,6 @@ from airflow_provider_quickbi.testing.runs import Refusing, Run, RunStore, Subje
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_SCHEDULE_LIMIT = "MailApi.Beyond.ScheduleLimit"
-
 
 class MailStore(RunStore):
     """The mail tasks of an organisation."""
@@ -57,8 +55,8 @@ class MailStore(RunStore):
         :returns: its ``MailId``.
         :raises ValueError: there is a mail task with this id already.
         """
-        mail_id = mail_id or str(uuid.uuid4())
-        self._add(mail_id, name, owner=owner, owner_id=owner_id or uuid.uuid5(uuid.NAMESPACE_OID, owner).hex)
+        owner_id = owner_id or uuid.uuid5(uuid.NAMESPACE_OID, owner).hex
+        mail_id = self._add(mail_id, name, owner=owner, owner_id=owner_id)
         self.set_paused(mail_id, paused)
         self.set_start(mail_id, duration=run_duration, appears_after=run_appears_after)
         return mail_id
@@ -108,20 +106,17 @@ class MailStore(RunStore):
         :param language: of the message, ``"en"`` or ``"zh"``.
         :raises KeyError: there is no such mail task or language.
         """
-        message = SCHEDULE_LIMIT_MESSAGES[language]
+        code, message = "MailApi.Beyond.ScheduleLimit", SCHEDULE_LIMIT_MESSAGES[language]
         refusals = self._get(mail_id).refusals
         if minutes:
-            refusals.append(Refusing(_SCHEDULE_LIMIT, message, until=self.clock.time() + minutes * 60))
-        refusals.append(Refusing(_SCHEDULE_LIMIT, message % announced_minutes, calls=calls))
+            refusals.append(Refusing(code, message, until=self.clock.time() + minutes * 60))
+        refusals.append(Refusing(code, message % announced_minutes, calls=calls))
 
     # Operations: https://help.aliyun.com/zh/quick-bi/developer-reference/api-quickbi-public-2022-01-01-overview
 
     def _required_mail(self, params: Mapping[str, str]) -> Subject:
         mail_id = params.get("MailId", "")
-        mail = self._find(mail_id)
-        if mail is None:
-            raise Refusal("Mail.Not.Found" if mail_id else "MailId.Is.Null")
-        return mail
+        return self._get(mail_id, refusal="Mail.Not.Found" if mail_id else "MailId.Is.Null")
 
     def get_mail_task_list(self, params: Mapping[str, str]) -> dict[str, Any]:
         """Carry out GetMailTaskList: one page of the mail tasks."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
@@ -72,7 +72,6 @@ async def respond_to_control(quickbi: LocalQuickBI, request: web.BaseRequest) ->
     local = ipaddress.ip_address(request.remote or "0.0.0.0").is_loopback  # noqa: S104 - nobody known
     if not local or request.method != "POST" or request.content_type != "application/json":
         return web.Response(status=403, text="POST JSON from this machine.")
-    content: dict[str, object]
     try:
         order = decode(await request.read())
         found = _find(quickbi, request.path.removeprefix(PREFIX))
@@ -126,14 +125,12 @@ class RemoteQuickBI:
         return content["result"]
 
 
+@dataclass(slots=True)
 class _Part:
     """A simulator in another process, or a part of it such as its clock."""
 
-    __slots__ = ("_part", "_quickbi")
-
-    def __init__(self, quickbi: RemoteQuickBI, part: str) -> None:
-        self._quickbi = quickbi
-        self._part = part
+    _quickbi: RemoteQuickBI
+    _part: str
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

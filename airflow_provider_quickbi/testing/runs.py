@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import threading
+import uuid
 from abc import ABC, abstractmethod
 from bisect import insort
 from dataclasses import dataclass, field
@@ -17,7 +18,6 @@ from airflow_provider_quickbi.testing.errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from zoneinfo import ZoneInfo
 
 FIRST_RUN_ID: Final = 7218865303929605212
 """The TaskId that the documentation shows. Ids go up by one from here: above 2^53, a float confuses neighbours."""
@@ -32,13 +32,12 @@ class Run:
     """
 
     run_id: int
-    subject_id: str
+    origin: str
     started_at: float
     appears_at: float
     ends_at: float
     running_status: str
     outcome: str
-    origin: str
 
     def status_at(self, now: float) -> str:
         """Return the status at a time."""
@@ -77,8 +76,7 @@ class RunStore(ABC):
 
     ``subject_id`` is the id of a mail task or dataset; where there is none with this id, methods raise ``KeyError``.
 
-    :param clock: what time it is.
-    :param zone: the time zone of execution times, and of times without an offset.
+    :param clock: what time it is, and the time zone of execution times.
     :param run_duration: seconds that a started run takes.
     :param run_appears_after: seconds until a started run appears.
     """
@@ -88,9 +86,8 @@ class RunStore(ABC):
     success_status: ClassVar[str]
     already_running: ClassVar[str]
 
-    def __init__(self, clock: Clock, zone: ZoneInfo, run_duration: float = 0.0, run_appears_after: float = 0.0) -> None:
+    def __init__(self, clock: Clock, run_duration: float = 0.0, run_appears_after: float = 0.0) -> None:
         self.clock = clock
-        self.zone = zone
         self._run_duration = run_duration
         self._run_appears_after = run_appears_after
         self._lock = threading.RLock()
@@ -101,25 +98,24 @@ class RunStore(ABC):
         """Forget every subject, run and schedule. Ids of runs go on increasing."""
         with self._lock:
             self._subjects: dict[str, Subject] = {}
-            self._runs: dict[int, Run] = {}
             self._due: list[tuple[float, int, Subject, Iterator[float], float]] = []
 
     # Subjects
 
-    def _add(self, subject_id: str, name: str, **details: Any) -> None:
+    def _add(self, subject_id: str | None, name: str, **details: Any) -> str:
+        subject_id = subject_id or str(uuid.uuid4())
         with self._lock:
             if subject_id in self._subjects:
                 raise ValueError(f"There is a {self.kind} with the id {subject_id} already.")
             self._subjects[subject_id] = Subject(
                 subject_id, name, details, self._run_duration, self._run_appears_after, [self.success_status]
             )
+        return subject_id
 
     def remove(self, subject_id: str) -> None:
         """Remove a mail task or a dataset with its runs and schedules."""
         with self._lock:
-            for run in self._get(subject_id).runs:
-                del self._runs[run.run_id]
-            del self._subjects[subject_id]
+            del self._subjects[self._get(subject_id).id]
 
     def _all(self) -> list[Subject]:
         """Return every subject in the order in which they were added, after the runs that are due have started."""
@@ -127,15 +123,13 @@ class RunStore(ABC):
             self._start_due_runs()
             return list(self._subjects.values())
 
-    def _find(self, subject_id: str) -> Subject | None:
+    def _get(self, subject_id: str, refusal: str | None = None) -> Subject:
+        """Return a subject; if there is none, raise a refusal with this code, or ``KeyError``."""
         with self._lock:
             self._start_due_runs()
-            return self._subjects.get(subject_id)
-
-    def _get(self, subject_id: str) -> Subject:
-        subject = self._find(subject_id)
+            subject = self._subjects.get(subject_id)
         if subject is None:
-            raise KeyError(f"There is no {self.kind} with the id {subject_id}.")
+            raise Refusal(refusal) if refusal else KeyError(f"There is no {self.kind} with the id {subject_id}.")
         return subject
 
     # Runs
@@ -164,8 +158,9 @@ class RunStore(ABC):
             duration = 0.0 if status is None else math.inf
         with self._lock:
             subject = self._get(subject_id)
-            started_at = self.clock.time() if exec_time is None else to_timestamp(exec_time, self.zone)
-            run = self._start(subject, started_at, duration, appears_after, "added", outcome, status)
+            started_at = self.clock.time() if exec_time is None else to_timestamp(exec_time, self.clock.zone)
+            run = self._start(subject, started_at, appears_after, duration, "added")
+            run.running_status, run.outcome = status or self.running_status, outcome or self.success_status
             return str(run.run_id)
 
     def finish_run(self, run_id: str | int, status: str | None = None) -> None:
@@ -174,8 +169,8 @@ class RunStore(ABC):
         :raises KeyError: there is no such run.
         """
         with self._lock:
-            self._start_due_runs()
-            if (run := self._runs.get(int(run_id))) is None:
+            runs = (run for subject in self._all() for run in subject.runs)
+            if (run := next((run for run in runs if run.run_id == int(run_id)), None)) is None:
                 raise KeyError(f"There is no run with the id {run_id}.")
             run.outcome = status or self.success_status
             run.ends_at = min(run.ends_at, self.clock.time())
@@ -213,7 +208,7 @@ class RunStore(ABC):
 
     def local_time(self, seconds: float) -> datetime:
         """Return seconds since 1970 as whole seconds in the store's time zone."""
-        return datetime.fromtimestamp(math.floor(seconds), self.zone)
+        return datetime.fromtimestamp(math.floor(seconds), self.clock.zone)
 
     # Schedules
 
@@ -241,11 +236,11 @@ class RunStore(ABC):
         if every is not None:
             if every <= 0:
                 raise ValueError(f"every must be above 0 seconds, got {every}.")
-            upcoming = count(now + every if first is None else to_timestamp(first, self.zone), every)
+            upcoming = count(now + every if first is None else to_timestamp(first, self.clock.zone), every)
         elif cron is not None:
-            upcoming = cron_times(cron, datetime.fromtimestamp(now, self.zone))
+            upcoming = cron_times(cron, datetime.fromtimestamp(now, self.clock.zone))
         else:
-            upcoming = iter(sorted(to_timestamp(time, self.zone) for time in times))
+            upcoming = iter(sorted(to_timestamp(time, self.clock.zone) for time in times))
         with self._lock:
             self._await(self._get(subject_id), upcoming, self._run_duration if duration is None else duration)
 
@@ -256,11 +251,10 @@ class RunStore(ABC):
     def _start_due_runs(self) -> None:
         while self._due and self._due[0][0] <= self.clock.time():
             due, _, subject, upcoming, duration = heapq.heappop(self._due)
-            if self._subjects.get(subject.id) is not subject:
-                continue
-            if not subject.paused:
-                self._start(subject, due, duration, self._run_appears_after, "schedule")
-            self._await(subject, upcoming, duration)
+            if self._subjects.get(subject.id) is subject:
+                if not subject.paused:
+                    self._start(subject, due, self._run_appears_after, duration, "schedule")
+                self._await(subject, upcoming, duration)
 
     # Starts through the API
 
@@ -314,31 +308,14 @@ class RunStore(ABC):
             if active and subject.refuse_while_running:
                 raise Refusal(self.already_running)
             subject.starts += 1
-            outcome = subject.outcomes.pop(0) if len(subject.outcomes) > 1 else subject.outcomes[0]
-            self._start(subject, now, subject.duration, subject.appears_after, "manual", outcome)
+            run = self._start(subject, now, subject.appears_after, subject.duration, "manual")
+            run.outcome = subject.outcomes.pop(0) if len(subject.outcomes) > 1 else subject.outcomes[0]
 
-    def _start(
-        self,
-        subject: Subject,
-        started_at: float,
-        duration: float,
-        appears_after: float,
-        origin: str,
-        outcome: str | None = None,
-        running_status: str | None = None,
-    ) -> Run:
-        run = Run(
-            next(self._run_ids),
-            subject.id,
-            started_at,
-            started_at + appears_after,
-            started_at + appears_after + duration,
-            running_status or self.running_status,
-            outcome or self.success_status,
-            origin,
-        )
+    def _start(self, subject: Subject, started_at: float, appears_after: float, duration: float, origin: str) -> Run:
+        appears_at = started_at + appears_after
+        statuses = self.running_status, self.success_status
+        run = Run(next(self._run_ids), origin, started_at, appears_at, appears_at + duration, *statuses)
         insort(subject.runs, run, key=lambda other: (math.floor(other.started_at), other.run_id))
-        self._runs[run.run_id] = run
         return run
 
 

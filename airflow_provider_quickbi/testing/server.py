@@ -57,8 +57,7 @@ class LocalQuickBI(QuickBISimulator):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._server: web.Server | None = None
-        #: The connections over which calls came, and their numbers.
-        self._connections: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()
+        self._connection_numbers: WeakKeyDictionary[asyncio.Transport, int] = WeakKeyDictionary()
 
     # Starting and stopping
 
@@ -101,8 +100,7 @@ class LocalQuickBI(QuickBISimulator):
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
         self.stop()
-        errors = self.callback_errors.copy()
-        self.callback_errors.clear()
+        errors, self.callback_errors = self.callback_errors, []
         if exc is None and errors:
             raise errors[0]
 
@@ -148,7 +146,7 @@ class LocalQuickBI(QuickBISimulator):
         return asyncio.run_coroutine_threadsafe(self._drop(), loop).result(_PATIENCE) if loop else 0
 
     async def _drop(self) -> int:
-        dropped = [transport for transport in self._connections if not transport.is_closing()]
+        dropped = [transport for transport in self._connection_numbers if not transport.is_closing()]
         for transport in dropped:
             transport.abort()
         await _turn()
@@ -196,9 +194,9 @@ class LocalQuickBI(QuickBISimulator):
             return await respond_to_control(self, request)
         if request.transport is None:
             return web.Response()  # never sent: the client is gone
-        if request.transport not in self._connections:
+        if request.transport not in self._connection_numbers:
             self.connections_opened += 1
-        connection_id = self._connections.setdefault(request.transport, self.connections_opened)
+        connection_id = self._connection_numbers.setdefault(request.transport, self.connections_opened)
         return await Exchange(self, request, request.transport, self._stopping).carry_out(connection_id)
 
 

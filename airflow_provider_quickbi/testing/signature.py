@@ -88,9 +88,7 @@ def read_authorization(request: SignedRequest) -> tuple[str, list[str], str]:
     """Return the AccessKey id, the names of the signed headers and the signature, or refuse an incomplete one."""
     match = _AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
     if match is None:
-        raise _incomplete(
-            "The request has no Authorization of the form 'Credential=...,SignedHeaders=...,Signature=...'."
-        )
+        raise _incomplete("There is no Authorization of the form 'Credential=...,SignedHeaders=...,Signature=...'.")
     signed = [name for name in match["headers"].lower().split(";") if name]
     for name in _REQUIRED:
         if not request.headers.get(name):

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from airflow_provider_quickbi.testing.accounts import Accounts
-from airflow_provider_quickbi.testing.calls import Call, CallLog
+from airflow_provider_quickbi.testing.calls import Call, CallLog, CallsPerSecond, RateLimiter
 from airflow_provider_quickbi.testing.clock import Clock
 from airflow_provider_quickbi.testing.datasets import DatasetStore
 from airflow_provider_quickbi.testing.errors import Refusal
 from airflow_provider_quickbi.testing.faults import Callback, Faults, Response
-from airflow_provider_quickbi.testing.limits import CallsPerSecond, RateLimiter
 from airflow_provider_quickbi.testing.mails import MailStore
-from airflow_provider_quickbi.testing.signature import SignedRequest, collect_headers, parse_query
+from airflow_provider_quickbi.testing.signature import SignedRequest, parse_query
 
 API_VERSION: Final = "2022-01-01"
 _ENVELOPE: Final = frozenset({"Action", "Version", "Format", "SignatureType"})
@@ -32,13 +30,11 @@ Handler = Callable[[Mapping[str, str]], object]
 class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
     """A Quick BI organisation: accounts, mail tasks, datasets, limits and faults, and responses to signed requests.
 
-    Its methods may be called from any thread. :class:`~airflow_provider_quickbi.testing.LocalQuickBI` puts it behind a
-    real HTTP server.
+    Any thread may call its methods. :class:`~airflow_provider_quickbi.testing.LocalQuickBI` serves it over HTTP.
 
     :param access_key_id: of the first account.
     :param access_key_secret: of the first account.
-    :param calls_per_second: the limits, see :meth:`limit_calls`; ``DOCUMENTED_CALLS_PER_SECOND`` holds what Quick BI
-        documents. Their seconds are those of ``clock``.
+    :param calls_per_second: such as ``DOCUMENTED_CALLS_PER_SECOND``; see :meth:`limit_calls`; counted by ``clock``.
     :param timezone: of ``execTime``, and of times given to the simulator without an offset.
     :param run_duration: seconds that a started run takes.
     :param run_appears_after: seconds until a started run appears.
@@ -58,25 +54,14 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
     ) -> None:
         self.access_key_id = access_key_id
         self.access_key_secret = access_key_secret
-        self.timezone = timezone
         self._initial = calls_per_second, calls_kept
-        zone = ZoneInfo(timezone)
-        clock = Clock(zone)
-        MailStore.__init__(self, clock, zone, run_duration, run_appears_after)
-        self.datasets = DatasetStore(clock, zone, run_duration, run_appears_after)
+        clock = Clock(ZoneInfo(timezone))
+        MailStore.__init__(self, clock, run_duration, run_appears_after)
+        self.datasets = DatasetStore(clock, run_duration, run_appears_after)
         self.connections_opened = 0
         """Over how many connections calls have come."""
         self._call_numbers = count(1)
         self.reset()
-        self._operations: dict[str, Handler] = {
-            "GetMailTaskList": self.get_mail_task_list,
-            "GetMailTaskStatus": self.get_mail_task_status,
-            "ManualRunMailTask": self.manual_run_mail_task,
-            "AllotDatasetAccelerationTask": self.datasets.allot_dataset_acceleration_task,
-            "QueryAccelerationLogByCubeId": self.datasets.query_acceleration_log_by_cube_id,
-            "QueryDatasetList": self.datasets.query_dataset_list,
-            "QueryLastAccelerationEngineJob": self.datasets.query_last_acceleration_engine_job,
-        }
 
     def when_called(self, action: str | None, callback: Callback, *, nth: int | None = None) -> None:
         """Do something at an exact call, before the simulator looks at it.
@@ -103,7 +88,7 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
         :param handler: takes the parameters as a mapping of text to text and returns the ``Result``; raises
             :class:`Refusal` to respond with an error.
         """
-        self._registered[action] = handler
+        self._operations[action] = handler
 
     def reset(self) -> None:
         """Start afresh: real time, the first account and the first limits only, and nothing that was added since."""
@@ -118,29 +103,25 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
         CallLog.__init__(self, calls_kept)
         self.callback_errors: list[BaseException] = []
         """What callbacks of :meth:`when_called`, or fault choosers, raised."""
-        self._registered: dict[str, Handler] = {}
+        self._operations: dict[str, Handler] = {
+            "GetMailTaskList": self.get_mail_task_list,
+            "GetMailTaskStatus": self.get_mail_task_status,
+            "ManualRunMailTask": self.manual_run_mail_task,
+            "AllotDatasetAccelerationTask": self.datasets.allot_dataset_acceleration_task,
+            "QueryAccelerationLogByCubeId": self.datasets.query_acceleration_log_by_cube_id,
+            "QueryDatasetList": self.datasets.query_dataset_list,
+            "QueryLastAccelerationEngineJob": self.datasets.query_last_acceleration_engine_job,
+        }
         self._hooks: list[tuple[Callable[[Call], bool], Callback]] = []
 
     # Responding
 
-    def receive(
-        self,
-        method: str,
-        target: str,
-        headers: Iterable[tuple[str, str]],
-        body: bytes,
-        *,
-        connection_id: int = 0,
-        remote_port: int = 0,
-    ) -> tuple[SignedRequest, Call]:
-        """Take a request apart: into what its signature covers, and the call for the log."""
-        target = re.sub("^https?://[^/]*", "", target)  # the form that a proxy is sent
-        path, _, raw_query = target.partition("?")
-        request = SignedRequest(method, path, raw_query, collect_headers(headers), body)
-        params = dict(parse_query(raw_query))
+    def receive(self, request: SignedRequest, connection_id: int, remote_port: int) -> Call:
+        """Return the call that a request makes, for the log."""
+        params = dict(parse_query(request.raw_query))
         if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-            params.update(parse_query(body.decode(errors="replace")))
-        call = Call(
+            params.update(parse_query(request.body.decode(errors="replace")))
+        return Call(
             next(self._call_numbers),
             request.headers.get("x-acs-action") or params.get("Action", ""),
             {name: value for name, value in params.items() if name not in _ENVELOPE},
@@ -150,7 +131,6 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
             connection_id,
             remote_port,
         )
-        return request, call
 
     def callbacks_for(self, call: Call) -> list[Callback]:
         """Return the callbacks that a call sets off; counts the call for those that wait for the nth."""
@@ -184,7 +164,7 @@ class QuickBISimulator(MailStore, Accounts, Faults, RateLimiter, CallLog):
         call.access_key_id = self.authenticate(request, time.time() + self.clock.skew)
         if request.named("x-acs-version", "Version") != API_VERSION:
             raise Refusal("InvalidVersion")
-        handler = self._registered.get(call.action) or self._operations.get(call.action)
+        handler = self._operations.get(call.action)
         if handler is None:
             raise Refusal("InvalidAction.NotFound")
         if self.seconds_to_wait(call.action) > 0:

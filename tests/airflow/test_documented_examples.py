@@ -22,7 +22,7 @@ from airflow_provider_quickbi.hooks import quickbi as hooks
 from airflow_provider_quickbi.notifications import quickbi as notifications
 from airflow_provider_quickbi.operators import quickbi as operators
 from airflow_provider_quickbi.sensors import quickbi as sensors
-from airflow_provider_quickbi.testing.demo import add_demo_data
+from airflow_provider_quickbi.testing.__main__ import add_demo_data
 from airflow_provider_quickbi.triggers import quickbi as triggers
 
 ROOT = Path(__file__).parents[2]

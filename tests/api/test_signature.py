@@ -7,7 +7,7 @@ import hmac
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from types import SimpleNamespace
@@ -23,7 +23,8 @@ from airflow_provider_quickbi.api.credentials import Credentials, CredentialSpec
 from airflow_provider_quickbi.api.errors import ErrorKind, PermanentError
 from airflow_provider_quickbi.api.settings import Endpoint
 from airflow_provider_quickbi.api.signing import encode_parameters, sign
-from airflow_provider_quickbi.testing import Fault, LocalQuickBI
+from airflow_provider_quickbi.testing import Call, Fault, LocalQuickBI
+from airflow_provider_quickbi.testing.signature import SignedRequest
 
 EMPTY_BODY = hashlib.sha256(b"").hexdigest()
 ENDPOINT = Endpoint("quickbi-public.cn-hangzhou.aliyuncs.com")
@@ -49,16 +50,15 @@ ODD_TEXTS = [
 
 
 class Wire(LocalQuickBI):
-    """Keeps the raw requests."""
+    """Keeps the requests as they arrived."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.arrived: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.arrived: list[SignedRequest] = []
 
-    def receive(self, method: str, target: str, headers: Any, body: bytes, **kwargs: Any) -> Any:
-        pairs = list(headers)
-        self.arrived.append((method, target, {name.lower(): value for name, value in pairs}, body))
-        return super().receive(method, target, pairs, body, **kwargs)
+    def receive(self, request: SignedRequest, connection_id: int, remote_port: int) -> Call:
+        self.arrived.append(request)
+        return super().receive(request, connection_id, remote_port)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def wire_client(wire: Wire, connect: Callable[..., Any]) -> Any:
     return connect(wire)
 
 
-def signature_by_the_book(method: str, target: str, headers: dict[str, str], secret: str) -> str:
+def signature_by_the_book(method: str, target: str, headers: Mapping[str, str], secret: str) -> str:
     """Compute the signature from the received bytes, as specified."""
     path, _, query = target.partition("?")
     signed = headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
@@ -157,13 +157,15 @@ def test_every_header_that_the_specification_requires_is_signed():
 def test_the_query_arrives_as_it_was_signed(wire: Wire, connect: Callable[..., Any]):
     values = {f"P{number}": text for number, text in enumerate(ODD_TEXTS)}
     assert connect(wire).call("Echo", values) == values
-    [(method, target, headers, body)] = wire.arrived
-    assert (method, body) == ("POST", b"")
-    assert headers["authorization"].endswith(signature_by_the_book(method, target, headers, wire.access_key_secret))
+    [request] = wire.arrived
+    assert (request.method, request.body) == ("POST", b"")
+    target = f"{request.path}?{request.raw_query}"
+    expected = signature_by_the_book(request.method, target, request.headers, wire.access_key_secret)
+    assert request.headers["authorization"].endswith(expected)
     assert "+" not in target
-    assert headers["x-acs-content-sha256"] == EMPTY_BODY
-    assert headers["x-acs-version"] == "2022-01-01"
-    assert headers["accept"] == "application/json"
+    assert request.headers["x-acs-content-sha256"] == EMPTY_BODY
+    assert request.headers["x-acs-version"] == "2022-01-01"
+    assert request.headers["accept"] == "application/json"
 
 
 @given(values=st.dictionaries(st.from_regex(r"[A-Za-z][A-Za-z0-9_.]{0,9}", fullmatch=True), st.text(max_size=12)))
@@ -214,9 +216,9 @@ def test_a_bearer_token_replaces_the_signature(wire: Wire, connect: Callable[...
     wire.add_bearer_token("bear.er-token")
     caller = connect(wire, credentials=CredentialSpec.of("bearer", bearer_token="bear.er-token"))
     assert caller.get_mail_task_list().total_num == 0
-    [(_, target, headers, _)] = wire.arrived
-    assert "authorization" not in headers
-    assert "SignatureType=BEARERTOKEN" in target
+    [request] = wire.arrived
+    assert "authorization" not in request.headers
+    assert "SignatureType=BEARERTOKEN" in request.raw_query
 
 
 def test_parameters_are_encoded_as_the_service_expects():

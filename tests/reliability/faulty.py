@@ -186,7 +186,7 @@ class FaultyQuickBI(LocalQuickBI):
             seen = tuple(
                 Seen(
                     str(run["taskId"]),
-                    datetime.fromisoformat(str(run["execTime"])).replace(tzinfo=self.zone),
+                    datetime.fromisoformat(str(run["execTime"])).replace(tzinfo=self.clock.zone),
                     str(run["status"]),
                 )
                 for run in runs

@@ -25,7 +25,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(clock: Clock) -> MailStore:
-    return MailStore(clock, SHANGHAI)
+    return MailStore(clock)
 
 
 def statuses(store: MailStore, mail_id: str) -> list[str]:
@@ -211,7 +211,7 @@ def test_a_removed_mail_takes_its_schedule_along(store: MailStore, clock: Clock)
     store.add_schedule(mail_id, every=60)
     store.remove_mail_task(mail_id)
     clock.advance(120)
-    assert store._find(mail_id) is None
+    assert store.mail_tasks() == []
 
 
 @pytest.mark.parametrize("schedule", [{"every": 0}, {"every": -1}, {"cron": "daily"}])
