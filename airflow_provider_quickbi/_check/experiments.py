@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi._check.checks import Options
     from airflow_provider_quickbi._check.exchange import Clock, ObservedClient
     from airflow_provider_quickbi._check.report import Finding, Report
-    from airflow_provider_quickbi._wait.state import Evaluation
     from airflow_provider_quickbi.api.models import MailTaskRun
 
 #: Seconds that a run may take to appear without being worth a remark.
@@ -165,7 +164,7 @@ class SendExperiment(Calls):
         )
         self.report.add(warning("retention", "only the latest run can be read; an earlier TaskId returns none", remedy))
 
-    def _follow(self, selector: RunSelector, *, until_seen: bool) -> Evaluation:
+    def _follow(self, selector: RunSelector, *, until_seen: bool) -> Any:
         return follow(
             self.client,
             self.options.mail_id or "",
