@@ -192,16 +192,7 @@ def _settings(conn_id: str) -> tuple[ClientSettings, str]:
             del os.environ[_PROCESS_CONTEXT]
         else:
             os.environ[_PROCESS_CONTEXT] = before
-    return settings, _masked(settings.credentials.identity)
-
-
-def _masked(identity: str) -> str:
-    """Return the caller: the type of the credentials, and the ends of an AccessKey ID."""
-    auth_type, _, who = identity.partition(":")
-    name, _, key = who.partition("=")
-    if name != "access_key_id":
-        return auth_type
-    return f"{auth_type} {key[:4]}***{key[-4:]}" if len(key) > 12 else f"{auth_type} ***"
+    return settings, settings.credentials.shown
 
 
 def _client(settings: ClientSettings) -> Any:

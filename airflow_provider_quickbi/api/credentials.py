@@ -123,6 +123,14 @@ class CredentialSpec:
             named = hashlib.sha256(str(secret).encode(errors="replace")).hexdigest()
         return f"{self.auth_type}:{named}"
 
+    @property
+    def shown(self) -> str:
+        """The caller's identity for people: the role, or the ends of the AccessKey ID."""
+        name, _, who = self.identity.removeprefix(f"{self.auth_type}:").partition("=")
+        if name == "access_key_id":
+            who = f"{who[:4]}***{who[-4:]}" if len(who) > 12 else "***"
+        return f"{self.auth_type} {who}".rstrip()
+
 
 @dataclass(slots=True)
 class _Provider:

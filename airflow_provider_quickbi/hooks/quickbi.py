@@ -232,7 +232,7 @@ class QuickBIHook(DatasetMethods):
             settings = self.quickbi_connection.settings
         except Exception as error:  # noqa: BLE001 - the form shows whatever is wrong with the connection
             return False, str(error)
-        who = f"{settings.endpoint.host_header} as {_shown_identity(settings.credentials.identity)}"
+        who = f"{settings.endpoint.host_header} as {settings.credentials.shown}"
         try:
             with self:
                 page = self.get_conn().do(get_mail_task_list(page_size=1), retries=_TEST_RETRIES)
@@ -252,12 +252,3 @@ class QuickBIHook(DatasetMethods):
             number = "unknown" if page.total_num is None else page.total_num
             return True, f"Reached Quick BI at {who}; mail tasks visible: {number}."
         return False, message.replace("..", ".")
-
-
-def _shown_identity(identity: str) -> str:
-    """Return the caller's identity with most of an AccessKey ID hidden."""
-    auth_type, _, who = identity.partition(":")
-    if who.startswith("access_key_id="):
-        key = who.removeprefix("access_key_id=")
-        return f"{auth_type} {key[:4]}***{key[-4:]}" if len(key) > 10 else f"{auth_type} {key[:2]}***"
-    return f"{auth_type} {who}" if who.startswith("role_") else auth_type
