@@ -92,7 +92,7 @@ def how_to_take(name: str, container: Any) -> str:
         return ""
     one = f"{name}=\"{{{{ ti.xcom_pull('upstream')['{key}'] }}}}\""
     each = f'.expand({name}=upstream.output.map(lambda m: m["{key}"]))'
-    return f". To use the XCom of a task, write {one}; if it is a list, {each}"
+    return f". To use another task's XCom, write {one}, or, for a list, {each}"
 
 
 def text(name: str, value: Any) -> str | None:
@@ -111,7 +111,7 @@ def text(name: str, value: Any) -> str | None:
         raise OptionError(f"{name} must be text, not {type(value).__name__}{how}")
     stripped = value.strip()
     if _DICT.match(stripped):
-        raise OptionError(f"{name} is a dict written as text{how_to_take(name, stripped)}")
+        raise OptionError(f"{name} rendered to a dict: pass a single value{how_to_take(name, stripped)}")
     if stripped in ("", "None"):
         raise OptionError(f"{name} is empty (rendered to {value[:20]!r})")
     if len(stripped) > MAX_ID_LENGTH:
@@ -285,7 +285,7 @@ def need_one_of(task: Any, first: str, second: str) -> None:
 def refuse_owner_of_id(mail_id: object, owner: object) -> None:
     """Refuse the owner of a mail task whose id is given, be they templates."""
     if mail_id and owner:
-        raise OptionError("mail_owner distinguishes mail tasks with the same name: omit it with mail_id")
+        raise OptionError("mail_owner applies only to subscribe_name: remove it, since mail_id is set")
 
 
 def refuse_template(name: str, value: Any) -> None:
@@ -296,38 +296,38 @@ def refuse_template(name: str, value: Any) -> None:
     :raises OptionError: if it is a template.
     """
     if is_template(value):
-        raise OptionError(f"{name} is a template, which is not rendered here: write the value itself")
+        raise OptionError(f"{name} does not support templates: write a literal value, not {value!r}")
 
 
 def settle_defaults(
     task: Any,
     default_args: Mapping[str, Any] | None,
-    overrules: Sequence[tuple[Sequence[str], Sequence[str]]],
-    standard: Mapping[str, Any],
-    foreign: Mapping[str, type[StrEnum]],
+    overrides: Sequence[tuple[Sequence[str], Sequence[str]]],
+    unset_values: Mapping[str, Any],
+    other_choices: Mapping[str, type[StrEnum]],
 ) -> None:
-    """Let a task's own arguments win over ``default_args``, and unset defaults that are meant for other classes.
+    """Let a task's explicit arguments override ``default_args``, and unset defaults that are meant for other classes.
 
-    Own arguments are those that the task was called with. What a subclass passes on is own, too, unless it is the very
-    object in ``default_args``.
+    Explicit arguments are those passed to the constructor, including by a subclass, unless the object is the one in
+    ``default_args``.
 
     :param task: the operator, with its arguments set.
     :param default_args: that apply to it.
-    :param overrules: arguments, any of which unsets those after it; but not if one of these is the task's own as well.
-    :param standard: values of arguments that are not set, where that is not ``None``.
-    :param foreign: choices of other classes, by argument.
+    :param overrides: pairs (winners, losers): an explicit winner unsets the losers, unless a loser is explicit, too.
+    :param unset_values: of arguments that are not set, where that is not ``None``.
+    :param other_choices: choices of other classes, by argument.
     """
     defaults = default_args or {}
 
-    def own(name: str) -> bool:
+    def explicit(name: str) -> bool:
         value = getattr(task, name)
-        passed_on = value != standard.get(name) and value is not defaults.get(name)
+        passed_on = value != unset_values.get(name) and value is not defaults.get(name)
         return value is not None and (name in task.called_with or passed_on)
 
-    for winners, losers in overrules:
-        if any(map(own, winners)) and not any(map(own, losers)):
+    for winners, losers in overrides:
+        if any(map(explicit, winners)) and not any(map(explicit, losers)):
             for name in losers:
-                setattr(task, name, standard.get(name))
-    for name, choices in foreign.items():
-        if not own(name) and getattr(task, name) in list(choices):
-            setattr(task, name, standard[name])
+                setattr(task, name, unset_values.get(name))
+    for name, choices in other_choices.items():
+        if not explicit(name) and getattr(task, name) in list(choices):
+            setattr(task, name, unset_values[name])

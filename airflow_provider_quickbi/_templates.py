@@ -32,14 +32,14 @@ class TemplatedTask(BaseOperator):
         :raises QuickBIArgumentError: if they are a whole listed mail task, as ``.expand_kwargs(listed.output)`` gives.
         """
         if {"mail_id", "biz_owner_user_id"} <= arguments.keys():
-            problem = f"these are the fields of a listed mail task, not arguments of {cls.__name__}"
+            problem = "expand_kwargs() received whole mail tasks, whose fields are not arguments"
             raise QuickBIArgumentError(f"{arguments.get('task_id')}: {problem}{how_to_take('mail_id', arguments)}")
         task = super().__new__(cls)
         vars(task)["called_with"] = frozenset(arguments)  # Airflow's __setattr__ needs __init__ first
         return task
 
     def render_template(self, content: Any, context: Any, jinja_env: Any = None, seen_oids: Any = None) -> Any:
-        """Do as Airflow does.
+        """Render a template, see :func:`render`.
 
         :param content: the value of an argument, or a part of it.
         :param context: of the task.

@@ -47,7 +47,7 @@ def run(quick: bool) -> Section:
                 shared.throttled < 0.01 * shared.calls,
             ),
             Row(
-                f"{what}: worker starts for each",
+                f"{what}: worker starts per wait",
                 f"with Redis {shared.worker_starts / waits:.2f}",
                 f"without Redis {alone.worker_starts / waits:.2f}",
             ),

@@ -74,7 +74,7 @@ def run(quick: bool) -> Section:
         own = measure.cpu_ms(sys.executable, _import(_OURS), after=_BASES)
         rows = [
             Row(
-                "sensor, operator and trigger modules together",
+                "import of the sensor, operator and trigger modules together",
                 f"{together:.0f} ms",
                 f"{bases:.0f} ms of it are Airflow's own base classes, which every such module loads",
                 f"under {_MAX_MS:.0f} ms",

@@ -41,7 +41,7 @@ def run(quick: bool) -> Section:
                 Row(
                     f"{number} waits, 1 call/s, {where}, {what}: mean detection",
                     f"{seconds(value * factor)} ({times(value / usual)})",
-                    f"{seconds(usual * factor)} when calls go round",
+                    f"{seconds(usual * factor)} with round-robin polling",
                     f"at most {target:g}x",
                     value <= target * usual,
                 )

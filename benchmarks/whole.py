@@ -126,7 +126,7 @@ def measure_many(waits: int) -> list[Row]:
     what = f"{waits} waits"
     return [
         Row(
-            f"{what}: worker starts for each",
+            f"{what}: worker starts per wait",
             f"{found.worker_starts / waits:.2f}",
             "",
             "0",
@@ -139,7 +139,7 @@ def measure_many(waits: int) -> list[Row]:
             "under 2 %",
             found.throttled < 0.02 * found.calls,
         ),
-        Row(f"{what}: CPU of all processes of Airflow, for each", seconds(found.cpu_of_a_wait)),
+        Row(f"{what}: CPU of all Airflow processes per wait", seconds(found.cpu_of_a_wait)),
         Row(
             f"{what}: mean and last detection (least possible {waits} s)",
             f"{seconds(statistics.fmean(found.delays))}, {seconds(max(found.delays))}",
@@ -170,14 +170,14 @@ def rows(measured: dict[str, Measured], waits: int) -> list[Row]:
             ours.states == {"success": waits},
         ),
         Row(
-            f"{what}: worker starts for each",
+            f"{what}: worker starts per wait",
             f"{ours.worker_starts / waits:.2f}",
             beside({style: f"{value.worker_starts / waits:.2f}" for style, value in others.items()}),
             "0",
             ours.worker_starts == 0,
         ),
         Row(
-            f"{what}: CPU of all processes of Airflow, for each",
+            f"{what}: CPU of all Airflow processes per wait",
             f"{seconds(ours.cpu_of_a_wait)} ({times(ours.cpu_of_a_wait / peer.cpu_of_a_wait)} peer-style)",
             beside({style: seconds(value.cpu_of_a_wait) for style, value in others.items()}),
             "at most half of peer-style",

@@ -320,13 +320,13 @@ def test_all_watchers_of_a_connection_share_one_poll_loop(connection: LocalQuick
         ({"mail_id": " "}, "mail_id is empty"),
         ({"statuses": []}, "statuses must name at least one"),
         ({"poll_interval": -1}, "poll_interval must be"),
-        ({"mail_owner": "Wang Fang"}, "mail_owner .* omit it with mail_id"),
-        ({"mail_id": "{{ var.value.mail }}"}, "mail_id is a template, which is not rendered here"),
-        ({"mail_id": None, "subscribe_name": "{% if x %}"}, "subscribe_name is a template"),
-        ({"quickbi_conn_id": "{{ var.value.conn }}"}, "quickbi_conn_id is a template"),
-        ({"statuses": "{{ var.value.status }}"}, "statuses is a template"),
-        ({"statuses": "SEND"}, "statuses has 'SEND'.* mail task .*is FAILED or SENT"),
-        ({"statuses": ["SENT", "failure"]}, "statuses has 'FAILURE'"),
+        ({"mail_owner": "Wang Fang"}, "mail_owner applies only to subscribe_name"),
+        ({"mail_id": "{{ var.value.mail }}"}, "mail_id does not support templates"),
+        ({"mail_id": None, "subscribe_name": "{% if x %}"}, "subscribe_name does not support templates"),
+        ({"quickbi_conn_id": "{{ var.value.conn }}"}, "quickbi_conn_id does not support templates"),
+        ({"statuses": "{{ var.value.status }}"}, "statuses does not support templates"),
+        ({"statuses": "SEND"}, "statuses contains 'SEND'.* mail task.*write FAILED or SENT"),
+        ({"statuses": ["SENT", "failure"]}, "statuses contains 'FAILURE'"),
     ],
 )
 def test_wrong_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any], message: str) -> None:
@@ -357,7 +357,7 @@ def test_an_undocumented_status_is_an_event_if_it_comes_and_the_log_says_so(
             await until(lambda: bool(watching.payloads))
 
     asyncio.run(scenario())
-    assert "documents no status DONE" in caplog.text + "".join(capfd.readouterr())
+    assert "undocumented in statuses: DONE" in caplog.text + "".join(capfd.readouterr())
 
 
 def test_a_response_that_would_be_shared_is_not_requested_again_at_once(

@@ -90,11 +90,11 @@ STARTS: dict[str, list[dict[str, Any]]] = {
         {"mail_id": "{% set run = dag_run %}{{ run.clear_number }}"},
         {"mail_id": "{{ macros.a_plugin.name() }}"},
     ],
-    "is rendered natively, or its DAG has `jinja_environment_kwargs`": [
+    "uses `render_template_as_native_obj`, or its DAG sets `jinja_environment_kwargs`": [
         {"mail_id": "['a', 'b']", "render_template_as_native_obj": True},
         {"mail_id": "[[ ds ]]", "jinja_environment_kwargs": {"variable_start_string": "[["}},
     ],
-    "has a template, and its DAG has macros, filters or a `template_undefined` of its own": [
+    "has a template, and its DAG sets `user_defined_macros`, `user_defined_filters` or `template_undefined`": [
         {"mail_id": "{{ ds }}", "user_defined_macros": {"ds": "other"}},
         {"mail_id": "{{ ds }}", "user_defined_filters": {"upper": str}},
         {"mail_id": "{{ ds }}", "template_undefined": Undefined},
@@ -244,8 +244,8 @@ ENDS: dict[str, dict[str, Any]] = {
     "has an `on_success_callback` or a `post_execute`": {"on_success_callback": print},
     'accepts any latest run (`window="latest"`, runs by hand)': {"is_open": True},
     "is a subclass of the sensor": {"sensor": Overriding},
-    "returns the DAG's result": {"returns_dag_result": True},
-    "starts in the triggerer and is a retry, or was cleared": {"ended_before": True},
+    "returns the DAG's result (`add_result`)": {"returns_dag_result": True},
+    "starts in the triggerer as a retry or after being cleared": {"ended_before": True},
     LISTENERS: {"supported": False},
     "has `end_in_triggerer=False`": {"end_in_triggerer": False},
 }

@@ -43,7 +43,7 @@ class Calls:
     progress: Callable[[str], None]
 
     def learn(self, **learnt: Any) -> None:
-        """Note how the account behaves."""
+        """Record how the account behaves."""
         self.report.behaviour = replace(self.report.behaviour, **learnt)
 
     def conclude(self, finding: Finding, learnt: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ class StartAttempt:
             return self._advance()
 
     def resume(self, event: Event) -> dict[str, Any]:
-        """Go on after a trigger's event, and return the run."""
+        """Resume after a trigger's event, and return the run."""
         with self.records.recording_the_end():
             record = self.records.stored()
             if record is not None and record != self.state.record:

@@ -116,7 +116,7 @@ class RunMonitor:
         defer_wait(self.task, group, options)
 
     def read(self, event: Event) -> WaitGroup | None:
-        """Return what a trigger has found out; ``None`` after a mere pause."""
+        """Return the wait group from a trigger's event, ``None`` after a pause."""
         if self.state.phase in (Phase.PREPARING, Phase.STARTING) and event.kind is EventKind.RESUME:
             return None
         try:
@@ -154,7 +154,7 @@ class RunMonitor:
         self.pause(delay, error)
 
     def pause(self, seconds: float, why: QuickBIError) -> None:
-        """Try no start for some seconds."""
+        """Delay the next attempt to start."""
         self.state.not_before = CLOCK.time() + seconds
         self.task.log.info("%s Trying again in %.0f s. %s", self.state.what_was_started(), seconds, why)
 

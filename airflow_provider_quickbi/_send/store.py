@@ -49,7 +49,7 @@ class RecordStore:
         return record if record is not None and record.subject == self._state.subject else None
 
     def open(self) -> StartRecord | None:
-        """Return the record of a start whose run must be looked for before anything is started."""
+        """Return the record of a start whose run must be located before anything is started."""
         record = self.stored()
         if record is None:
             return self._inferred()

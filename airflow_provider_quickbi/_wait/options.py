@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 MAIL_TASK_NAMES = ("mail_id", "subscribe_name")
 
 #: A task's own argument on the left wins over ``default_args`` on the right.
-WINDOW_OVERRULES = ((("window",), ("executed_after", "executed_before")),)
-MAIL_TASK_OVERRULES = (
+WINDOW_OVERRIDES = ((("window",), ("executed_after", "executed_before")),)
+MAIL_TASK_OVERRIDES = (
     (("mail_id",), ("subscribe_name",)),
     (("mail_id",), ("mail_owner",)),
     (("subscribe_name", "mail_owner"), ("mail_id",)),

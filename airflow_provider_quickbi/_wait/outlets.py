@@ -45,7 +45,10 @@ def publish(context: Any, task: Any, group: WaitGroup) -> None:
             outlets.remove(outlet)
         elif region is not None and is_elsewhere(outlet, region):
             task.log.warning(
-                "Outlet %s gets no event: connection %r is of region %s.", outlet.uri, task.quickbi_conn_id, region
+                "Outlet %s: no asset event emitted; connection %r uses region %s.",
+                outlet.uri,
+                task.quickbi_conn_id,
+                region,
             )
             outlets.remove(outlet)
     events = context.get("outlet_events") if outlets else None

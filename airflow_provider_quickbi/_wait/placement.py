@@ -49,8 +49,8 @@ def settled(ending: Ending, group: WaitGroup, *, several: bool, ended_before: bo
 
     :param ending: as :func:`ending_of` returns it.
     :param several: whether the XCom is a list.
-    :param ended_before: whether the task has ended before and no worker has started it since; Airflow would keep the
-        end of then.
+    :param ended_before: whether an earlier try has finished and no worker has started the task since; Airflow would
+        keep that try's end date.
     """
     if ended_before or any(wait.selector.is_open for wait in group.waits):  # the worker warns about an old run
         return Ending.WORKER

@@ -115,7 +115,7 @@ def has_own_environment(task: Any) -> bool:
 
 
 def _has_own_names(task: Any) -> bool:
-    """Whether templates of the DAG may use names, or mean undefined ones, in a way that the triggerer does not know."""
+    """Whether the DAG sets macros, filters or ``template_undefined``, which the triggerer does not have."""
     from jinja2 import StrictUndefined
 
     dag = task.dag if task.has_dag() else None

@@ -44,7 +44,7 @@ async def recall(ti: Any) -> WaitGroup | None:
 
 
 async def read(ti: Any) -> Any:
-    """Return what is stored, ``None`` if that is nothing or Airflow cannot be asked."""
+    """Return the stored value, ``None`` if there is none or the request to Airflow fails."""
     try:
         return await _get(ti, XCOM_KEY)
     except Exception:  # noqa: BLE001 - as if nothing were stored

@@ -90,7 +90,7 @@ _registries: dict[tuple[str, str], WatcherRegistry] = {}
 
 
 def registry_of(quickbi_conn_id: str, kind: str) -> WatcherRegistry:
-    """Return what the watchers of a connection in this process want to know."""
+    """Return this process's registry of a connection's watchers."""
     return _registries.setdefault((quickbi_conn_id, kind), WatcherRegistry())
 
 

@@ -111,6 +111,6 @@ def refuse_impossible(statuses: Iterable[str], subject_type: type[Subject]) -> N
         if status not in own and (status in of_others or get_close_matches(status, own, 1)):
             words = subject_type.words
             raise OptionError(
-                f"statuses has {status[:60]!r}, which no {words.run} of a {words.subject} has: one that has finished "
-                f"is {' or '.join(sorted(subject_type.run_type.TERMINAL))}"
+                f"statuses contains {status[:60]!r}, which is not a status of a {words.subject}'s {words.run}; write "
+                f"{' or '.join(sorted(subject_type.run_type.TERMINAL))}"
             )

@@ -234,12 +234,12 @@ class CredentialSource:
 
     def _proxy_hint(self) -> str:
         """Return what to do about a proxy of the environment that the vendor's SDK uses for every host."""
-        uses = ". Alibaba Cloud's SDK uses {0} here regardless of NO_PROXY: unset {0}"
+        uses = ". Alibaba Cloud's SDK ignores NO_PROXY: unset {0}"
         if self._spec.auth_type in _LOCAL and any(map(os.environ.get, ("HTTP_PROXY", "http_proxy"))):
-            return f"{uses.format('HTTP_PROXY')}; for Quick BI itself, HTTPS_PROXY is enough"
+            return f"{uses.format('HTTP_PROXY')} (Quick BI itself is reached through HTTPS_PROXY)"
         of_sts = "sts_endpoint" in AUTH_TYPES[self._spec.auth_type].optional and "proxy" not in dict(self._spec.fields)
         if of_sts and any(map(os.environ.get, ("HTTPS_PROXY", "https_proxy"))):
-            return f"{uses.format('HTTPS_PROXY')}, or set proxies in the connection to one that reaches STS"
+            return f"{uses.format('HTTPS_PROXY')}, or set proxies in the connection to a proxy that reaches STS"
         return ""
 
     def _refusal(self, error: Exception) -> QuickBIError:

@@ -179,15 +179,15 @@ class _Parser:
         return ConnectionFieldError(f"Connection {self.raw.conn_id!r}: {field} {sentences}.")
 
     def refuse_unread_names(self) -> None:
-        """Refuse a name as older forms write it that nothing reads, where it was meant for this provider."""
+        """Reject unknown legacy names (``extra__…``) that were probably meant for this provider."""
         for name in self.extra:
             prefix, _, field = name.rpartition("__")
             if not prefix.startswith("extra__"):
                 continue
             near = get_close_matches(field, FIELD_NAMES, 1, 0.8)
             if prefix in _OWN_PREFIXES or (near == ["region"] and not self.extra.get("region")):
-                remedy = f"Write {near[0]} instead" if near else "Remove it"
-                raise self.error(printable(name[:100]), "is not read", remedy)
+                remedy = f"Rename it to {near[0]}" if near else "Remove it"
+                raise self.error(printable(name[:100]), "is not a known field", remedy)
 
     def parse(self) -> QuickBIConnection:
         region, network, proxies = self.region(), self.choice("network"), self.proxies()

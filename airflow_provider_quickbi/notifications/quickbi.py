@@ -73,12 +73,12 @@ class QuickBISendMailNotifier(BaseNotifier):
             super().__call__(*args)
 
     def __await__(self) -> Generator[Any, Any, None]:
-        """Do the same in a triggerer."""
+        """Render the arguments and notify, in a triggerer."""
         with self._logging_errors():
             yield from super().__await__()
 
     def render_template(self, content: Any, context: Any, jinja_env: Any = None, seen_oids: Any = None) -> Any:
-        """Do as Airflow does, and say in our words what a template lacks.
+        """Render a template; on an undefined variable, raise an error that names it.
 
         :param content: the value of an argument.
         :param context: of the callback.

@@ -19,7 +19,7 @@ from airflow_provider_quickbi._send.options import (
     read_mail_task,
 )
 from airflow_provider_quickbi._templates import TemplatedTask
-from airflow_provider_quickbi._wait.options import MAIL_TASK_NAMES, MAIL_TASK_OVERRULES
+from airflow_provider_quickbi._wait.options import MAIL_TASK_NAMES, MAIL_TASK_OVERRIDES
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT
 from airflow_provider_quickbi.api.errors import QuickBIError
 from airflow_provider_quickbi.api.lookup import matches
@@ -91,10 +91,10 @@ class QuickBIListMailTasksOperator(TemplatedTask):
         self.quickbi_conn_id = quickbi_conn_id
         with argument_errors():
             _ListOptions.read(Arguments(self, parsing=True))
-            if any(map(is_quickbi, self.outlets)):
+            if outlets := list(filter(is_quickbi, self.outlets)):
                 raise OptionError(
-                    "an outlet quickbi://... means that a run has succeeded, and this task only lists mail tasks: put "
-                    "the outlet on the sensor that waits for the run"
+                    f"outlet {outlets[0].uri}: this task only lists mail tasks, so it emits no quickbi:// asset event; "
+                    "move the outlet to the sensor that waits for the run"
                 )
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
@@ -209,7 +209,7 @@ class QuickBIRunMailTaskOperator(StartOperator):
         self.deadline = deadline
         self.on_late_callback = on_late_callback
         self.quickbi_conn_id = quickbi_conn_id
-        self._check_arguments(kwargs.get("default_args"), MAIL_TASK_OVERRULES, MAIL_TASK_NAMES)
+        self._check_arguments(kwargs.get("default_args"), MAIL_TASK_OVERRIDES, MAIL_TASK_NAMES)
 
     def _read_subject(self, arguments: Arguments) -> Subject:
         return read_mail_task(arguments)

@@ -54,17 +54,17 @@ class StartOperator(TemplatedTask):
     def _check_arguments(
         self,
         default_args: Mapping[str, Any] | None,
-        overrules: Sequence[tuple[Sequence[str], Sequence[str]]],
+        overrides: Sequence[tuple[Sequence[str], Sequence[str]]],
         one_of: tuple[str, str],
     ) -> None:
         """Check the arguments while the DAG is parsed, as far as they are known.
 
-        :param overrules: arguments that win over others from there, see :func:`_options.settle_defaults`.
+        :param overrides: arguments that win over others from there, see :func:`_options.settle_defaults`.
         :param one_of: the two arguments of which exactly one says what is started.
         :raises QuickBIArgumentError: for the first one that is wrong.
         """
-        standard = {"on_failed": OnRunFailed.FAIL.value}
-        _options.settle_defaults(self, default_args, overrules, standard, {"on_failed": OnFailed})
+        unset_values = {"on_failed": OnRunFailed.FAIL.value}
+        _options.settle_defaults(self, default_args, overrides, unset_values, {"on_failed": OnFailed})
         with argument_errors():
             _options.need_one_of(self, *one_of)
             RunOptions.read(Arguments(self, parsing=True))

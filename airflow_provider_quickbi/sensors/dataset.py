@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_quickbi import connection
-from airflow_provider_quickbi._wait.options import WINDOW_OVERRULES
+from airflow_provider_quickbi._wait.options import WINDOW_OVERRIDES
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT, OnFailed, OnMissed
 from airflow_provider_quickbi._wait.subject import DatasetSubject
 from airflow_provider_quickbi._wait.window import Window
@@ -110,7 +110,7 @@ class QuickBIDatasetRefreshSensor(RunSensor):
         self.deferrable = deferrable
         self.start_in_triggerer = start_in_triggerer
         self.end_in_triggerer = end_in_triggerer
-        self._prepare(kwargs.get("default_args"), WINDOW_OVERRULES)
+        self._prepare(kwargs.get("default_args"), WINDOW_OVERRIDES)
 
     def on_kill(self) -> None:
         """Log that a refresh in progress continues."""

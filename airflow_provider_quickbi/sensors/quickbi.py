@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_quickbi import connection
-from airflow_provider_quickbi._wait.options import MAIL_TASK_NAMES, MAIL_TASK_OVERRULES, WINDOW_OVERRULES
+from airflow_provider_quickbi._wait.options import MAIL_TASK_NAMES, MAIL_TASK_OVERRIDES, WINDOW_OVERRIDES
 from airflow_provider_quickbi._wait.state import DEFAULT_CLOCK_SKEW, DEFAULT_UNREACHABLE_TIMEOUT, OnFailed, OnMissed
 from airflow_provider_quickbi._wait.subject import MailTaskSubject
 from airflow_provider_quickbi._wait.window import Window
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["QuickBIDatasetRefreshSensor", "QuickBIMailTaskSensor"]
 
 #: A task's own argument on the left wins over ``default_args`` on the right.
-_OVERRULES = (
-    *MAIL_TASK_OVERRULES,
-    *WINDOW_OVERRULES,
+_OVERRIDES = (
+    *MAIL_TASK_OVERRIDES,
+    *WINDOW_OVERRIDES,
     (("quickbi_task_id",), ("executed_after", "executed_before")),
     (("quickbi_task_id",), ("on_failed",)),
     (("executed_after", "executed_before", "window"), ("quickbi_task_id",)),
@@ -153,7 +153,7 @@ class QuickBIMailTaskSensor(RunSensor):
         self.deferrable = deferrable
         self.start_in_triggerer = start_in_triggerer
         self.end_in_triggerer = end_in_triggerer
-        self._prepare(kwargs.get("default_args"), _OVERRULES)
+        self._prepare(kwargs.get("default_args"), _OVERRIDES)
 
     def on_kill(self) -> None:
         """Log that a report in progress is still sent."""

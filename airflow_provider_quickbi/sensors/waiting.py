@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from airflow_provider_quickbi._wait.subject import Subject
 
 #: Arguments that are not set, where that is not ``None``; and choices of the operators that no sensor has.
-_STANDARD = {"on_failed": OnFailed.FAIL.value, "window": Window.AUTO.value, "require": "all"}
-_FOREIGN = {"on_failed": OnRunFailed}
+_UNSET_VALUES = {"on_failed": OnFailed.FAIL.value, "window": Window.AUTO.value, "require": "all"}
+_OTHER_CHOICES = {"on_failed": OnRunFailed}
 
 
 class RunSensor(TemplatedTask, BaseSensorOperator):
@@ -78,15 +78,17 @@ class RunSensor(TemplatedTask, BaseSensorOperator):
     def _prepare(
         self,
         default_args: Mapping[str, Any] | None,
-        overrules: Sequence[tuple[Sequence[str], Sequence[str]]],
+        overrides: Sequence[tuple[Sequence[str], Sequence[str]]],
     ) -> None:
         """Check the arguments while the DAG is parsed, as far as they are known.
 
-        :param overrules: arguments that win over others from there, see :func:`_options.settle_defaults`.
+        :param overrides: arguments that win over others from there, see :func:`_options.settle_defaults`.
         :raises QuickBIArgumentError: for the first one that is wrong.
         """
-        settle = partial(_options.settle_defaults, self, default_args, standard=_STANDARD, foreign=_FOREIGN)
-        settle(overrules)
+        settle = partial(
+            _options.settle_defaults, self, default_args, unset_values=_UNSET_VALUES, other_choices=_OTHER_CHOICES
+        )
+        settle(overrides)
         self.rendered = frozenset(name for name in self._one_of if _options.is_template(getattr(self, name)))
         if not self.rendered and not self._names_several():
             settle([(self._one_of, ("require",))])  # which says how many of several

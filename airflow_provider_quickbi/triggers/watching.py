@@ -176,7 +176,7 @@ class WatchTrigger(BaseEventTrigger):
         tracker = RunTracker(subject, frozenset(self.statuses))
         if undocumented := [status for status in self.statuses if status not in subject.run_type.DOCUMENTED]:
             self.log.warning(
-                "%s: Quick BI documents no status %s. An event follows only if a %s has it all the same.",
+                "%s: undocumented in statuses: %s. No event is emitted unless a %s reaches it.",
                 subject.title,
                 ", ".join(undocumented),
                 subject.words.run,

@@ -52,9 +52,12 @@ SENSOR: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "mail_id and mail_owner": (
         {"mail_id": "a", "mail_owner": "Li Wei"},
-        "mail_owner distinguishes mail tasks with the same name: omit it with mail_id",
+        "mail_owner applies only to subscribe_name: remove it, since mail_id is set",
     ),
-    "mail_id of a template and mail_owner": ({"mail_id": "{{ x }}", "mail_owner": "Li Wei"}, "omit it with mail_id"),
+    "mail_id of a template and mail_owner": (
+        {"mail_id": "{{ x }}", "mail_owner": "Li Wei"},
+        "mail_owner applies only to subscribe_name",
+    ),
     "deadline is a time of day": ({"mail_id": "a", "deadline": time(9)}, "deadline must be a datetime"),
     "more required than given": ({"mail_id": ["a", "b"], "require": 3}, "require is 3, but 2 mail tasks are given"),
 }
@@ -73,8 +76,11 @@ RUN: dict[str, tuple[dict[str, Any], str]] = {
     "deadline": ({"mail_id": "a", "deadline": "9 o'clock"}, "deadline is"),
     "deadline without a zone": ({"mail_id": "a", "deadline": "09:00"}, "add the time zone, for example 09:00 Asia"),
     "two ways to name it": ({"mail_id": "a", "subscribe_name": "A"}, "either mail_id or subscribe_name, not both"),
-    "mail_id and mail_owner": ({"mail_id": "a", "mail_owner": "Li Wei"}, "omit it with mail_id"),
-    "mail_id of a template and mail_owner": ({"mail_id": "{{ x }}", "mail_owner": "Li Wei"}, "omit it with mail_id"),
+    "mail_id and mail_owner": ({"mail_id": "a", "mail_owner": "Li Wei"}, "mail_owner applies only to subscribe_name"),
+    "mail_id of a template and mail_owner": (
+        {"mail_id": "{{ x }}", "mail_owner": "Li Wei"},
+        "mail_owner applies only to subscribe_name",
+    ),
 }
 
 

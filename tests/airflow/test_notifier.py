@@ -265,7 +265,7 @@ def test_a_report_that_is_late_sends_the_mail_and_is_still_waited_for(airflow, q
     [
         ({}, "QuickBISendMailNotifier needs either mail_id or subscribe_name"),
         ({"mail_id": "a", "subscribe_name": "A"}, "not both"),
-        ({"mail_id": "a", "mail_owner": "Li Wei"}, "omit it with mail_id"),
+        ({"mail_id": "a", "mail_owner": "Li Wei"}, "mail_owner applies only to subscribe_name"),
         ({"mail_id": ""}, "mail_id is empty"),
     ],
 )

@@ -338,7 +338,7 @@ def test_only_assets_of_the_connections_region_get_an_event(airflow, quickbi, se
 
     assert set(ran.states.values()) == {"success"}, ran.log
     assert {uri for uri, _ in ran.asset_events()} == {"quickbi://us-east-1/mail-task/m1"}
-    said = ran.notified("mail-task/m1 gets no event: connection 'quickbi_default' is of region us-east-1")
+    said = ran.notified("mail-task/m1: no asset event emitted; connection 'quickbi_default' uses region us-east-1")
     assert len(said) == 2, ran.log
 
 

@@ -413,5 +413,5 @@ def test_a_proxy_of_the_environment_that_the_vendors_packages_use_for_sts_is_nam
 ):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "*")
-    with pytest.raises(TransientError, match="uses HTTPS_PROXY here regardless of NO_PROXY: unset HTTPS_PROXY, or set"):
+    with pytest.raises(TransientError, match="ignores NO_PROXY: unset HTTPS_PROXY, or set"):
         CredentialSource(spec_of(auth_type, sts_endpoint="sts.example")).get()

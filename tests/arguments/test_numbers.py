@@ -166,7 +166,9 @@ RUN_OF_A_REFRESH = {"dataset_id": "d", "job_id": "1"}
 def test_an_xcom_in_place_of_its_field_is_refused_with_the_way_to_write_it(name: str, value: Any, said: str):
     with pytest.raises(OptionError) as caught:
         _options.run_id(name, value) if name == "quickbi_task_id" else _options.texts(name, value, rendered=True)
-    assert str(caught.value).startswith((f"{name} must be text, not dict. ", f"{name} is a dict written as text. "))
+    assert str(caught.value).startswith(
+        (f"{name} must be text, not dict. ", f"{name} rendered to a dict: pass a single value. ")
+    )
     assert said in str(caught.value)
     assert "listed" not in str(caught.value)
 
@@ -198,7 +200,7 @@ def test_a_naive_time_is_in_the_zone_that_airflow_reads_naive_times_in():
     assert _instants.instant("executed_after", "2026-01-31T09:00:00", SHANGHAI) == datetime(2026, 1, 31, 1, tzinfo=UTC)
 
 
-OVERRULES = [
+OVERRIDES = [
     (("mail_id",), ("subscribe_name",)),
     (("mail_id",), ("mail_owner",)),
     (("subscribe_name", "mail_owner"), ("mail_id",)),
@@ -208,7 +210,7 @@ OVERRULES = [
 def test_a_tasks_own_argument_wins_over_a_default_of_another():
     defaults = {"mail_id": "default-mail"}
     own = task({"subscribe_name"}, mail_id=defaults["mail_id"], subscribe_name="Daily", mail_owner=None)
-    _options.settle_defaults(own, defaults, OVERRULES, {}, {})
+    _options.settle_defaults(own, defaults, OVERRIDES, {}, {})
     assert (own.mail_id, own.subscribe_name) == (None, "Daily")
     _options.need_one_of(own, "mail_id", "subscribe_name")
 
@@ -216,13 +218,13 @@ def test_a_tasks_own_argument_wins_over_a_default_of_another():
 def test_what_a_subclass_passes_on_is_the_tasks_own_argument():
     defaults = {"mail_id": "default-mail"}
     own = task(mail_id="m-1", subscribe_name=None, mail_owner="Wang")
-    _options.settle_defaults(own, defaults | {"mail_owner": own.mail_owner}, OVERRULES, {}, {})
+    _options.settle_defaults(own, defaults | {"mail_owner": own.mail_owner}, OVERRIDES, {}, {})
     assert (own.mail_id, own.mail_owner) == ("m-1", None)
 
 
 def test_both_of_two_own_arguments_stay_although_defaults_have_the_same_value():
     own = task({"mail_id", "subscribe_name"}, mail_id="m-1", subscribe_name="Daily", mail_owner=None)
-    _options.settle_defaults(own, {"mail_id": own.mail_id}, OVERRULES, {}, {})
+    _options.settle_defaults(own, {"mail_id": own.mail_id}, OVERRIDES, {}, {})
     assert (own.mail_id, own.subscribe_name) == ("m-1", "Daily")
 
 

@@ -136,18 +136,18 @@ def test_such_a_connections_region_without_quick_bi_is_refused():
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("extra__alibaba_cloud__regoin", "Write region instead"),
-        ("extra__quickbi__regoin", "Write region instead"),
-        ("extra__alibaba_cloud__access_key", "Write access_key_id instead"),
+        ("extra__alibaba_cloud__regoin", "Rename it to region"),
+        ("extra__quickbi__regoin", "Rename it to region"),
+        ("extra__alibaba_cloud__access_key", "Rename it to access_key_id"),
         ("extra__alibaba_cloud__bucket_name", "Remove it"),
-        ("extra__oss__region", "Write region instead"),
-        ("extra__alibaba__region", "Write region instead"),
-        ("extra__alibaba__regoin", "Write region instead"),
+        ("extra__oss__region", "Rename it to region"),
+        ("extra__alibaba__region", "Rename it to region"),
+        ("extra__alibaba__regoin", "Rename it to region"),
     ],
 )
 def test_a_name_of_an_older_form_that_nothing_reads_is_refused_by_name(name: str, remedy: str):
     extra = {"access_key_id": "id", "access_key_secret": "secret", name: "us-east-1"}
-    assert f"{name} is not read. {remedy}." in refusal(replace(ALIBABA, extra=extra))
+    assert f"{name} is not a known field. {remedy}." in refusal(replace(ALIBABA, extra=extra))
 
 
 @pytest.mark.parametrize("name", ["extra__oss__region", "extra__oss__bucket_name", "extra__region", "oss__region"])
