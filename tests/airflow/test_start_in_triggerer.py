@@ -435,7 +435,10 @@ def test_a_result_that_cannot_be_stored_ends_the_task_on_a_worker(started, quick
 # Names
 
 
-def test_waits_that_start_together_share_one_list_of_names(started, quickbi, supervisor):
+def test_waits_that_start_together_share_one_list_of_names(started, quickbi, supervisor, monkeypatch):
+    from airflow_provider_quickbi._wait import shared_listing
+
+    monkeypatch.setattr(shared_listing, "FRESH_SECONDS", 600.0)  # however slow the machine is
     for number in range(30):
         quickbi.add_mail_task(f"Report {number}", mail_id=f"m{number}")
         quickbi.add_run(f"m{number}", exec_time=DUE)
