@@ -66,6 +66,8 @@ def test_a_delivery_that_is_late_from_the_start_is_notified_once(airflow, report
 
 
 def test_a_retry_does_not_notify_again_where_airflow_keeps_what_was_notified(airflow, quickbi, report, sensor, mode):
+    if mode == "deferrable" and AIRFLOW == (3, 0):
+        pytest.skip("a retry resumes with the event of the failed try there: apache/airflow#56704")
     notified = []
     unanswered = 1 if mode == "deferrable" else 5  # so that the look after the first one fails, tried again or not
     quickbi.when_called("GetMailTaskStatus", lambda call: quickbi.finish_run(report), nth=1 + unanswered + 2)

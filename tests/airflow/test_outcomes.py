@@ -280,7 +280,11 @@ def test_a_long_outage_is_unavailable_and_the_task_is_retried(wait, quickbi, exp
 
 
 @both
-def test_a_retry_after_an_outage_goes_on_in_the_same_window(airflow, quickbi, sensor, ago, run_of):
+def test_a_retry_after_an_outage_goes_on_in_the_same_window(
+    airflow, airflow_version, quickbi, sensor, ago, run_of, mode
+):
+    if mode == "deferrable" and airflow_version[:2] == (3, 0):
+        pytest.skip("a retry resumes with the event of the failed try there: apache/airflow#56704")
     quickbi.add_mail_task("report", mail_id="report")
     quickbi.add_run("report", exec_time=ago.day - timedelta(hours=6))
     quickbi.fail("GetMailTaskStatus", *WITHOUT_RESPONSE[:2], times=None)
