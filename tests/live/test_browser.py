@@ -52,17 +52,18 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     """Takes a picture of what is shown."""
     folder = browser.screenshots(tmp_path_factory.mktemp("screenshots"))
 
-    def try_acquire(shown: Page | Locator, name: str, down_to: Locator | None = None) -> None:
+    def take(shown: Page | Locator, name: str, down_to: Locator | None = None) -> None:
         path: Path = folder / f"{name}.png"
+        page: Any = shown
         if down_to is not None:
-            box = down_to.bounding_box()
-            shown.set_viewport_size({"width": WIDTH, "height": math.ceil(box["y"] + box["height"]) + MARGIN})
+            box: Any = down_to.bounding_box()
+            page.set_viewport_size({"width": WIDTH, "height": math.ceil(box["y"] + box["height"]) + MARGIN})
         shown.screenshot(path=path, animations="disabled")
         if down_to is not None:
-            shown.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+            page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
         assert path.stat().st_size < LARGEST_PICTURE
 
-    return try_acquire
+    return take
 
 
 @pytest.fixture
