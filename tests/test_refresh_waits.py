@@ -53,6 +53,7 @@ def after(state: WaitState, *latest: DatasetRefreshJob) -> tuple[WaitState, Eval
         ("SUCCESS", Outcome.SUCCEEDED),
         ("FAILURE", Outcome.FAILED),
         ("CANCELED", Outcome.FAILED),
+        # TODO is the service's name for a refresh that is queued.
         *((status, Outcome.WAITING) for status in ("TODO", "RUNNING", "CHECK_DEPENDENCY", "WARN", "SENT", "FAILED")),
     ],
 )

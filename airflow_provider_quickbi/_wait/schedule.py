@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RUNS_KEPT = 16
 #: Subjects whose past runs are remembered; the one that finished longest ago is forgotten first.
 SUBJECTS_KEPT = 10_000
-#: Of so many calls one goes to the wait that has been in line the longest.
+#: Every fourth call goes to the wait that has been queued longest.
 TURNS = 4
 #: Standard deviation of the logarithm of a duration that is assumed at first, and for how many runs that counts.
 PRIOR_SPREAD, PRIOR_RUNS = 0.3, 1.0

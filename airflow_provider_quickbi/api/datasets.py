@@ -34,7 +34,7 @@ DATASET = "dataset"
 class RefreshStatus(StrEnum):
     """The documented statuses of a refresh; any other one means that it has not finished."""
 
-    TODO = "TODO"
+    TODO = "TODO"  # the service's name for a refresh that is queued
     CHECK_DEPENDENCY = "CHECK_DEPENDENCY"
     RUNNING = "RUNNING"
     SUCCESS = "SUCCESS"

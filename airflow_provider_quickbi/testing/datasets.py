@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _LOG_ZONE = timezone(timedelta(hours=8))
 _FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
-_LOG_STATUS = {"TODO": "0", "RUNNING": "1", "SUCCESS": "2", "FAILURE": "3", "CANCELED": "4"}  # the codes in logs
+#: The codes of the service's statuses in logs; ``TODO`` is its name for a refresh that is queued.
+_LOG_STATUS = {"TODO": "0", "RUNNING": "1", "SUCCESS": "2", "FAILURE": "3", "CANCELED": "4"}
 
 
 class DatasetStore(RunStore):

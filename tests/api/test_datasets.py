@@ -10,7 +10,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from airflow_provider_quickbi.api.datasets import MAX_LOG_CHARACTERS, Dataset, DatasetRefreshJob, RefreshLog
+from airflow_provider_quickbi.api.datasets import (
+    MAX_LOG_CHARACTERS,
+    Dataset,
+    DatasetRefreshJob,
+    RefreshLog,
+    RefreshStatus,
+)
 from airflow_provider_quickbi.api.errors import (
     AlreadyRunningError,
     ErrorKind,
@@ -159,7 +165,7 @@ def test_a_malformed_refresh_is_a_transient_error(quickbi: LocalQuickBI, client:
 @pytest.mark.parametrize(
     ("status", "finished", "succeeded"),
     [
-        ("TODO", False, False),
+        (RefreshStatus.TODO, False, False),  # the service's name for a refresh that is queued
         ("CHECK_DEPENDENCY", False, False),
         ("RUNNING", False, False),
         (" success ", True, True),

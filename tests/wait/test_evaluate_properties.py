@@ -37,7 +37,7 @@ BEGIN = datetime(2026, 7, 1, tzinfo=UTC)
 NOW = BEGIN.timestamp()
 IDS = ("m-1", "m-2")
 KINDS: tuple[type[Subject], ...] = (MailTaskSubject, DatasetSubject)
-#: Success, failures, and what has not finished.
+#: Success, failures, and what has not finished; TODO is the service's name for a refresh that is queued.
 STATUSES = {
     MailTaskSubject: ("SENT", "FAILED", "PROCESSING", "QUEUED"),
     DatasetSubject: ("SUCCESS", "FAILURE", "CANCELED", "RUNNING", "TODO", "WARN"),
